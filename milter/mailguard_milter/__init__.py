@@ -1,0 +1,1 @@
+"""The milter daemon: a pure session, one engine, a supervisor with workers."""

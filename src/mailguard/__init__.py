@@ -1,0 +1,1 @@
+"""mailguard: may this message claim the identity that it claims, and why."""

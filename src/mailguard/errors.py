@@ -1,0 +1,54 @@
+"""The exception tree.
+
+Bad mail and bad DNS are results, never exceptions. What is raised is misuse of the library, bad
+configuration, an unreadable key, or a message that must not be signed.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DomainError",
+    "KeyFileError",
+    "MailguardError",
+    "MissingExtraError",
+    "SigningRefused",
+    "TagListError",
+    "ZoneError",
+]
+
+
+class MailguardError(Exception):
+    """The root of everything that mailguard raises on purpose."""
+
+
+class DomainError(MailguardError, ValueError):
+    """Text that is not a domain name. Raised by `Domain.parse`; callers that judge mail turn it into a result."""
+
+
+class TagListError(MailguardError, ValueError):
+    """Octets that are not a tag=value list (RFC 6376 §3.2)."""
+
+
+class ConfigError(MailguardError):
+    """A configuration that cannot be used. The text names the file, the key and what to do."""
+
+
+class KeyFileError(ConfigError):
+    """A private key file that cannot or must not be used. The text names the path and what to do."""
+
+
+class ZoneError(MailguardError, ValueError):
+    """A zone, in memory or in a master file, that cannot be read."""
+
+
+class SigningRefused(MailguardError):
+    """A message that mailguard does not lend a domain to. `reason` is one word for programs."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class MissingExtraError(MailguardError, ImportError):
+    """A part of mailguard whose optional packages are not installed. The text says which to install."""
