@@ -1,0 +1,96 @@
+"""Domain: a lower-case A-label domain name, validated once.
+
+RFC 1035 §2.3.4 (sizes), RFC 5890 (A-labels and U-labels), UTS 46 (mapping), RFC 8616 (U-labels in mail
+authentication). Left out: address literals and the names of DNS records that are not host names (those
+begin with `_` and are made from a Domain by the code that asks for them). Values are immutable and safe to
+share between threads.
+"""
+
+from __future__ import annotations
+
+import idna
+
+from mailguard.errors import DomainError
+
+__all__ = ["Domain"]
+
+# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text.
+MAX_DOMAIN_CHARS = 253
+MAX_LABEL_CHARS = 63
+# A U-label has at least one octet for each character of its A-label; longer input is refused unread.
+MAX_INPUT_BYTES = 1024
+
+_LDH = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+class Domain(str):
+    """A host name in its one comparable form: lower case, A-labels, no trailing dot.
+
+    A `str`, so that it prints, compares and hashes as its text. Make one with `Domain.parse`.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Domain:
+        """The domain that `text` names; bytes are UTF-8. U-labels are mapped (UTS 46) and become A-labels.
+
+        Raises DomainError for anything that is not a host name: an empty or over-long label, a trailing
+        dot, `_`, a leading or trailing hyphen, an A-label that does not decode and encode to itself.
+        """
+        if isinstance(text, bytes):
+            if len(text) > MAX_INPUT_BYTES:
+                raise DomainError("the name is too long")
+            try:
+                text = text.decode("utf-8")
+            except UnicodeDecodeError:
+                raise DomainError("the name is not UTF-8") from None
+        if len(text) > MAX_INPUT_BYTES:
+            raise DomainError("the name is too long")
+        name = text.lower() if text.isascii() else _to_ascii(text)
+        _check(name)
+        return cls(name)
+
+    def is_equal_or_below(self, ancestor: str) -> bool:
+        """Whether this name is `ancestor` or one of its subdomains."""
+        return self == ancestor or self.endswith("." + ancestor)
+
+    @property
+    def unicode(self) -> str:
+        """The name with U-labels, for people and for comparison with EAI header fields."""
+        return idna.decode(self) if "xn--" in self else str(self)
+
+
+def _to_ascii(text: str) -> str:
+    try:
+        # UTS 46 maps U+3002 and the other full stops of RFC 3490 §3.1 to "." and full-width letters to ASCII.
+        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+        return mapped if mapped.isascii() else idna.encode(mapped, std3_rules=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError, IndexError):
+        raise DomainError("the name is not a valid internationalized name") from None
+
+
+def _check(name: str) -> None:
+    if not name or len(name) > MAX_DOMAIN_CHARS:
+        raise DomainError("the name is empty" if not name else "the name is too long")
+    for label in name.split("."):
+        if not label:
+            raise DomainError("a label is empty")
+        if len(label) > MAX_LABEL_CHARS:
+            raise DomainError("a label has more than 63 characters")
+        if not _LDH.issuperset(label):
+            raise DomainError("a label has a character other than letters, digits and hyphen")
+        if label[0] == "-" or label[-1] == "-":
+            raise DomainError("a label begins or ends with a hyphen")
+        if label.startswith("xn--"):
+            _check_a_label(label)
+
+
+def _check_a_label(label: str) -> None:
+    # RFC 5890 §2.3.2.1: an A-label is one only if it converts to a U-label and back to itself.
+    try:
+        if idna.alabel(idna.ulabel(label)).decode("ascii") == label:
+            return
+    except (idna.IDNAError, UnicodeError, IndexError):
+        raise DomainError("a label that begins with xn-- is not an A-label") from None
+    raise DomainError("a label that begins with xn-- is not an A-label")

@@ -1,0 +1,24 @@
+"""Envelope: what SMTP says about a message, beside its content (RFC 5321)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+__all__ = ["Envelope"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """The client and the SMTP commands of one transaction. Octets from the wire are kept as they came."""
+
+    client_ip: IPv4Address | IPv6Address | None
+    """The client's address; None where there is none (a UNIX socket, an unknown address family)."""
+    helo: bytes
+    """The argument of the last HELO or EHLO, empty if there was none."""
+    mail_from: bytes
+    """The reverse path without angle brackets and parameters; empty for the null sender."""
+    rcpt_to: tuple[bytes, ...] = ()
+    """The accepted forward paths without angle brackets."""
+    login: bytes | None = None
+    """The SASL login, None for a client that did not authenticate."""

@@ -1,0 +1,188 @@
+"""Message: header fields kept octet for octet, the body, and whom the From field names (RFC 5322).
+
+Left out: MIME. No verdict depends on it. Values are frozen and safe to share between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from mailguard.address import AddressFlag, AddressSyntaxError, Mailbox, MailboxList, parse_mailboxes
+from mailguard.domain import Domain
+
+__all__ = ["MAX_FIELDS", "MAX_HEADER_BYTES", "Author", "HeaderField", "MalformedReason", "Message"]
+
+# Well above what long mailing-list and spam-filter chains add; OpenDKIM's MaximumHeaders bounds the same.
+MAX_FIELDS = 1_000
+MAX_HEADER_BYTES = 262_144
+
+CRLF = b"\r\n"
+# RFC 5322 §2.2: a field name is printable US-ASCII except the colon.
+_NOT_IN_NAMES = bytes(octet for octet in range(256) if not 0x21 <= octet <= 0x7E)
+
+
+class MalformedReason(Enum):
+    """Why no author domain can be judged or lent to a message."""
+
+    NO_FROM = "no-from"
+    SEVERAL_FROM = "several-from"
+    FROM_SYNTAX = "from-syntax"
+    SEVERAL_DOMAINS = "several-from-domains"
+    HEADER_SYNTAX = "header-syntax"
+    HEADER_SIZE = "header-size"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderField:
+    """One header field.
+
+    `value` is all that stands after the colon: leading white space kept, folds as CRLF, no final CRLF.
+    `gap` is white space between name and colon (RFC 5322 §4.5.3, obsolete), which Postfix removes.
+    """
+
+    name: bytes
+    value: bytes
+    gap: bytes = b""
+
+    @property
+    def raw(self) -> bytes:
+        """The field's octets without its final CRLF."""
+        return self.name + self.gap + b":" + self.value
+
+    @property
+    def key(self) -> bytes:
+        """The name in lower case, for comparison (RFC 5322 §1.2.2)."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """What the From fields say. `domains` are distinct, in order; both are empty where From is unusable."""
+
+    mailboxes: tuple[Mailbox, ...] = ()
+    domains: tuple[Domain, ...] = ()
+    flags: frozenset[AddressFlag] = frozenset()
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message, whole or only its header. Make one with `Message.parse` or `Message.from_fields`."""
+
+    fields: tuple[HeaderField, ...]
+    body: bytes | None = None
+    """CRLF line ends; None where only the header is known (the body went into BodyDigests)."""
+    header_defect: MalformedReason | None = None
+    header_detail: str = ""
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Message:
+        """Read a message with CRLF or bare LF line ends, or both; a bare CR is data, not a line end.
+
+        Never raises for what a message contains. A line that is neither a field, nor a fold, nor empty ends
+        the header, as it does in Postfix, and makes the message malformed.
+        """
+        lines = raw.replace(CRLF, b"\n")
+        header, separator, body = (b"", b"\n", lines[1:]) if lines[:1] == b"\n" else _partition_header(lines)
+        fields, rest, detail = _split_fields(header)
+        if rest:
+            body = rest + separator + body
+        defect = MalformedReason.HEADER_SYNTAX if detail else None
+        return cls._checked(fields, body.replace(b"\n", CRLF), defect, detail)
+
+    @classmethod
+    def from_fields(cls, fields: Iterable[HeaderField], body: bytes | None = None) -> Message:
+        """A message from fields that somebody else has split, such as a milter. The body has CRLF line ends."""
+        return cls._checked(tuple(fields), body, None, "")
+
+    @classmethod
+    def _checked(
+        cls, fields: tuple[HeaderField, ...], body: bytes | None, defect: MalformedReason | None, detail: str
+    ) -> Message:
+        if defect is None:
+            if len(fields) > MAX_FIELDS or sum(len(field.value) for field in fields) > MAX_HEADER_BYTES:
+                defect = MalformedReason.HEADER_SIZE
+                detail = f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER_BYTES} octets"
+            elif any(b"\0" in field.value or b"\0" in field.name for field in fields):
+                defect, detail = MalformedReason.HEADER_SYNTAX, "the header has a NUL"
+        return cls(fields, body, defect, detail)
+
+    def named(self, key: bytes) -> tuple[HeaderField, ...]:
+        """The fields whose lower-case name is `key`, from the top."""
+        return tuple(field for field in self.fields if field.key == key)
+
+    @cached_property
+    def _from(self) -> tuple[MailboxList | None, MalformedReason | None, str]:
+        found = self.named(b"from")
+        if not found:
+            return None, MalformedReason.NO_FROM, "there is no From field"
+        if len(found) > 1:
+            # RFC 5322 §3.6: exactly one From field.
+            return None, MalformedReason.SEVERAL_FROM, f"there are {len(found)} From fields"
+        try:
+            mailboxes = parse_mailboxes(found[0].value)
+        except AddressSyntaxError as error:
+            return None, MalformedReason.FROM_SYNTAX, f"From: {error}"
+        if len({mailbox.domain for mailbox in mailboxes.mailboxes}) > 1:
+            return mailboxes, MalformedReason.SEVERAL_DOMAINS, "From names several domains"
+        return mailboxes, None, ""
+
+    @cached_property
+    def author(self) -> Author:
+        """The author mailboxes and their domains (RFC 5322 §3.6.2)."""
+        found = self._from[0]
+        if found is None:
+            return Author()
+        domains = tuple(dict.fromkeys(mailbox.domain for mailbox in found.mailboxes))
+        return Author(found.mailboxes, domains, found.flags)
+
+    @property
+    def malformed(self) -> MalformedReason | None:
+        """Why the message has no one author domain, or None."""
+        return self.header_defect or self._from[1]
+
+    @property
+    def malformed_detail(self) -> str:
+        """`malformed` for people; empty where it is None."""
+        return self.header_detail or self._from[2]
+
+
+def _partition_header(lines: bytes) -> tuple[bytes, bytes, bytes]:
+    header, separator, body = lines.partition(b"\n\n")
+    return (header, b"\n\n", body) if separator else (header.removesuffix(b"\n"), b"", b"")
+
+
+def _split_fields(header: bytes) -> tuple[tuple[HeaderField, ...], bytes, str]:
+    """The fields of a header with LF line ends, what is left from the first line that is none, and why."""
+    fields: list[HeaderField] = []
+    if not header:
+        return (), b"", ""
+    lines = header.split(b"\n")
+    number = 0
+    while number < len(lines):
+        name, colon, value = lines[number].partition(b":")
+        stripped = name.rstrip(b" \t")
+        problem = _name_problem(stripped, colon)
+        if problem:
+            detail = f"line {number + 1} of the header is not a field: {problem}"
+            return tuple(fields), b"\n".join(lines[number:]), detail
+        end = number + 1
+        while end < len(lines) and lines[end][:1] in (b" ", b"\t"):
+            end += 1
+        if end > number + 1:
+            value = CRLF.join([value, *lines[number + 1 : end]])
+        fields.append(HeaderField(stripped, value, name[len(stripped) :]))
+        number = end
+    return tuple(fields), b"", ""
+
+
+def _name_problem(name: bytes, colon: bytes) -> str:
+    if not colon:
+        return "it has no colon"
+    if not name:
+        return "it has no name"
+    if name.translate(None, _NOT_IN_NAMES) != name:
+        return "its name has a space, a control character or an 8-bit character"
+    return ""
