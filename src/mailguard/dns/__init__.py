@@ -1,0 +1,1 @@
+"""Questions to the DNS and their answers. Only this package imports dnspython and cachetools."""

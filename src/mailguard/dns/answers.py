@@ -1,0 +1,151 @@
+"""Answers, Unanswered and Resolver: how pure evaluation code gets what it needs from the DNS.
+
+An evaluation is a function of `Answers`. It asks with `get`; what is known is returned, what is not is
+noted as missing and ends the evaluation with `Unanswered`. A stage that will need several names calls
+`need` first, so that one round of parallel look-ups serves all. `evaluate` (and its awaited twin) resolves
+what is missing and starts the evaluation again from the top. Nothing here does I/O by itself.
+
+An `Answers` belongs to one evaluation and is not shared between threads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from mailguard.dns.question import Answer, Question, Status
+
+__all__ = ["Answers", "Resolver", "Unanswered", "evaluate", "evaluate_async"]
+
+# The longest chain of dependent look-ups is SPF's: 10 terms (RFC 7208 §4.6.4), each an alias of hosts.
+MAX_ROUNDS = 32
+
+T = TypeVar("T")
+
+
+class Unanswered(Exception):
+    """The evaluation cannot go on until its `Answers.missing` are known."""
+
+
+class Answers:
+    """The answers known so far, and a record of what was asked."""
+
+    def __init__(self, known: Mapping[Question, Answer] | None = None, *, closed: bool = False) -> None:
+        """`known` is read, not changed. A closed one answers every unknown question with TEMPFAIL."""
+        self._known = known if known is not None else {}
+        self._closed = closed
+        self._missing: dict[Question, None] = {}
+        self._consumed: dict[Question, Answer] = {}
+
+    def get(self, question: Question) -> Answer:
+        """The answer to `question`. Raises Unanswered where it is not known yet."""
+        answer = self._known.get(question)
+        if answer is None:
+            if not self._closed:
+                self._missing[question] = None
+                raise Unanswered(str(question))
+            answer = Answer(question, Status.TEMPFAIL, detail="not asked: the time for look-ups is over")
+        self._consumed[question] = answer
+        return answer
+
+    def need(self, questions: Iterable[Question]) -> None:
+        """Name all that the next steps may ask. Raises Unanswered if any of it is unknown; consumes nothing."""
+        if self._closed:
+            return
+        unknown = [question for question in questions if question not in self._known]
+        if unknown:
+            self._missing.update(dict.fromkeys(unknown))
+            raise Unanswered(", ".join(map(str, unknown)))
+
+    @property
+    def missing(self) -> tuple[Question, ...]:
+        """What was asked and is not known. A result that comes out while this is not empty is void."""
+        return tuple(self._missing)
+
+    @property
+    def consumed(self) -> tuple[Answer, ...]:
+        """The answers that the evaluation read, each once, in the order of first reading."""
+        return tuple(self._consumed.values())
+
+
+class Resolver(ABC):
+    """Answers questions. The live one asks the DNS; `ZoneResolver` reads a zone in memory."""
+
+    @abstractmethod
+    def resolve(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        """An answer for every one of `questions`, looked up in parallel; never raises for what the DNS does.
+
+        `deadline` is a reading of `time.monotonic()` in seconds. What is open then is answered TEMPFAIL,
+        at once. Thread-safe.
+        """
+
+    @abstractmethod
+    async def resolve_async(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        """`resolve`, awaited, from any running event loop."""
+
+    @abstractmethod
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        """Begin to look these up and return at once. A later `resolve` of the same joins the look-up."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back threads and sockets. Closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Done(Generic[T]):
+    result: T
+
+
+def _attempt(
+    evaluation: Callable[[Answers], T], known: Mapping[Question, Answer], *, round_number: int
+) -> _Done[T] | tuple[Question, ...]:
+    """The result, or what is missing for it. A result that comes out while something is missing is void."""
+    answers = Answers(known, closed=round_number >= MAX_ROUNDS)
+    try:
+        result = evaluation(answers)
+    except Unanswered:
+        return answers.missing
+    return answers.missing or _Done(result)
+
+
+def evaluate(evaluation: Callable[[Answers], T], resolver: Resolver, *, deadline: float) -> T:
+    """Run `evaluation` until it needs nothing more; look-ups end at `deadline` (`time.monotonic()` seconds)."""
+    known: dict[Question, Answer] = {}
+    for round_number in count():
+        outcome = _attempt(evaluation, known, round_number=round_number)
+        if isinstance(outcome, _Done):
+            return outcome.result
+        known.update(resolver.resolve(outcome, deadline=deadline))
+    raise AssertionError("count() does not end")
+
+
+async def evaluate_async(evaluation: Callable[[Answers], T], resolver: Resolver, *, deadline: float) -> T:
+    """`evaluate`, awaited."""
+    known: dict[Question, Answer] = {}
+    for round_number in count():
+        outcome = _attempt(evaluation, known, round_number=round_number)
+        if isinstance(outcome, _Done):
+            return outcome.result
+        known.update(await resolver.resolve_async(outcome, deadline=deadline))
+    raise AssertionError("count() does not end")

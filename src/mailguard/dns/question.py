@@ -1,0 +1,95 @@
+"""Question and Answer: what evaluation code asks of the DNS, and what it may get back.
+
+Pure values, without I/O; frozen and safe to share between threads. NXDOMAIN, NODATA, TEMPFAIL and BOGUS
+stay four things: each leads to another verdict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["MX", "Answer", "Dnssec", "Question", "RecordType", "Status"]
+
+
+class RecordType(Enum):
+    """The record types that mailguard asks for."""
+
+    A = "A"
+    AAAA = "AAAA"
+    CNAME = "CNAME"
+    MX = "MX"
+    PTR = "PTR"
+    TXT = "TXT"
+
+
+class Status(Enum):
+    """How a look-up ended."""
+
+    NOERROR = "noerror"
+    """There are records of the type (after aliases were followed)."""
+    NODATA = "nodata"
+    """The name exists, without records of the type."""
+    NXDOMAIN = "nxdomain"
+    """The name does not exist, and nothing below it does (RFC 8020)."""
+    TEMPFAIL = "tempfail"
+    """No usable answer: a timeout, SERVFAIL, REFUSED, a malformed reply, or the deadline passed."""
+    BOGUS = "bogus"
+    """The resolver says that DNSSEC validation failed (RFC 8914, extended errors 6 to 12)."""
+
+
+class Dnssec(Enum):
+    """What a trusted validating resolver says of an answer (RFC 4033 §5)."""
+
+    SECURE = "secure"
+    INSECURE = "insecure"
+    BOGUS = "bogus"
+    INDETERMINATE = "indeterminate"
+
+
+class MX(NamedTuple):
+    """RFC 1035 §3.3.9; `exchange` is lower case without trailing dot, "" for the null MX (RFC 7505)."""
+
+    preference: int
+    exchange: str
+
+
+class Question(NamedTuple):
+    """A look-up. `name` is absolute and has no trailing dot; it is lower-case ASCII. No search list applies."""
+
+    name: str
+    rdtype: RecordType
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.rdtype.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the DNS said to one question.
+
+    `records` by type: TXT bytes, the character-strings of one record joined with nothing between;
+    A, AAAA str; CNAME, PTR str, lower case without trailing dot, bytes outside LDH and "_" escaped as \\DDD;
+    MX `MX`. In the order of the reply. Empty unless `status` is NOERROR.
+    """
+
+    question: Question
+    status: Status
+    records: tuple[bytes | str | MX, ...] = ()
+    ttl_s: int = 0
+    dnssec: Dnssec = Dnssec.INDETERMINATE
+    detail: str = ""
+    """For people: which server said what, or why there is no answer."""
+
+    def texts(self) -> tuple[bytes, ...]:
+        """The TXT records, each joined (RFC 6376 §3.6.2.2, RFC 7208 §3.3)."""
+        return tuple(record for record in self.records if isinstance(record, bytes))
+
+    def names(self) -> tuple[str, ...]:
+        """The A, AAAA, CNAME or PTR records."""
+        return tuple(record for record in self.records if isinstance(record, str))
+
+    def exchanges(self) -> tuple[MX, ...]:
+        """The MX records."""
+        return tuple(record for record in self.records if isinstance(record, MX))
