@@ -1,0 +1,281 @@
+"""The DKIM-Signature field (RFC 6376 §3.5), read and checked as far as that needs no key and no body.
+
+Pure; a `Signature` is frozen and safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from mailguard.dkim.canonical import BodyRequest, Canonicalization
+from mailguard.dkim.result import DkimReason
+from mailguard.dns.question import Question, RecordType
+from mailguard.domain import MAX_DOMAIN_CHARS, MAX_LABEL_CHARS, Domain
+from mailguard.errors import DomainError, TagListError
+from mailguard.message import HeaderField
+from mailguard.taglist import TagList
+
+__all__ = ["Signature", "SignatureError", "key_name", "parse_selector"]
+
+FIELD_KEY = b"dkim-signature"
+ALGORITHMS = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
+"""RFC 8301 §3.1 and RFC 8463 §3: the algorithms that may verify, and the key type that each wants."""
+
+# RSA with the largest key that is accepted (8192 bits) makes 1024 octets.
+MAX_SIGNATURE_BYTES = 1024
+SHA256_BYTES = 32
+# RFC 6376 sets no bound; a header has at most this many fields, and over-signing adds a few.
+MAX_SIGNED_NAMES = 1_000
+# RFC 6376 §3.5 (t=): values of more than 12 digits may be taken as infinite.
+MAX_TIME_DIGITS = 12
+INFINITE_TIME = 1_000_000_000_000
+MAX_LENGTH_DIGITS = 76  # RFC 6376 §3.5 (l=)
+SIGNATURE_PREFIX_CHARS = 8  # RFC 6008 §2
+
+_REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
+_SELECTOR_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+_DIGITS = frozenset(b"0123456789")
+# RFC 5322 §3.6.8 ftext, without the semicolon that ends a tag.
+_NAME_OCTETS = frozenset(range(0x21, 0x7F)) - frozenset(b":;")
+
+
+class SignatureError(ValueError):
+    """A field that cannot be verified, whatever the key: RFC 6376 §6.1.1. `detail` is for people."""
+
+    def __init__(self, reason: DkimReason, detail: str, known: Known | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.known = known or Known()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What could be read of a signature that is otherwise unusable; for the report."""
+
+    domain: Domain | None = None
+    selector: str | None = None
+    identity: str | None = None
+    algorithm: str | None = None
+    signature_prefix: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """A DKIM-Signature that a key may verify."""
+
+    field: HeaderField
+    unsigned_field: HeaderField
+    """The field with the value of b= and the white space around it deleted (RFC 6376 §3.7)."""
+    domain: Domain
+    selector: str
+    identity: str
+    identity_domain: Domain
+    algorithm: str
+    header_canonicalization: Canonicalization
+    body: BodyRequest
+    signed_names: tuple[bytes, ...]
+    """h=, lower case, in order."""
+    signature: bytes
+    body_hash: bytes
+    signed_at: int | None
+    """t=, POSIX seconds."""
+    expires_at: int | None
+    """x=, POSIX seconds."""
+    signature_prefix: str
+
+    @property
+    def key_question(self) -> Question:
+        """Where the key is published (RFC 6376 §3.6.2.1)."""
+        return Question(key_name(self.selector, self.domain), RecordType.TXT)
+
+    @property
+    def known(self) -> Known:
+        return Known(self.domain, self.selector, self.identity, self.algorithm, self.signature_prefix)
+
+    @classmethod
+    def parse(cls, field: HeaderField) -> Signature:
+        """Read a DKIM-Signature field. Raises SignatureError for what RFC 6376 §6.1.1 tells to ignore."""
+        try:
+            tags = TagList.parse(field.value)
+        except TagListError as error:
+            raise SignatureError(DkimReason.SYNTAX, str(error)) from None
+        known = _known(tags)
+        try:
+            return _parse(field, tags, known)
+        except _FieldError as error:
+            raise SignatureError(error.reason, str(error), known) from None
+
+
+class _FieldError(ValueError):
+    def __init__(self, detail: str, reason: DkimReason = DkimReason.SYNTAX) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def key_name(selector: str, domain: str) -> str:
+    """RFC 6376 §3.6.2.1: the name at which the key of `selector` and `domain` is published."""
+    return f"{selector}._domainkey.{domain}"
+
+
+def parse_selector(text: str) -> str:
+    """s= in lower case, U-labels as A-labels (RFC 8616 §4). Raises DomainError.
+
+    Wider than RFC 6376 §3.1 by the underscore, which published selectors do have.
+    """
+    selector = text.lower() if text.isascii() else Domain.parse(text)
+    for label in selector.split("."):
+        if not 1 <= len(label) <= MAX_LABEL_CHARS or not _SELECTOR_CHARS.issuperset(label):
+            raise DomainError("a selector's labels have 1 to 63 letters, digits, hyphens or underscores")
+    return str(selector)
+
+
+def _parse(field: HeaderField, tags: TagList, known: Known) -> Signature:
+    for name in _REQUIRED:
+        if name not in tags:
+            raise _FieldError(f"the tag {name}= is missing")
+    if tags["v"].value != b"1":
+        raise _FieldError("v= is not 1", DkimReason.VERSION)
+    algorithm = _text(tags, "a").lower()
+    if algorithm not in ALGORITHMS:
+        detail = "a=rsa-sha1 must not be verified" if algorithm == "rsa-sha1" else "a= names an unknown algorithm"
+        raise _FieldError(detail, DkimReason.ALGORITHM)  # RFC 8301 §3.1
+    domain = _domain(tags["d"].value, "d=")
+    try:
+        selector = parse_selector(_text(tags, "s"))
+    except DomainError as error:
+        raise _FieldError(f"s=: {error}") from None
+    if len(key_name(selector, domain)) > MAX_DOMAIN_CHARS:
+        raise _FieldError("s= and d= make a name that is too long for the DNS")
+    identity, identity_domain = _identity(tags, domain)
+    header, body = _canonicalizations(tags)
+    if "q" in tags and b"dns/txt" not in tags["q"].compact.lower().split(b":"):
+        raise _FieldError("q= names no known query method", DkimReason.QUERY_METHOD)
+    signed_at, expires_at = _time(tags, "t"), _time(tags, "x")
+    if signed_at is not None and expires_at is not None and expires_at <= signed_at:
+        raise _FieldError("x= is not later than t=")  # RFC 6376 §3.5
+    b = tags["b"]
+    unsigned = HeaderField(field.name, field.value[: b.start] + field.value[b.end :], field.gap)
+    return Signature(
+        field=field,
+        unsigned_field=unsigned,
+        domain=domain,
+        selector=selector,
+        identity=identity,
+        identity_domain=identity_domain,
+        algorithm=algorithm,
+        header_canonicalization=header,
+        body=BodyRequest(body, _length(tags)),
+        signed_names=_signed_names(tags),
+        signature=_base64(tags, "b", at_most=MAX_SIGNATURE_BYTES),
+        body_hash=_body_hash(tags),
+        signed_at=signed_at,
+        expires_at=expires_at,
+        signature_prefix=known.signature_prefix or "",
+    )
+
+
+def _known(tags: TagList) -> Known:
+    """What a report may name of this signature: validated names only."""
+    domain = selector = identity = None
+    try:
+        domain = _domain(tags.value("d"), "d=")
+        selector = parse_selector(_text(tags, "s"))
+        identity = _identity(tags, domain)[0]
+    except (_FieldError, DomainError):
+        pass  # what was read before the fault is kept
+    algorithm = _text(tags, "a").lower() if "a" in tags else ""
+    prefix = tags["b"].compact[:SIGNATURE_PREFIX_CHARS].decode("latin-1") if "b" in tags else ""
+    return Known(
+        domain,
+        selector,
+        identity,
+        algorithm if algorithm in ALGORITHMS or algorithm == "rsa-sha1" else None,
+        prefix if prefix.replace("+", "").replace("/", "").replace("=", "").isalnum() and prefix.isascii() else None,
+    )
+
+
+def _text(tags: TagList, name: str) -> str:
+    return tags.value(name).decode("utf-8", "replace")
+
+
+def _domain(value: bytes, what: str) -> Domain:
+    try:
+        return Domain.parse(value)
+    except DomainError as error:
+        raise _FieldError(f"{what} {error}") from None
+
+
+def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
+    """i= and its domain (RFC 6376 §3.5); "@" and d= by default."""
+    if "i" not in tags:
+        return f"@{domain}", domain
+    local_part, at, name = tags["i"].compact.rpartition(b"@")
+    if not at:
+        raise _FieldError("i= has no @")
+    identity_domain = _domain(name, "i=")
+    if not identity_domain.is_equal_or_below(domain):
+        raise _FieldError("the domain of i= is not that of d= or below it", DkimReason.IDENTITY)
+    return f"{local_part.decode('utf-8', 'replace')}@{identity_domain}", identity_domain
+
+
+def _canonicalizations(tags: TagList) -> tuple[Canonicalization, Canonicalization]:
+    """c= (RFC 6376 §3.5): simple/simple by default; one word alone is for the header, the body then simple."""
+    header, _, body = tags.value("c", b"simple/simple").lower().partition(b"/")
+    try:
+        return Canonicalization(header.decode("latin-1")), Canonicalization(body.decode("latin-1") or "simple")
+    except ValueError:
+        raise _FieldError("c= names an unknown canonicalization") from None
+
+
+def _number(tags: TagList, name: str, *, digits: int) -> int | None:
+    if name not in tags:
+        return None
+    value = tags[name].value
+    if not value or not _DIGITS.issuperset(value):
+        raise _FieldError(f"{name}= is not a number")
+    if len(value) > digits:
+        raise _FieldError(f"{name}= has more than {digits} digits")
+    return int(value)
+
+
+def _time(tags: TagList, name: str) -> int | None:
+    if name in tags and len(tags[name].value) > MAX_TIME_DIGITS and _DIGITS.issuperset(tags[name].value):
+        return INFINITE_TIME
+    return _number(tags, name, digits=MAX_TIME_DIGITS)
+
+
+def _length(tags: TagList) -> int | None:
+    return _number(tags, "l", digits=MAX_LENGTH_DIGITS)
+
+
+def _signed_names(tags: TagList) -> tuple[bytes, ...]:
+    names = tuple(name.strip(b" \t\r\n") for name in tags["h"].value.lower().split(b":", MAX_SIGNED_NAMES + 1))
+    if len(names) > MAX_SIGNED_NAMES:
+        raise _FieldError(f"h= lists more than {MAX_SIGNED_NAMES} names")
+    if not all(name and _NAME_OCTETS.issuperset(name) for name in names):
+        raise _FieldError("h= has a malformed name")
+    if b"from" not in names:
+        raise _FieldError("h= does not list From", DkimReason.FROM_UNSIGNED)  # RFC 6376 §5.4
+    return names
+
+
+def _base64(tags: TagList, name: str, *, at_most: int) -> bytes:
+    text = tags[name].compact
+    if len(text) > (at_most + 2) // 3 * 4:
+        raise _FieldError(f"{name}= has more than {at_most} octets")
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise _FieldError(f"{name}= is not base64") from None
+    if not octets:
+        raise _FieldError(f"{name}= is empty")
+    return octets
+
+
+def _body_hash(tags: TagList) -> bytes:
+    octets = _base64(tags, "bh", at_most=SHA256_BYTES)
+    if len(octets) != SHA256_BYTES:
+        raise _FieldError("bh= is not the length of a SHA-256 digest")
+    return octets

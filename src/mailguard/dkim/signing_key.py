@@ -1,0 +1,214 @@
+"""SigningKey: a private key with the domain and selector that it signs for, read from a file with care.
+
+RFC 6376 §3.3 and RFC 8463 §3 (algorithms), §3.6.1 (the record to publish). A key is immutable after loading and
+may be used by several threads. `repr` shows no key material.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from enum import Enum
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from mailguard.dkim.key import MAX_RSA_BITS, MIN_RSA_BITS
+from mailguard.dkim.signature import key_name, parse_selector
+from mailguard.domain import Domain
+from mailguard.errors import DomainError, KeyFileError
+
+__all__ = ["KeyCheck", "KeyPermissions", "SigningKey", "generate_ed25519", "generate_rsa"]
+
+# The PEM of an 8192-bit RSA key has 6.5 kB.
+MAX_KEY_FILE_BYTES = 32_768
+NEW_RSA_BITS = 2048  # RFC 8301 §3.2: signers should use at least this
+_PADDING = PKCS1v15()
+_DIGEST_IS_MADE = Prehashed(SHA256())
+_PEM_BEGIN = b"-----BEGIN "
+_PEM_END = b"-----END "
+
+
+class KeyPermissions(Enum):
+    """Who may be able to read a private key file, besides its owner."""
+
+    STRICT = "strict"
+    """Nobody."""
+    GROUP = "group"
+    """The file's group."""
+
+
+class KeyCheck(Enum):
+    """How far the numbers of an RSA key are checked against each other."""
+
+    QUICK = "quick"
+    """Not at all: for service. Checking takes 33 ms a key."""
+    FULL = "full"
+    """Completely: for `key test` and --check-config."""
+
+
+class SigningKey:
+    """A private key that signs for `domain` under `selector`. Make one with `load` or `from_bytes`."""
+
+    __slots__ = ("_key", "algorithm", "bits", "domain", "selector")
+
+    def __init__(self, key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey, *, domain: Domain, selector: str) -> None:
+        self._key = key
+        self.domain = domain
+        self.selector = selector
+        self.algorithm = "rsa-sha256" if isinstance(key, rsa.RSAPrivateKey) else "ed25519-sha256"
+        self.bits = key.key_size if isinstance(key, rsa.RSAPrivateKey) else 256
+
+    def __repr__(self) -> str:
+        return f"SigningKey({self.public_name}, {self.algorithm}, {self.bits} bits)"
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        domain: str,
+        selector: str,
+        permissions: KeyPermissions = KeyPermissions.STRICT,
+        check: KeyCheck = KeyCheck.QUICK,
+    ) -> SigningKey:
+        """Read a private key file: PEM (PKCS#1 or PKCS#8, RSA or Ed25519), or Ed25519 as 32 octets or their base64.
+
+        Raises KeyFileError where the file or a directory above it could be changed or read by others, is not a
+        regular file, or is not one usable key. The checks are made on the open file.
+        """
+        octets = _read_private_file(Path(path), permissions)
+        try:
+            return cls.from_bytes(octets, domain=domain, selector=selector, check=check)
+        except KeyFileError as error:
+            raise KeyFileError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_bytes(cls, octets: bytes, *, domain: str, selector: str, check: KeyCheck = KeyCheck.QUICK) -> SigningKey:
+        """`load` for octets in memory. Raises KeyFileError."""
+        try:
+            return cls(_private_key(octets, check), domain=Domain.parse(domain), selector=parse_selector(selector))
+        except DomainError as error:
+            raise KeyFileError(f"not a usable domain or selector ({domain!r}, {selector!r}): {error}") from None
+
+    def sign(self, octets: bytes) -> bytes:
+        """The signature over `octets` (RFC 6376 §3.7; RFC 8463 §3: Ed25519 signs the SHA-256 digest)."""
+        digest = hashlib.sha256(octets).digest()
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(digest, _PADDING, _DIGEST_IS_MADE)
+        return self._key.sign(digest)
+
+    @property
+    def public_name(self) -> str:
+        """The name at which the public key belongs (RFC 6376 §3.6.2.1), without trailing dot."""
+        return key_name(self.selector, self.domain)
+
+    def record(self) -> bytes:
+        """The TXT record to publish (RFC 6376 §3.6.1, RFC 8463 §4), as one string."""
+        public = self._key.public_key()
+        if isinstance(public, rsa.RSAPublicKey):
+            kind, octets = b"rsa", public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        else:
+            kind, octets = b"ed25519", public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return b"v=DKIM1; k=" + kind + b"; p=" + base64.b64encode(octets)
+
+
+def generate_rsa(bits: int = NEW_RSA_BITS) -> bytes:
+    """A new RSA private key as PKCS#8 PEM."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def generate_ed25519() -> bytes:
+    """A new Ed25519 private key as PKCS#8 PEM."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _private_key(octets: bytes, check: KeyCheck) -> rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey:
+    if _PEM_BEGIN not in octets:
+        return _raw_ed25519(octets)
+    text = octets.strip()
+    if text.count(_PEM_BEGIN) != 1 or not text.startswith(_PEM_BEGIN) or not text.endswith(b"-----"):
+        raise KeyFileError("the file must hold one PEM block and nothing else")
+    if text.count(_PEM_END) != 1:
+        raise KeyFileError("the PEM block has no end: the file is incomplete")
+    try:
+        key = load_pem_private_key(text, password=None, unsafe_skip_rsa_key_validation=check is KeyCheck.QUICK)
+    except TypeError:
+        raise KeyFileError("the key is protected by a passphrase; store it without one") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise KeyFileError("the PEM block is not a private key that can be read") from None
+    if isinstance(key, rsa.RSAPrivateKey):
+        if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+            raise KeyFileError(f"an RSA key must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, not {key.key_size}")
+        return key
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key
+    raise KeyFileError("the key is neither RSA nor Ed25519, the only types that DKIM signs with")
+
+
+def _raw_ed25519(octets: bytes) -> ed25519.Ed25519PrivateKey:
+    seed = octets
+    if len(octets) != 32:
+        try:
+            seed = base64.b64decode(octets.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            seed = b""
+    if len(seed) != 32:
+        raise KeyFileError("the file is neither PEM nor a raw or base64 Ed25519 key of 32 octets")
+    return ed25519.Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def _read_private_file(path: Path, permissions: KeyPermissions) -> bytes:
+    """The content of a file that only its owner (and root) can have written or read."""
+    _check_directories(path)
+    try:
+        # O_NONBLOCK: opening a FIFO without writer would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise KeyFileError(f"{path} is a symbolic link; name the file itself") from None
+        raise KeyFileError(f"{path} cannot be opened: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise KeyFileError(f"{path} is not a regular file")
+        if found.st_uid not in (0, os.geteuid()):
+            raise KeyFileError(f"{path} belongs to another user (uid {found.st_uid}): chown it to root or this user")
+        forbidden = 0o077 if permissions is KeyPermissions.STRICT else 0o037
+        if found.st_mode & forbidden:
+            raise KeyFileError(
+                f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so that others can use it: "
+                f"chmod {0o600 if permissions is KeyPermissions.STRICT else 0o640:o} it"
+            )
+        if found.st_size > MAX_KEY_FILE_BYTES:
+            raise KeyFileError(f"{path} has {found.st_size} octets, which is no private key")
+        return file.read(MAX_KEY_FILE_BYTES + 1)
+
+
+def _check_directories(path: Path) -> None:
+    """No directory above may let others replace the file: writable by all is allowed only with the sticky bit."""
+    for directory in Path(os.path.abspath(path)).parents:
+        try:
+            found = os.stat(directory)
+        except OSError as error:
+            raise KeyFileError(f"{path}: {directory} cannot be examined: {error.strerror}") from None
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            raise KeyFileError(f"{path}: {directory} is writable by everybody: chmod o-w it")
+        if found.st_uid not in (0, os.geteuid()):
+            raise KeyFileError(f"{path}: {directory} belongs to another user (uid {found.st_uid})")

@@ -1,0 +1,291 @@
+"""Verifying DKIM signatures (RFC 6376 §6).
+
+Two steps, so that a milter can hash the body while it arrives: `plan_verification` reads the header and says
+which body digests and which keys will be asked for; `verify` takes the digests and the answers. Both are
+pure; a plan is not changed by use and may be shared between threads.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
+
+from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_field
+from mailguard.dkim.key import KeyRecord, KeyRecordError
+from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
+from mailguard.dkim.signature import ALGORITHMS, FIELD_KEY, Known, Signature, SignatureError
+from mailguard.dns.answers import Answers
+from mailguard.dns.question import Answer, Question, Status
+from mailguard.domain import Domain
+from mailguard.message import HeaderField, Message
+
+__all__ = ["BodyLengthRule", "VerificationPlan", "VerifyRules", "plan_verification", "verify"]
+
+CRLF = b"\r\n"
+# At one selector there should be one record (RFC 6376 §3.6.2.2); each further one costs a signature check.
+MAX_KEY_RECORDS = 4
+
+
+class BodyLengthRule(Enum):
+    """What a verifying signature with l= is worth: anybody can append what the reader then sees (RFC 6376 §8.2)."""
+
+    POLICY = "policy"
+    """Never a pass: the result is `policy`."""
+    ACCEPT_WHOLE = "accept-whole"
+    """A pass where l= covers the whole body and is not 0; otherwise `policy`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyRules:
+    """Local choices that RFC 6376 leaves to the verifier."""
+
+    max_signatures: int = 10
+    """How many signatures of one message are verified; further ones are ignored."""
+    body_length: BodyLengthRule = BodyLengthRule.POLICY
+    clock_skew_s: int = 300
+    """By how much t= and x= may miss `now`."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationPlan:
+    """The signatures chosen for verification, from the top of the header."""
+
+    message: Message
+    rules: VerifyRules
+    chosen: tuple[tuple[HeaderField, Signature | SignatureError], ...]
+    ignored: int
+    """How many DKIM-Signature fields were beyond `rules.max_signatures`."""
+
+    @property
+    def body_requests(self) -> tuple[BodyRequest, ...]:
+        """What BodyDigests must compute."""
+        return tuple(dict.fromkeys(found.body for _, found in self.chosen if isinstance(found, Signature)))
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """All keys that `verify` may ask for."""
+        found = (found.key_question for _, found in self.chosen if isinstance(found, Signature))
+        return tuple(dict.fromkeys(found))
+
+
+def plan_verification(message: Message, rules: VerifyRules | None = None) -> VerificationPlan:
+    """Choose the signatures to verify: those of the author's domains first, then from the top.
+
+    RFC 6376 §6.1 leaves the order to the verifier; §8.4 warns of messages with very many signatures. The bound
+    applies before any look-up or hash.
+    """
+    rules = rules or VerifyRules()
+    fields = message.named(FIELD_KEY)
+    parsed = [(number, field, _parse(field)) for number, field in enumerate(fields)]
+    authors = message.author.domains
+    parsed.sort(key=lambda entry: (_distance(entry[2], authors), entry[0]))
+    kept = sorted(islice(parsed, rules.max_signatures), key=lambda entry: entry[0])
+    chosen = tuple((field, found) for _, field, found in kept)
+    return VerificationPlan(message, rules, chosen, len(fields) - len(chosen))
+
+
+def verify(plan: VerificationPlan, digests: BodyDigests, answers: Answers, *, now: float) -> tuple[DkimResult, ...]:
+    """A result for each chosen signature. `digests` is finished; `now` is in POSIX seconds.
+
+    Raises Unanswered while a key is unknown.
+    """
+    answers.need(plan.questions)
+    header = _Header(plan.message.fields)
+    return tuple(
+        _verify_one(found, field, plan, header, digests, answers, now)
+        if isinstance(found, Signature)
+        else _result(DkimStatus.PERMERROR, found.reason, str(found), found.known)
+        for field, found in plan.chosen
+    )
+
+
+def _parse(field: HeaderField) -> Signature | SignatureError:
+    try:
+        return Signature.parse(field)
+    except SignatureError as error:
+        return error
+
+
+def _distance(found: Signature | SignatureError, authors: Sequence[Domain]) -> int:
+    """How near d= is to an author domain: 0 the same, 1 above or below it, 2 elsewhere, 3 unusable."""
+    if isinstance(found, SignatureError):
+        return 3
+    if found.domain in authors:
+        return 0
+    related = any(found.domain.is_equal_or_below(a) or a.is_equal_or_below(found.domain) for a in authors)
+    return 1 if related else 2
+
+
+def _result(
+    status: DkimStatus,
+    reason: DkimReason,
+    detail: str,
+    known: Known,
+    *,
+    key_bits: int | None = None,
+    testing: bool = False,
+) -> DkimResult:
+    return DkimResult(
+        status=status,
+        reason=reason,
+        detail=detail,
+        domain=known.domain,
+        selector=known.selector,
+        identity=known.identity,
+        algorithm=known.algorithm,
+        key_bits=key_bits,
+        signature_prefix=known.signature_prefix,
+        testing=testing,
+    )
+
+
+def _verify_one(
+    signature: Signature,
+    field: HeaderField,
+    plan: VerificationPlan,
+    header: _Header,
+    digests: BodyDigests,
+    answers: Answers,
+    now: float,
+) -> DkimResult:
+    known = signature.known
+    untimely = _untimely(signature, plan.rules, now)
+    if untimely is not None:
+        return _result(*untimely, known)
+    computed = digests.digest(signature.body)
+    if computed is None:
+        # RFC 6376 §3.5: l= "MUST NOT be greater than the actual number of octets in the canonicalized message body".
+        return _result(DkimStatus.PERMERROR, DkimReason.BODY_TOO_SHORT, "l= is more than the body has", known)
+    same_body = hmac.compare_digest(computed, signature.body_hash)
+    answer = answers.get(signature.key_question)
+    if answer.status is not Status.NOERROR:
+        if not same_body:
+            return _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known)
+        return _result(*_no_key(answer), known)
+    keys, fault = _keys(answer, signature)
+    if not keys:
+        return _judge_testing(fault, known)
+    best = keys[0]
+    if not same_body:
+        result = _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known, key_bits=best.bits)
+        return _as_testing(result) if best.testing else result
+    signed = header.signed_octets(signature, field)
+    for key in keys:
+        if key.verifies(signature.signature, signed):
+            return _verified(signature, plan.rules, digests, key)
+    detail = "a signed header field was changed, or another key made the signature"
+    result = _result(DkimStatus.FAIL, DkimReason.SIGNATURE, detail, known, key_bits=best.bits)
+    return _as_testing(result) if best.testing else result
+
+
+_BODY_CHANGED = "the body was changed after it was signed"
+
+
+def _untimely(signature: Signature, rules: VerifyRules, now: float) -> tuple[DkimStatus, DkimReason, str] | None:
+    if signature.expires_at is not None and now > signature.expires_at + rules.clock_skew_s:
+        return DkimStatus.FAIL, DkimReason.EXPIRED, "the signature has expired (x=)"
+    if signature.signed_at is not None and signature.signed_at > now + rules.clock_skew_s:
+        # RFC 6376 §3.5: signatures with a timestamp in the future may be ignored.
+        return DkimStatus.POLICY, DkimReason.FUTURE, "the signature is from the future (t=)"
+    return None
+
+
+def _no_key(answer: Answer) -> tuple[DkimStatus, DkimReason, str]:
+    """RFC 6376 §6.1.2: no answer is temporary, no such name or record is permanent."""
+    name = answer.question.name
+    if answer.status in (Status.NXDOMAIN, Status.NODATA):
+        return DkimStatus.PERMERROR, DkimReason.KEY_MISSING, f"there is no key at {name}"
+    why = "DNSSEC validation failed" if answer.status is Status.BOGUS else "the DNS did not answer"
+    return DkimStatus.TEMPERROR, DkimReason.KEY_UNAVAILABLE, f"the key at {name} could not be looked up: {why}"
+
+
+def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRecordError]:
+    """The usable records of the answer, or the fault of the one that came nearest to being a key.
+
+    RFC 6376 §3.6.2.2 leaves several records undefined; each is tried, so that their order does not matter.
+    """
+    keys: list[KeyRecord] = []
+    fault = KeyRecordError(DkimReason.KEY_SYNTAX, "there is no key record among the TXT records")
+    for record in answer.texts()[:MAX_KEY_RECORDS]:
+        try:
+            key = KeyRecord.parse(record, key_type=ALGORITHMS[signature.algorithm])
+        except KeyRecordError as error:
+            if fault.reason is DkimReason.KEY_SYNTAX:
+                fault = error
+            continue
+        if key.strict and signature.identity_domain != signature.domain:
+            detail = "the key does not allow a subdomain in i= (t=s)"
+            fault = KeyRecordError(DkimReason.KEY_STRICT, detail, bits=key.bits, testing=key.testing)
+        else:
+            keys.append(key)
+    return keys, fault
+
+
+def _judge_testing(fault: KeyRecordError, known: Known) -> DkimResult:
+    result = _result(DkimStatus.PERMERROR, fault.reason, str(fault), known, key_bits=fault.bits)
+    return _as_testing(result) if fault.testing else result
+
+
+def _as_testing(result: DkimResult) -> DkimResult:
+    """RFC 6376 §3.6.1 (t=y): a failure is treated as if the message were unsigned."""
+    return DkimResult(
+        status=DkimStatus.NEUTRAL,
+        reason=DkimReason.TESTING,
+        detail=f"the domain is testing DKIM (t=y); otherwise: {result.detail}",
+        domain=result.domain,
+        selector=result.selector,
+        identity=result.identity,
+        algorithm=result.algorithm,
+        key_bits=result.key_bits,
+        signature_prefix=result.signature_prefix,
+        testing=True,
+    )
+
+
+def _verified(signature: Signature, rules: VerifyRules, digests: BodyDigests, key: KeyRecord) -> DkimResult:
+    length = signature.body.length
+    status, reason, detail = DkimStatus.PASS, DkimReason.VERIFIED, "the signature verifies"
+    if length is not None:
+        total = digests.total(signature.body.canonicalization)
+        whole = 0 < length == total
+        if rules.body_length is BodyLengthRule.POLICY or not whole:
+            status, reason = DkimStatus.POLICY, DkimReason.BODY_LENGTH
+            detail = f"the signature verifies, but l= covers {length} of {total} octets and more could be appended"
+    return _result(status, reason, detail, signature.known, key_bits=key.bits, testing=key.testing)
+
+
+class _Header:
+    """The header's fields, each canonicalized at most once in each form, found by name from the bottom."""
+
+    def __init__(self, fields: tuple[HeaderField, ...]) -> None:
+        self._by_name: dict[bytes, list[HeaderField]] = {}
+        for field in fields:
+            self._by_name.setdefault(field.key, []).append(field)
+        self._canonical: dict[tuple[int, Canonicalization], bytes] = {}
+
+    def signed_octets(self, signature: Signature, own: HeaderField) -> bytes:
+        """RFC 6376 §3.7: what the signature signs. §5.4.2: each name takes the lowest instance not yet taken."""
+        form = signature.header_canonicalization
+        left: dict[bytes, list[HeaderField]] = {}
+        pieces: list[bytes] = []
+        for name in signature.signed_names:
+            instances = left.get(name)
+            if instances is None:
+                # A signature does not sign itself, whatever its h= says (RFC 6376 §3.5).
+                instances = [field for field in self._by_name.get(name, ()) if field is not own]
+                left[name] = instances
+            if instances:
+                pieces.append(self._octets(instances.pop(), form))
+            # A name without a field left signs its absence: nothing is hashed, not even CRLF (RFC 6376 §5.4).
+        pieces.append(canonical_field(signature.unsigned_field, form))
+        return CRLF.join(pieces)
+
+    def _octets(self, field: HeaderField, form: Canonicalization) -> bytes:
+        key = (id(field), form)
+        octets = self._canonical.get(key)
+        if octets is None:
+            octets = self._canonical[key] = canonical_field(field, form)
+        return octets
