@@ -1,0 +1,67 @@
+"""Actions: what the milter does to a message, as values, in the order in which it does them.
+
+The engine carries them out and decides nothing. Values are checked when they are made: nothing that would
+break out of a header field or of an SMTP reply can reach libmilter, which passes CR and LF through.
+Frozen; safe to share between threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Accept", "Action", "DeleteHeader", "InsertHeader", "Reply"]
+
+# RFC 5321 §4.5.3.1.5: a reply line has at most 512 octets, code and CRLF included.
+MAX_REPLY_CHARS = 480
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteHeader:
+    """Remove the `index`-th field (from 1) called `name`, counted as the message stands at that moment."""
+
+    name: bytes
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class InsertHeader:
+    """Insert a field at position `index`, 0 being above the MTA's own Received.
+
+    `value` has its leading space and folds of a bare LF, as libmilter wants them when SMFIP_HDR_LEADSPC holds.
+    """
+
+    index: int
+    name: bytes
+    value: bytes
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(0x21 <= octet <= 0x7E and octet != 0x3A for octet in self.name):
+            raise ValueError("a header field name has an octet that it may not have")
+        if b"\r" in self.value or b"\0" in self.value:
+            raise ValueError("a header field value has a CR or a NUL")
+        for line in self.value.split(b"\n")[1:]:
+            if line[:1] not in (b" ", b"\t") or not line.strip(b" \t"):
+                raise ValueError("a header field value has a line end that is not a fold")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """End the message with an SMTP reply: `code` "550", `enhanced` "5.6.0" (RFC 3463), one line of text."""
+
+    code: str
+    enhanced: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.code[:1] not in ("4", "5") or self.code[0] != self.enhanced[:1]:
+            raise ValueError("a reply is 4xx or 5xx, and its enhanced code agrees")
+        if len(self.text) > MAX_REPLY_CHARS or not self.text.isascii() or not self.text.isprintable():
+            raise ValueError("a reply text is one line of printable ASCII")
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Let the message through."""
+
+
+Action = DeleteHeader | InsertHeader | Reply | Accept

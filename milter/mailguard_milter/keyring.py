@@ -1,0 +1,80 @@
+"""KeyRing: which keys sign for a domain.
+
+Keys named in [domains] are loaded when the ring is made; those of `sign.key_pattern` at the first message
+that needs them, and kept. A ring may be used by several threads: at worst two load the same key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mailguard.config import Config
+from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
+from mailguard.domain import Domain
+
+__all__ = ["KeyRing"]
+
+# At about 2 kB a key. A host with more signing domains than this reads some of them again.
+MAX_PATTERN_DOMAINS = 10_000
+
+
+class KeyRing:
+    """The signing keys of one configuration."""
+
+    def __init__(self, config: Config, *, check: KeyCheck = KeyCheck.QUICK) -> None:
+        """Load the keys of [domains]. Raises KeyFileError naming the file."""
+        self._config = config.sign
+        self._permissions = KeyPermissions(config.sign.key_permissions)
+        self._check = check
+        self._subdomains = {Domain.parse(name) for name, rule in config.domains.items() if rule.subdomains}
+        self._named = {
+            Domain.parse(name): tuple(
+                self._load(Path(selector.key_file), Domain.parse(name), selector.name) for selector in rule.selectors
+            )
+            for name, rule in config.domains.items()
+        }
+        self._found: dict[Domain, tuple[SigningKey, ...]] = {}
+
+    def keys_for(self, author_domain: Domain) -> tuple[SigningKey, ...]:
+        """The keys that sign for `author_domain`; none where no rule covers it.
+
+        A rule of its own comes first, then the nearest parent's that covers subdomains, then the pattern.
+        Raises KeyFileError for a key that is there and cannot be used.
+        """
+        keys = self._named.get(author_domain)
+        if keys is not None:
+            return keys
+        _, _, parent = author_domain.partition(".")
+        while parent:
+            if parent in self._subdomains:
+                return self._named[Domain(parent)]
+            _, _, parent = parent.partition(".")
+        return self._by_pattern(author_domain)
+
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains that have a rule of their own."""
+        return tuple(self._named)
+
+    def _by_pattern(self, domain: Domain) -> tuple[SigningKey, ...]:
+        keys = self._found.get(domain)
+        if keys is None:
+            keys = self._load_pattern(domain, self._config.key_selectors, self._config.key_pattern)
+            if keys:  # a domain without keys is looked at again: its keys may come any time
+                if len(self._found) >= MAX_PATTERN_DOMAINS:
+                    self._found.pop(next(iter(self._found)), None)
+                self._found[domain] = keys
+        return keys
+
+    def _load_pattern(
+        self, domain: Domain, selectors: tuple[str, ...], pattern: str | None
+    ) -> tuple[SigningKey, ...]:
+        if pattern is None:
+            return ()
+        # A Domain has nothing but letters, digits, hyphens and dots between them: it cannot leave the directory.
+        paths = [(name, Path(pattern.format(domain=domain, selector=name))) for name in selectors]
+        return tuple(self._load(path, domain, name) for name, path in paths if path.exists())
+
+    def _load(self, path: Path, domain: Domain, selector: str) -> SigningKey:
+        return SigningKey.load(
+            path, domain=domain, selector=selector, permissions=self._permissions, check=self._check
+        )
