@@ -1,0 +1,67 @@
+"""Transaction: what is known of one message while its events arrive, and the roles it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mailguard import authresults
+from mailguard.dkim.canonical import BodyDigests
+from mailguard.dkim.signing_key import SigningKey
+from mailguard.dkim.verify import VerificationPlan
+from mailguard.message import MAX_FIELDS, MAX_HEADER_BYTES, HeaderField, Message
+from mailguard_milter.actions import DeleteHeader
+from mailguard_milter.service import Service
+
+__all__ = ["Role", "Transaction"]
+
+CRLF = b"\r\n"
+
+
+class Role(Enum):
+    """What is done with a message."""
+
+    SIGN = "sign"
+    VERIFY = "verify"
+    NONE = "none"
+    """On a listener that only signs, a message that it must not sign."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One message. A new one begins with each MAIL."""
+
+    client: str = "unknown"
+    """The client's address, for the log."""
+    mail_from: bytes = b""
+    login: bytes | None = None
+    warning: str = ""
+    fields: list[HeaderField] = field(default_factory=list)
+    header_bytes: int = 0
+    counts: dict[bytes, int] = field(default_factory=dict)
+    forged: list[DeleteHeader] = field(default_factory=list)
+    """Authentication-Results fields that claim to be ours."""
+    listed: list[DeleteHeader] = field(default_factory=list)
+    """Fields that the configuration strips."""
+    message: Message | None = None
+    """Set at the end of the header."""
+    role: Role = Role.VERIFY
+    keys: tuple[SigningKey, ...] = ()
+    key_error: str = ""
+    unsigned_because: str = ""
+    plan: VerificationPlan | None = None
+    digests: BodyDigests = field(default_factory=lambda: BodyDigests(()))
+
+    def add_field(self, name: bytes, value: bytes, service: Service) -> None:
+        """Take a field as libmilter hands it over: leading white space kept, folds with a bare LF."""
+        name = name.rstrip(b" \t")
+        key = name.lower()
+        ordinal = self.counts[key] = self.counts.get(key, 0) + 1
+        if key == authresults.FIELD_KEY and service.own_ids.claimed_by(value):
+            self.forged.append(DeleteHeader(name, ordinal))
+        elif key in service.stripped:
+            self.listed.append(DeleteHeader(name, ordinal))
+        if len(self.fields) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
+            # One field beyond the bounds is kept, so that Message sees that they are exceeded.
+            self.fields.append(HeaderField(name, value.replace(CRLF, b"\n").replace(b"\n", CRLF)))
+            self.header_bytes += len(value)
