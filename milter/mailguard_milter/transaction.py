@@ -64,4 +64,4 @@ class Transaction:
         if len(self.fields) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
             # One field beyond the bounds is kept, so that Message sees that they are exceeded.
             self.fields.append(HeaderField(name, value.replace(CRLF, b"\n").replace(b"\n", CRLF)))
-            self.header_bytes += len(value)
+            self.header_bytes += len(name) + len(value)

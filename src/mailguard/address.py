@@ -1,11 +1,13 @@
 """Mailboxes of an address-list field (RFC 5322 §3.4), for From and its kin.
 
 A linear scanner of our own: the verdict hangs on which domain a From field names, and parsers that guess
-are how forgeries get in. What has one reading is read (comments, quoted strings, source routes of §4.4,
-encoded words as plain text, UTF-8 by RFC 6532). What mail readers read differently is a defect: a group, an
-address literal, text after an angle address, a list member without address, a lone backslash.
-Two liberties, both with one possible reading: the local part may have misplaced dots, and an address
-may stand unquoted as display name before an angle address of the same domain.
+are how forgeries get in. What has one reading is read (comments, quoted strings, encoded words of a display name
+as plain text, UTF-8 by RFC 6532). What mail readers read differently is a defect, although RFC 5322 has some of it:
+a group, a source route, an address literal, a comment between angle brackets, an encoded word in an address, text
+after an angle address, a list member without address, a lone backslash.
+Three liberties, each with one possible reading: the local part may have misplaced dots, an address may stand
+unquoted as display name before an angle address of the same domain, and a display name may have words in
+brackets.
 
 Pure; safe to share between threads.
 """
@@ -46,6 +48,8 @@ class AddressDefect(Enum):
     SYNTAX = "syntax"
     NO_ADDRESS = "member-without-address"
     GROUP = "group"
+    ROUTE = "source-route"
+    ENCODED_WORD = "encoded-word"
     LITERAL = "address-literal"
     DOMAIN = "domain-name"
     NESTING = "comment-nesting"
@@ -117,7 +121,9 @@ def parse_mailboxes(value: bytes) -> MailboxList:
     """
     if len(value) > MAX_FIELD_BYTES:
         raise AddressSyntaxError(AddressDefect.SIZE, f"the field has more than {MAX_FIELD_BYTES} octets")
-    text = value.replace(b"\r\n", b"").decode("utf-8", "surrogateescape")
+    # Unfolding (RFC 5322 §2.2.3). A CRLF that is no fold stays, and does not belong into any word.
+    unfolded = value.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
+    text = unfolded.decode("utf-8", "surrogateescape")
     parser = _Parser(text)
     mailboxes = tuple(parser.members())
     if not mailboxes:
@@ -132,14 +138,19 @@ def parse_mailboxes(value: bytes) -> MailboxList:
 
 def _tokens(text: str) -> Iterator[_Token]:
     position = 0
+    in_angle_brackets = False
     while position < len(text):
         character = text[position]
         if character in " \t":
             position += 1
         elif character == "(":
+            if in_angle_brackets:
+                raise AddressSyntaxError(AddressDefect.SYNTAX, "a comment stands between angle brackets")
             position = _skip_comment(text, position)
         elif character in _SPECIALS:
             position += 1
+            if character in "<>":
+                in_angle_brackets = character == "<"
             yield _Token(_Kind.SPECIAL, character)
         else:
             kind, pattern = {'"': (_Kind.QUOTED, _QUOTED), "[": (_Kind.LITERAL, _LITERAL)}.get(
@@ -229,12 +240,14 @@ class _Parser:
                 if token.text in ":;":
                     raise AddressSyntaxError(AddressDefect.GROUP, "the field has group syntax")
                 raise AddressSyntaxError(AddressDefect.SYNTAX, f'"{token.text}" does not belong here')
+            if token.kind is _Kind.LITERAL and not _SPECIALS.isdisjoint(token.text):
+                raise AddressSyntaxError(AddressDefect.SYNTAX, "a display name has an address in brackets")
             phrase.append(token.text)
 
     def _angle_address(self, phrase: list[str], bare: list[Mailbox]) -> Mailbox:
         """RFC 5322 §3.4 angle-addr; its "<" is taken."""
         if self._next.is_special("@"):
-            self._route()
+            raise AddressSyntaxError(AddressDefect.ROUTE, "the address has a source route")  # RFC 5322 §4.4
         first = self._take()
         if not first.names_a_local_part or not self._next.is_special("@"):
             raise AddressSyntaxError(AddressDefect.SYNTAX, "there is no address between the angle brackets")
@@ -251,16 +264,11 @@ class _Parser:
             self.display_address = True
         return Mailbox(found.local_part, found.domain, name)
 
-    def _route(self) -> None:
-        """RFC 5322 §4.4 obs-route: names of relays, which say nothing about the author."""
-        while self._next.is_special("@,"):
-            if self._take().text == "@":
-                self._domain()
-        if not self._take().is_special(":"):
-            raise AddressSyntaxError(AddressDefect.SYNTAX, "a source route does not end in a colon")
-
     def _address_after(self, local_part: _Token) -> Mailbox:
         self._take()  # the "@"
+        if "=?" in local_part.text:
+            # RFC 2047 §5: no encoded word in an addr-spec. Readers that decode it first see another address.
+            raise AddressSyntaxError(AddressDefect.ENCODED_WORD, "an address has an encoded word")
         return Mailbox(local_part.text, self._domain())
 
     def _domain(self) -> Domain:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import authres
 import authres.core
 
-from mailguard.dkim.result import DkimResult
+from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 from mailguard.message import HeaderField
@@ -35,6 +35,30 @@ _TOKEN = re.compile(rb"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 _QUOTED = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _COMMENT_TEXT = re.compile(rb"(?:[^()\\]|\\.)++", re.DOTALL)
 _WSP = b" \t\r\n"
+# RFC 8601 §2.2: what may stand without quotes as a value, and an address as a pvalue.
+_BARE_VALUE = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")
+_BARE_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-]*@[A-Za-z0-9.\-]+")
+_UNPRINTABLE = re.compile(r"[^ -~]")
+# A sentence of ours with two of the longest names, and well below the 998 of RFC 5322 §2.1.1.
+MAX_VALUE_CHARS = 600
+
+
+class _Value(authres.core.QuotableValue):  # type: ignore[misc]  # authres has no types
+    """A value that is safe whatever it holds: authres itself leaves every value with an "@" unquoted."""
+
+    address: bool
+    """Whether local-part@domain may stand without quotes."""
+
+    def __new__(cls, text: str, *, address: bool = False) -> _Value:
+        plain = " ".join(_UNPRINTABLE.sub("?", text).split())
+        value = super().__new__(cls, plain[:MAX_VALUE_CHARS] or "unknown")
+        value.address = address
+        return value
+
+    def quote_if_needed(self) -> str:
+        if _BARE_VALUE.fullmatch(self) or (self.address and _BARE_ADDRESS.fullmatch(self)):
+            return str(self)
+        return '"' + self.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def build(
@@ -44,7 +68,7 @@ def build(
 
     `malformed` is our own sentence saying why no author domain can be judged; it makes a dmarc=permerror.
     """
-    results = [_dkim_clause(result) for result in dkim]
+    results = [_dkim_clause(result, malformed=malformed) for result in dkim]
     if not results:
         results.append(authres.core.DKIMAuthenticationResult(result="none"))
     if ignored_signatures:
@@ -53,31 +77,37 @@ def build(
         )
     if malformed:
         # RFC 8601 §2.7.1 has permerror for what cannot be judged however often it is tried.
-        results.append(
-            authres.core.AuthenticationResult("dmarc", result="permerror", reason=f"malformed message: {malformed}")
-        )
+        clause = authres.core.AuthenticationResult("dmarc", result="permerror")
+        clause.reason = _Value(f"malformed message: {malformed}")
+        results.append(clause)
     text = str(authres.AuthenticationResultsHeader(authserv_id=authserv_id, results=results).header_value())
     return HeaderField(FIELD_NAME, b" " + _fold(text).encode("ascii"))
 
 
-def _dkim_clause(result: DkimResult) -> authres.core.AuthenticationResult:
+def _dkim_clause(result: DkimResult, *, malformed: str) -> authres.core.AuthenticationResult:
     """RFC 8601 §2.7.1, with header.b (RFC 6008) and header.a and header.s (RFC 8601 §2.7.1)."""
-    passed = result.status.value == "pass"
+    status, detail = result.status, result.detail
+    if malformed and status is DkimStatus.PASS:
+        # The signature may not cover what makes the message malformed, such as a second From: nobody
+        # is to read a pass for a domain beside it. RFC 8601 §2.7.1: "policy", not acceptable by local policy.
+        status, detail = DkimStatus.POLICY, "the signature verifies, but the message is malformed"
     notes = [f"{result.key_bits}-bit key"] if result.key_bits else []
     if result.testing:
         notes.append("testing")
     clause = authres.core.DKIMAuthenticationResult(
-        result=result.status.value,
+        result=status.value,
         result_comment=_comment(", ".join(notes)) or None,
-        reason=None if passed else result.detail,
         header_d=result.domain,
         header_i=_identity(result.identity),
         header_a=result.algorithm,
         header_s=result.selector,
     )
     if result.signature_prefix:
-        prefix = authres.core.QuotableValue(result.signature_prefix)
-        clause.properties.append(authres.core.AuthenticationResultProperty("header", "b", prefix))
+        clause.properties.append(authres.core.AuthenticationResultProperty("header", "b", result.signature_prefix))
+    if status is not DkimStatus.PASS:
+        clause.reason = _Value(detail)
+    for one in clause.properties:
+        one.value = _Value(one.value, address=True)
     return clause
 
 
@@ -136,7 +166,7 @@ class OwnIds:
         """
         outside, closed = _without_comments(value)
         found = _read_id(outside) if closed else None
-        if found is not None:
+        if found is not None and (found.isascii() or _is_domain(found)):
             return _normal(found) in self._ids
         return any(self._occurs_in(text.partition(b";")[0]) for text in ([outside, value] if closed else [value]))
 
@@ -155,6 +185,14 @@ def _normal(name: bytes) -> str:
         return Domain.parse(name)
     except DomainError:
         return name.decode("utf-8", "surrogateescape").lower()
+
+
+def _is_domain(name: bytes) -> bool:
+    try:
+        Domain.parse(name.removesuffix(b"."))
+    except DomainError:
+        return False
+    return True
 
 
 def _forms(name: str) -> set[bytes]:

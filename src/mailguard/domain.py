@@ -58,14 +58,17 @@ class Domain(str):
     @property
     def unicode(self) -> str:
         """The name with U-labels, for people and for comparison with EAI header fields."""
-        return idna.decode(self) if "xn--" in self else str(self)
+        return ".".join(idna.ulabel(label) if label.startswith("xn--") else label for label in self.split("."))
 
 
 def _to_ascii(text: str) -> str:
     try:
         # UTS 46 maps U+3002 and the other full stops of RFC 3490 §3.1 to "." and full-width letters to ASCII.
         mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
-        return mapped if mapped.isascii() else idna.encode(mapped, std3_rules=True).decode("ascii")
+        # Label by label: what applies to U-labels (no "--" in place 3) does not bind the ASCII labels beside them.
+        return ".".join(
+            label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split(".")
+        )
     except (idna.IDNAError, UnicodeError, IndexError):
         raise DomainError("the name is not a valid internationalized name") from None
 

@@ -85,7 +85,7 @@ class Message:
         the header, as it does in Postfix, and makes the message malformed.
         """
         lines = raw.replace(CRLF, b"\n")
-        header, separator, body = (b"", b"\n", lines[1:]) if lines[:1] == b"\n" else _partition_header(lines)
+        header, separator, body = _partition_header(lines)
         fields, rest, detail = _split_fields(header)
         if rest:
             body = rest + separator + body
@@ -102,7 +102,8 @@ class Message:
         cls, fields: tuple[HeaderField, ...], body: bytes | None, defect: MalformedReason | None, detail: str
     ) -> Message:
         if defect is None:
-            if len(fields) > MAX_FIELDS or sum(len(field.value) for field in fields) > MAX_HEADER_BYTES:
+            octets = sum(len(field.name) + len(field.gap) + len(field.value) for field in fields)
+            if len(fields) > MAX_FIELDS or octets > MAX_HEADER_BYTES:
                 defect = MalformedReason.HEADER_SIZE
                 detail = f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER_BYTES} octets"
             elif any(b"\0" in field.value or b"\0" in field.name for field in fields):
@@ -150,8 +151,14 @@ class Message:
 
 
 def _partition_header(lines: bytes) -> tuple[bytes, bytes, bytes]:
+    """The header without its last line end, what ends it, and the body."""
+    if lines.startswith(b"\n"):
+        return b"", b"\n", lines[1:]
     header, separator, body = lines.partition(b"\n\n")
-    return (header, b"\n\n", body) if separator else (header.removesuffix(b"\n"), b"", b"")
+    if separator:
+        return header, separator, body
+    content = lines.removesuffix(b"\n")
+    return content, lines[len(content) :], b""
 
 
 def _split_fields(header: bytes) -> tuple[tuple[HeaderField, ...], bytes, str]:

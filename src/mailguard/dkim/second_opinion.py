@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn
@@ -28,6 +29,7 @@ from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Question, RecordType, Status
 from mailguard.domain import MAX_DOMAIN_CHARS, MAX_LABEL_CHARS
+from mailguard.message import HeaderField, Message
 
 __all__ = ["SecondOpinion", "SecondVerdict", "difference", "second_opinion"]
 
@@ -35,7 +37,7 @@ __all__ = ["SecondOpinion", "SecondVerdict", "difference", "second_opinion"]
 # 1.7 s, and it searches all fields again for each name in h=.
 MAX_BODY_BYTES = 262_144
 MAX_HEADER_BYTES = 65_536
-MAX_FIELDS = 500
+MAX_HEADER_LINES = 1_000
 MAX_SIGNATURE_BYTES = 8_192
 MAX_BLANK_RUN = 1_000
 MAX_SIGNATURES = 10
@@ -46,8 +48,7 @@ MAX_DETAIL_CHARS = 200
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
 _BODY_RUN = re.compile(rb"[ \t]{%d}" % MAX_BLANK_RUN)
 _HEADER_RUN = re.compile(rb"\s{%d}" % MAX_BLANK_RUN)
-_SIGNATURE = re.compile(rb"^dkim-signature[ \t]*:(?:.*\n[ \t])*.*", re.IGNORECASE | re.MULTILINE)
-_LABEL = re.compile(r"[a-z0-9_-]{1,%d}" % MAX_LABEL_CHARS)
+_LABEL = re.compile(rf"[a-z0-9_-]{{1,{MAX_LABEL_CHARS}}}")
 
 
 class SecondVerdict(Enum):
@@ -83,9 +84,9 @@ def second_opinion(raw: bytes, answers: Answers) -> tuple[SecondOpinion, ...]:
     `raw` is a whole message with CRLF or LF line ends. Raises Unanswered while a key is unknown; all that are
     missing are noted at once. Nothing else is raised, whatever the message holds.
     """
-    header, body = _split(raw)
-    count = len(_SIGNATURE.findall(header))
-    refusal = _why_not_asked(header, body)
+    fields = Message.parse(raw).named(b"dkim-signature")
+    count = len(fields)
+    refusal = _why_not_asked(raw, fields)
     if refusal:
         return (_opinion(SecondVerdict.NOT_ASKED, refusal),) * count
     opinions: list[SecondOpinion] = []
@@ -103,17 +104,14 @@ def second_opinion(raw: bytes, answers: Answers) -> tuple[SecondOpinion, ...]:
     return tuple(opinions)
 
 
-def _split(raw: bytes) -> tuple[bytes, bytes]:
+def _why_not_asked(raw: bytes, signatures: Sequence[HeaderField]) -> str:
     end = _HEADER_END.search(raw)
-    return (raw[: end.start()], raw[end.end() :]) if end else (raw, b"")
-
-
-def _why_not_asked(header: bytes, body: bytes) -> str:
+    header, body = (raw[: end.start()], raw[end.end() :]) if end else (raw, b"")
     if len(body) > MAX_BODY_BYTES:
         return f"the body has more than {MAX_BODY_BYTES} octets"
-    if len(header) > MAX_HEADER_BYTES or header.count(b"\n") > MAX_FIELDS:
-        return f"the header has more than {MAX_HEADER_BYTES} octets or {MAX_FIELDS} lines"
-    if any(len(field) > MAX_SIGNATURE_BYTES for field in _SIGNATURE.findall(header)):
+    if len(header) > MAX_HEADER_BYTES or header.count(b"\n") > MAX_HEADER_LINES:
+        return f"the header has more than {MAX_HEADER_BYTES} octets or {MAX_HEADER_LINES} lines"
+    if any(len(field.value) > MAX_SIGNATURE_BYTES for field in signatures):
         return f"a signature has more than {MAX_SIGNATURE_BYTES} octets"
     if _BODY_RUN.search(body) or _HEADER_RUN.search(header):
         return f"there are {MAX_BLANK_RUN} blanks in a row, with which it takes very long"
@@ -197,6 +195,9 @@ _IT_PASSES_BECAUSE = {
 }
 
 
+_UNEXPLAINED = "no fault that is known of it explains that: compare the two and report what you find"
+
+
 def difference(ours: DkimResult, theirs: SecondOpinion) -> str:
     """In what the two differ and why, in one sentence for people; empty where they agree or nothing was asked.
 
@@ -209,16 +210,11 @@ def difference(ours: DkimResult, theirs: SecondOpinion) -> str:
     if ours.status is DkimStatus.TEMPERROR and not it_passes:
         return "dkimpy says False where the DNS gives no answer, as for a bad signature: it has no temporary error"
     if it_passes and ours.status is not DkimStatus.PASS:
-        return _IT_PASSES_BECAUSE.get(
-            ours.reason, f"dkimpy passes it, and no known fault of it explains that: {_LOOK}"
-        )
+        return _IT_PASSES_BECAUSE.get(ours.reason, f"dkimpy passes it, and {_UNEXPLAINED}")
     if ours.status is DkimStatus.PASS and not it_passes:
         if theirs.verdict is SecondVerdict.FAIL and theirs.detail.startswith(("x= value is past", "t= value is in")):
             return "dkimpy reads the clock itself, and by that the signature is not valid now"
         if theirs.verdict is SecondVerdict.ERROR:
             return "dkimpy stopped with an error of its own and has no verdict"
-        return f"dkimpy does not pass it, and no known fault of it explains that: {_LOOK}"
+        return f"dkimpy does not pass it, and {_UNEXPLAINED}"
     return ""
-
-
-_LOOK = "compare the two and report what you find"

@@ -17,7 +17,7 @@ from mailguard.errors import DomainError, TagListError
 from mailguard.message import HeaderField
 from mailguard.taglist import TagList
 
-__all__ = ["Signature", "SignatureError", "key_name", "parse_selector"]
+__all__ = ["Signature", "SignatureError", "claimed_domain", "key_name", "parse_selector"]
 
 FIELD_KEY = b"dkim-signature"
 ALGORITHMS = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
@@ -37,6 +37,7 @@ SIGNATURE_PREFIX_CHARS = 8  # RFC 6008 §2
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
 _SELECTOR_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 _DIGITS = frozenset(b"0123456789")
+_BASE64_OCTETS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 # RFC 5322 §3.6.8 ftext, without the semicolon that ends a tag.
 _NAME_OCTETS = frozenset(range(0x21, 0x7F)) - frozenset(b":;")
 
@@ -101,17 +102,25 @@ class Signature:
             tags = TagList.parse(field.value)
         except TagListError as error:
             raise SignatureError(DkimReason.SYNTAX, str(error)) from None
-        known = _known(tags)
+        names = _Names(tags)
         try:
-            return _parse(field, tags, known)
+            return _parse(field, tags, names)
         except _FieldError as error:
-            raise SignatureError(error.reason, str(error), known) from None
+            raise SignatureError(error.reason, str(error), names.known) from None
 
 
 class _FieldError(ValueError):
     def __init__(self, detail: str, reason: DkimReason = DkimReason.SYNTAX) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+def claimed_domain(field: HeaderField) -> str | None:
+    """d= of a DKIM-Signature that is not to be read further yet: lower case, an A-label name only if written so."""
+    try:
+        return TagList.parse(field.value).value("d").decode("ascii").lower()
+    except (TagListError, UnicodeDecodeError):
+        return None
 
 
 def key_name(selector: str, domain: str) -> str:
@@ -131,7 +140,7 @@ def parse_selector(text: str) -> str:
     return str(selector)
 
 
-def _parse(field: HeaderField, tags: TagList, known: Known) -> Signature:
+def _parse(field: HeaderField, tags: TagList, names: _Names) -> Signature:
     for name in _REQUIRED:
         if name not in tags:
             raise _FieldError(f"the tag {name}= is missing")
@@ -141,14 +150,7 @@ def _parse(field: HeaderField, tags: TagList, known: Known) -> Signature:
     if algorithm not in ALGORITHMS:
         detail = "a=rsa-sha1 must not be verified" if algorithm == "rsa-sha1" else "a= names an unknown algorithm"
         raise _FieldError(detail, DkimReason.ALGORITHM)  # RFC 8301 §3.1
-    domain = _domain(tags["d"].value, "d=")
-    try:
-        selector = parse_selector(_text(tags, "s"))
-    except DomainError as error:
-        raise _FieldError(f"s=: {error}") from None
-    if len(key_name(selector, domain)) > MAX_DOMAIN_CHARS:
-        raise _FieldError("s= and d= make a name that is too long for the DNS")
-    identity, identity_domain = _identity(tags, domain)
+    domain, selector, identity, identity_domain = names.checked()
     header, body = _canonicalizations(tags)
     if "q" in tags and b"dns/txt" not in tags["q"].compact.lower().split(b":"):
         raise _FieldError("q= names no known query method", DkimReason.QUERY_METHOD)
@@ -172,28 +174,40 @@ def _parse(field: HeaderField, tags: TagList, known: Known) -> Signature:
         body_hash=_body_hash(tags),
         signed_at=signed_at,
         expires_at=expires_at,
-        signature_prefix=known.signature_prefix or "",
+        signature_prefix=names.known.signature_prefix or "",
     )
 
 
-def _known(tags: TagList) -> Known:
-    """What a report may name of this signature: validated names only."""
-    domain = selector = identity = None
-    try:
-        domain = _domain(tags.value("d"), "d=")
-        selector = parse_selector(_text(tags, "s"))
-        identity = _identity(tags, domain)[0]
-    except (_FieldError, DomainError):
-        pass  # what was read before the fault is kept
-    algorithm = _text(tags, "a").lower() if "a" in tags else ""
-    prefix = tags["b"].compact[:SIGNATURE_PREFIX_CHARS].decode("latin-1") if "b" in tags else ""
-    return Known(
-        domain,
-        selector,
-        identity,
-        algorithm if algorithm in ALGORITHMS or algorithm == "rsa-sha1" else None,
-        prefix if prefix.replace("+", "").replace("/", "").replace("=", "").isalnum() and prefix.isascii() else None,
-    )
+class _Names:
+    """d=, s=, i= and what else a report may name of a signature: read once, the first fault kept."""
+
+    def __init__(self, tags: TagList) -> None:
+        self._fault: _FieldError | None = None
+        domain = selector = identity = None
+        try:
+            domain = _domain(tags.value("d"), "d=")
+            selector = _selector(tags, domain)
+            identity, self._identity_domain = _identity(tags, domain)
+        except _FieldError as error:
+            self._fault = error
+        algorithm = _text(tags, "a").lower()
+        prefix = tags["b"].compact[:SIGNATURE_PREFIX_CHARS] if "b" in tags else b""
+        self.known = Known(
+            domain,
+            selector,
+            identity,
+            algorithm if algorithm in ALGORITHMS or algorithm == "rsa-sha1" else None,
+            prefix.decode("ascii") if prefix and _BASE64_OCTETS.issuperset(prefix) else None,
+        )
+
+    def checked(self) -> tuple[Domain, str, str, Domain]:
+        """d=, s=, i= and the domain of i=. Raises the fault."""
+        known = self.known
+        if self._fault is not None:
+            raise self._fault
+        if known.domain is None or known.selector is None or known.identity is None:
+            raise _FieldError("d=, s= or i= is missing")
+        return known.domain, known.selector, known.identity, self._identity_domain
 
 
 def _text(tags: TagList, name: str) -> str:
@@ -207,6 +221,16 @@ def _domain(value: bytes, what: str) -> Domain:
         raise _FieldError(f"{what} {error}") from None
 
 
+def _selector(tags: TagList, domain: Domain) -> str:
+    try:
+        selector = parse_selector(_text(tags, "s"))
+    except DomainError as error:
+        raise _FieldError(f"s=: {error}") from None
+    if len(key_name(selector, domain)) > MAX_DOMAIN_CHARS:
+        raise _FieldError("s= and d= make a name that is too long for the DNS")
+    return selector
+
+
 def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
     """i= and its domain (RFC 6376 §3.5); "@" and d= by default."""
     if "i" not in tags:
@@ -214,7 +238,7 @@ def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
     local_part, at, name = tags["i"].compact.rpartition(b"@")
     if not at:
         raise _FieldError("i= has no @")
-    identity_domain = _domain(name, "i=")
+    identity_domain = domain if name == tags.value("d") else _domain(name, "i=")
     if not identity_domain.is_equal_or_below(domain):
         raise _FieldError("the domain of i= is not that of d= or below it", DkimReason.IDENTITY)
     return f"{local_part.decode('utf-8', 'replace')}@{identity_domain}", identity_domain
@@ -222,9 +246,9 @@ def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
 
 def _canonicalizations(tags: TagList) -> tuple[Canonicalization, Canonicalization]:
     """c= (RFC 6376 §3.5): simple/simple by default; one word alone is for the header, the body then simple."""
-    header, _, body = tags.value("c", b"simple/simple").lower().partition(b"/")
+    header, slash, body = tags.value("c", b"simple/simple").lower().decode("latin-1").partition("/")
     try:
-        return Canonicalization(header.decode("latin-1")), Canonicalization(body.decode("latin-1") or "simple")
+        return Canonicalization(header), Canonicalization(body if slash else "simple")
     except ValueError:
         raise _FieldError("c= names an unknown canonicalization") from None
 

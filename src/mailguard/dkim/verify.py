@@ -16,17 +16,21 @@ from itertools import islice
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_field
 from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
-from mailguard.dkim.signature import ALGORITHMS, FIELD_KEY, Known, Signature, SignatureError
+from mailguard.dkim.signature import ALGORITHMS, FIELD_KEY, Known, Signature, SignatureError, claimed_domain
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Answer, Question, Status
 from mailguard.domain import Domain
-from mailguard.message import HeaderField, Message
+from mailguard.message import HeaderField, MalformedReason, Message
 
 __all__ = ["BodyLengthRule", "VerificationPlan", "VerifyRules", "plan_verification", "verify"]
 
+_Candidate = tuple[int, HeaderField, Signature | SignatureError]
+
 CRLF = b"\r\n"
-# At one selector there should be one record (RFC 6376 §3.6.2.2); each further one costs a signature check.
-MAX_KEY_RECORDS = 4
+# At one selector there should be one key (RFC 6376 §3.6.2.2); each further one costs a signature check.
+MAX_KEYS = 4
+# How many signatures are read, for each that may be verified, in the search for readable ones.
+READ_FACTOR = 10
 
 
 class BodyLengthRule(Enum):
@@ -75,14 +79,26 @@ def plan_verification(message: Message, rules: VerifyRules | None = None) -> Ver
     """Choose the signatures to verify: those of the author's domains first, then from the top.
 
     RFC 6376 §6.1 leaves the order to the verifier; §8.4 warns of messages with very many signatures. The bound
-    applies before any look-up or hash.
+    applies before any look-up or hash. Of a message with an over-long header, none is chosen.
     """
     rules = rules or VerifyRules()
     fields = message.named(FIELD_KEY)
-    parsed = [(number, field, _parse(field)) for number, field in enumerate(fields)]
+    if message.malformed is MalformedReason.HEADER_SIZE:
+        return VerificationPlan(message, rules, (), len(fields))
     authors = message.author.domains
-    parsed.sort(key=lambda entry: (_distance(entry[2], authors), entry[0]))
-    kept = sorted(islice(parsed, rules.max_signatures), key=lambda entry: entry[0])
+    ranked = list(enumerate(fields))
+    if len(fields) > rules.max_signatures:
+        ranked.sort(key=lambda entry: (_distance(entry[1], authors), entry[0]))
+    usable: list[_Candidate] = []
+    unusable: list[_Candidate] = []
+    for number, field in islice(ranked, rules.max_signatures * READ_FACTOR):
+        try:
+            usable.append((number, field, Signature.parse(field)))
+        except SignatureError as error:
+            unusable.append((number, field, error))
+        if len(usable) == rules.max_signatures:
+            break
+    kept = sorted([*usable, *unusable][: rules.max_signatures], key=lambda entry: entry[0])
     chosen = tuple((field, found) for _, field, found in kept)
     return VerificationPlan(message, rules, chosen, len(fields) - len(chosen))
 
@@ -102,21 +118,14 @@ def verify(plan: VerificationPlan, digests: BodyDigests, answers: Answers, *, no
     )
 
 
-def _parse(field: HeaderField) -> Signature | SignatureError:
-    try:
-        return Signature.parse(field)
-    except SignatureError as error:
-        return error
-
-
-def _distance(found: Signature | SignatureError, authors: Sequence[Domain]) -> int:
-    """How near d= is to an author domain: 0 the same, 1 above or below it, 2 elsewhere, 3 unusable."""
-    if isinstance(found, SignatureError):
+def _distance(field: HeaderField, authors: Sequence[Domain]) -> int:
+    """How near d= is to an author domain: 0 the same, 1 above or below it, 2 elsewhere, 3 unreadable."""
+    domain = claimed_domain(field)
+    if domain is None:
         return 3
-    if found.domain in authors:
+    if domain in authors:
         return 0
-    related = any(found.domain.is_equal_or_below(a) or a.is_equal_or_below(found.domain) for a in authors)
-    return 1 if related else 2
+    return 1 if any(domain.endswith("." + author) or author.is_equal_or_below(domain) for author in authors) else 2
 
 
 def _result(
@@ -168,17 +177,17 @@ def _verify_one(
     keys, fault = _keys(answer, signature)
     if not keys:
         return _judge_testing(fault, known)
-    best = keys[0]
+    bits, testing = keys[0].bits, all(key.testing for key in keys)
     if not same_body:
-        result = _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known, key_bits=best.bits)
-        return _as_testing(result) if best.testing else result
+        result = _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known, key_bits=bits)
+        return _as_testing(result) if testing else result
     signed = header.signed_octets(signature, field)
     for key in keys:
         if key.verifies(signature.signature, signed):
             return _verified(signature, plan.rules, digests, key)
     detail = "a signed header field was changed, or another key made the signature"
-    result = _result(DkimStatus.FAIL, DkimReason.SIGNATURE, detail, known, key_bits=best.bits)
-    return _as_testing(result) if best.testing else result
+    result = _result(DkimStatus.FAIL, DkimReason.SIGNATURE, detail, known, key_bits=bits)
+    return _as_testing(result) if testing else result
 
 
 _BODY_CHANGED = "the body was changed after it was signed"
@@ -209,7 +218,9 @@ def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRec
     """
     keys: list[KeyRecord] = []
     fault = KeyRecordError(DkimReason.KEY_SYNTAX, "there is no key record among the TXT records")
-    for record in answer.texts()[:MAX_KEY_RECORDS]:
+    for record in answer.texts():  # as many as fit into one DNS message
+        if len(keys) == MAX_KEYS:
+            break
         try:
             key = KeyRecord.parse(record, key_type=ALGORITHMS[signature.algorithm])
         except KeyRecordError as error:
