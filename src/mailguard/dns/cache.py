@@ -1,0 +1,163 @@
+"""AnswerCache: what the DNS said, kept for as long as it may be, in a bounded space.
+
+RFC 2181 §8 (TTLs), RFC 2308 §5 and §7 (denials and failures). Two LRU segments: a new answer stands on
+probation and is protected once it was asked for again, so a million names that are asked for once push each
+other out and leave the hot ones alone. Left out: stale answers, and any sharing between processes. Thread-safe;
+the lock is held for a few dictionary operations and never while a query is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+import cachetools
+
+from mailguard.dns.question import MX, Answer, Question, Status
+
+__all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_CACHE_ENTRIES", "AnswerCache"]
+
+DEFAULT_CACHE_ENTRIES: Final = 100_000
+DEFAULT_CACHE_BYTES: Final = 64 * 1024 * 1024
+
+# Records change within a day (keys are revoked); RFC 2181 §8 lets a resolver keep less than the TTL.
+MAX_TTL_S = 86_400
+# RFC 2308 §5 allows one to three hours. A record that somebody just published must be seen sooner.
+MAX_NEGATIVE_TTL_S = 900
+# RFC 2308 §7.1 allows five minutes. A failure must not outlive its cause by more than a retry takes.
+FAILURE_TTL_S = 5
+
+# A fifth on probation: enough for a name to be asked for again, too little for one-off names to do harm.
+_PROBATION_SHARE = 0.2
+# What CPython takes for one entry beside its text and records: the question, the answer, the entry and its
+# places in the dictionaries of a segment. Measured with tracemalloc, rounded up; the test holds it to that.
+_ENTRY_BYTES = 900
+_OBJECT_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    answer: Answer
+    expires: float
+    weight: int
+
+
+class _Probation(cachetools.LRUCache[Question, _Entry]):
+    """Answers that were not asked for again yet."""
+
+
+class _Protected(cachetools.LRUCache[Question, _Entry]):
+    """Answers that were asked for again; what falls out gets another turn on probation."""
+
+    def __init__(self, maxsize: int, probation: _Probation) -> None:
+        super().__init__(maxsize, getsizeof=_weight)
+        self._probation = probation
+
+    def popitem(self) -> tuple[Question, _Entry]:
+        question, entry = super().popitem()
+        self._probation[question] = entry
+        return question, entry
+
+
+def _weight(entry: _Entry) -> int:
+    return entry.weight
+
+
+class AnswerCache:
+    """Answers by question. Nothing in it is ever served beyond its time."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        max_entries: int = DEFAULT_CACHE_ENTRIES,
+        max_bytes: int = DEFAULT_CACHE_BYTES,
+    ) -> None:
+        """`clock` gives seconds and never goes back (`time.monotonic`). `max_bytes` is of memory, estimated."""
+        if max_entries < 1 or max_bytes < 1:
+            raise ValueError("a cache needs room for one entry")
+        self._clock = clock
+        # An entry weighs its bytes, and at least its share of them: so one limit bounds bytes and entries.
+        self._least_weight = -(-max_bytes // max_entries)
+        self._lock = Lock()
+        probation_bytes = max(int(max_bytes * _PROBATION_SHARE), min(max_bytes, self._least_weight))
+        self._probation = _Probation(probation_bytes, getsizeof=_weight)
+        self._protected = _Protected(max_bytes - probation_bytes, self._probation)
+
+    def get(self, question: Question) -> Answer | None:
+        """The answer, as it was put, or None if there is none whose time is not over."""
+        with self._lock:
+            entry = self._protected.get(question)
+            if entry is None:
+                entry = self._probation.get(question)
+                if entry is None:
+                    return None
+                if entry.expires > self._clock():
+                    self._promote(question, entry)
+                    return entry.answer
+                del self._probation[question]
+                return None
+            if entry.expires > self._clock():
+                return entry.answer
+            # Not through the base class: an expired entry gets no turn on probation.
+            del self._protected[question]
+            return None
+
+    def put(self, answer: Answer) -> None:
+        """Keep `answer` for its TTL within the limits above; not at all if that is 0 (RFC 1035 §3.2.1).
+
+        A failure never takes the place of an answer whose time is not over.
+        """
+        lifetime_s = _lifetime_s(answer)
+        if lifetime_s <= 0:
+            return
+        question = answer.question
+        now = self._clock()
+        entry = _Entry(answer, now + lifetime_s, max(_estimated_bytes(answer), self._least_weight))
+        with self._lock:
+            old = self._protected.get(question) or self._probation.get(question)
+            if old is not None and old.expires > now and _is_failure(answer) and not _is_failure(old.answer):
+                return
+            segment = self._protected if question in self._protected else self._probation
+            if old is not None:
+                del segment[question]
+            if entry.weight <= self._probation.maxsize:
+                segment[question] = entry
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._protected) + len(self._probation)
+
+    @property
+    def estimated_bytes(self) -> int:
+        """What the entries weigh; never more than `max_bytes`."""
+        with self._lock:
+            return int(self._protected.currsize + self._probation.currsize)
+
+    def _promote(self, question: Question, entry: _Entry) -> None:
+        if entry.weight <= self._protected.maxsize:
+            del self._probation[question]
+            self._protected[question] = entry
+
+
+def _is_failure(answer: Answer) -> bool:
+    return answer.status in (Status.TEMPFAIL, Status.BOGUS)
+
+
+def _lifetime_s(answer: Answer) -> int:
+    match answer.status:
+        case Status.NOERROR:
+            return min(answer.ttl_s, MAX_TTL_S)
+        case Status.NXDOMAIN | Status.NODATA:
+            return min(answer.ttl_s, MAX_NEGATIVE_TTL_S)
+        case Status.TEMPFAIL | Status.BOGUS:
+            return FAILURE_TTL_S
+
+
+def _estimated_bytes(answer: Answer) -> int:
+    total = _ENTRY_BYTES + len(answer.question.name) + len(answer.detail)
+    for record in answer.records:
+        total += _OBJECT_BYTES + (2 * _OBJECT_BYTES + len(record.exchange) if isinstance(record, MX) else len(record))
+    return total

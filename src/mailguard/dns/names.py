@@ -1,0 +1,46 @@
+"""Domain names as questions and answers write them.
+
+RFC 1035 §2.3.4 (sizes), §5.1 (the \\DDD escape). In an answer every octet outside letters, digits, hyphen and
+underscore is escaped, so that what a stranger published cannot be taken for a host name nor break a header or
+a log line. In a question other printable ASCII is allowed as well, because SPF macros put local parts there
+(RFC 7208 §7.2); it is sent as it stands. Pure functions, safe to share between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["escaped_name", "why_unaskable"]
+
+# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text without the trailing dot.
+MAX_NAME_CHARS = 253
+MAX_LABEL_CHARS = 63
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+_TEXT_OF_OCTET = tuple(chr(octet) if octet in _PLAIN else f"\\{octet:03d}" for octet in range(256))
+_ASKABLE = frozenset(chr(octet) for octet in range(0x21, 0x7F)) - frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ\\.")
+
+
+def escaped_name(labels: Iterable[bytes]) -> str:
+    """The text of a name: lower case, no trailing dot, octets outside LDH and "_" as \\DDD. The root is ""."""
+    return ".".join(
+        [
+            label.decode("ascii") if _PLAIN.issuperset(label) else "".join([_TEXT_OF_OCTET[octet] for octet in label])
+            for label in (label.lower() for label in labels)
+            if label
+        ]
+    )
+
+
+def why_unaskable(name: str) -> str:
+    """Why `name` cannot be the name of a Question, for people; "" if it can."""
+    if not name or len(name) > MAX_NAME_CHARS:
+        return "the name is empty" if not name else "the name is too long"
+    for label in name.split("."):
+        if not label:
+            return "a label of the name is empty"
+        if len(label) > MAX_LABEL_CHARS:
+            return "a label of the name has more than 63 characters"
+        if not _ASKABLE.issuperset(label):
+            return "the name has a character other than lower-case printable ASCII"
+    return ""

@@ -1,0 +1,276 @@
+"""LiveResolver: batches, deadlines, single flight, threads and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dns.flags
+import pytest
+
+from dns_asking import PATIENCE_S, SHORT_S, ask, open_files, resolver_of, txt, wait_for
+from dns_fault_server import Behaviour, FaultServer, Request, after, says, silence, truth
+from mailguard.dns.answers import Resolver
+from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.lookups import MAX_AT_ONCE_IN_ZONE
+from mailguard.dns.question import Answer, Status
+from mailguard.dns.zone import ZoneResolver
+from mailguard.errors import ConfigError
+
+
+def test_a_batch_is_answered_in_parallel_and_cached() -> None:
+    with FaultServer(after(0.3, truth)) as server, resolver_of(server) as resolver:
+        questions = [txt(f"{number}.test") for number in range(20)]
+        answers = resolver.resolve([*questions, *questions], deadline=time.monotonic() + PATIENCE_S)
+        assert {question: answer.texts() for question, answer in answers.items()} == {
+            question: (question.name.encode(),) for question in questions
+        }
+        again = resolver.resolve(questions, deadline=0.0)
+        assert [again[question] is answers[question] for question in questions] == [True] * 20
+        assert sorted(server.names()) == sorted(question.name for question in questions)
+        query = server.requests[0].message
+        assert query.edns == 0
+        assert query.flags & dns.flags.RD
+        assert query.flags & dns.flags.AD
+
+
+def test_from_an_event_loop() -> None:
+    async def main(resolver: Resolver) -> list[Answer]:
+        async with resolver:
+            batches = await asyncio.gather(
+                *(resolver.resolve_async([txt("a.test"), txt("b.test")], deadline=time.monotonic() + PATIENCE_S),) * 3
+            )
+            late = await resolver.resolve_async([txt("never.test")], deadline=time.monotonic() + SHORT_S)
+            return [answer for batch in (*batches, late) for answer in batch.values()]
+
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        if request.name != "never.test":
+            yield from truth(request, server)
+
+    with FaultServer(behaviour) as server:
+        answers = asyncio.run(main(resolver_of(server)))
+        assert [answer.status for answer in answers] == [Status.NOERROR] * 6 + [Status.TEMPFAIL]
+        assert sorted(set(server.names())) == ["a.test", "b.test", "never.test"]
+        assert server.names().count("a.test") == 1
+
+
+@pytest.mark.attack("V12")
+@pytest.mark.parametrize("behaviour", [silence, after(60.0, truth)], ids=["silent", "late"])
+def test_the_deadline_is_hard(behaviour: Behaviour) -> None:
+    with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=60.0) as resolver:
+        began = time.monotonic()
+        answers = resolver.resolve([txt("a.test"), txt("b.test")], deadline=began + 0.5)
+        assert time.monotonic() - began < PATIENCE_S
+        assert [answer.status for answer in answers.values()] == [Status.TEMPFAIL] * 2
+        assert "deadline" in answers[txt("a.test")].detail
+
+
+@pytest.mark.attack("V12")
+def test_what_is_known_at_the_deadline_is_answered() -> None:
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        if request.name != "slow.test":
+            yield from truth(request, server)
+
+    with FaultServer(behaviour) as server, resolver_of(server) as resolver:
+        answers = resolver.resolve([txt("slow.test"), txt("a.test")], deadline=time.monotonic() + 0.5)
+        assert answers[txt("a.test")].status is Status.NOERROR
+        assert answers[txt("slow.test")].status is Status.TEMPFAIL
+
+
+def test_after_the_deadline_nothing_is_asked() -> None:
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        assert ask(resolver, "a.test", deadline_s=-1.0).status is Status.TEMPFAIL
+        assert ask(resolver, "b.test").status is Status.NOERROR
+        assert server.names() == ["b.test"]
+
+
+@pytest.mark.attack("V12")
+def test_a_late_answer_fills_the_cache_and_leaks_nothing() -> None:
+    go = threading.Event()
+
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        if request.name != "warm.test":
+            go.wait(PATIENCE_S)
+        yield from truth(request, server)
+
+    with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
+        ask(resolver, "warm.test")
+        files = open_files()
+        for _ in range(3):
+            assert ask(resolver, "late.test", deadline_s=0.05).status is Status.TEMPFAIL
+        go.set()
+        wait_for(lambda: ask(resolver, "late.test", deadline_s=-1.0).status is Status.NOERROR)
+        assert server.names() == ["warm.test", "late.test"]
+        wait_for(lambda: open_files() == files)
+
+
+@pytest.mark.attack("N12")
+def test_a_failure_is_kept_for_five_seconds_and_then_asked_again() -> None:
+    now = [1000.0]
+    with FaultServer(says(rcode="SERVFAIL")) as server, resolver_of(server, clock=lambda: now[0]) as resolver:
+        assert ask(resolver, "a.test").status is Status.TEMPFAIL
+        assert ask(resolver, "a.test").status is Status.TEMPFAIL
+        assert len(server.requests) == 1
+        server.behaviour = truth
+        assert ask(resolver, "a.test").status is Status.TEMPFAIL
+        now[0] += 5.1
+        assert ask(resolver, "a.test").status is Status.NOERROR
+
+
+@pytest.mark.attack("N11")
+def test_ttl_0_is_for_the_present_question_only() -> None:
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        yield request.reply(f'{request.name}. 0 IN TXT "x"')
+
+    with FaultServer(behaviour) as server, resolver_of(server) as resolver:
+        assert ask(resolver, "a.test").texts() == (b"x",)
+        assert ask(resolver, "a.test").texts() == (b"x",)
+        assert len(server.requests) == 2
+
+
+@pytest.mark.attack("N17")
+def test_fifty_at_once_make_one_query() -> None:
+    with FaultServer(after(0.3, truth)) as server, resolver_of(server) as resolver:
+        answers: list[Answer] = []
+        resolver.prefetch([txt("a.test")])
+        threads = [threading.Thread(target=lambda: answers.append(ask(resolver, "a.test"))) for _ in range(50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [answer.texts() for answer in answers] == [(b"a.test",)] * 50
+        assert server.names() == ["a.test"]
+
+
+def test_prefetch_returns_at_once_and_fills_the_cache() -> None:
+    with FaultServer(after(SHORT_S, truth)) as server, resolver_of(server) as resolver:
+        began = time.monotonic()
+        resolver.prefetch([txt("a.test"), txt("UPPER.test")])
+        resolver.prefetch([])
+        assert ask(resolver, "a.test", deadline_s=-1.0).status is Status.TEMPFAIL, "it waited"
+        wait_for(lambda: ask(resolver, "a.test", deadline_s=-1.0).status is Status.NOERROR)
+        assert time.monotonic() - began < PATIENCE_S
+        assert server.names() == ["a.test"]
+
+
+@pytest.mark.attack("N19")
+@pytest.mark.parametrize("name", ["single", "two.labels"])
+def test_names_are_absolute(tmp_path: Path, name: str) -> None:
+    (tmp_path / "resolv.conf").write_text(
+        "domain evil.test\nsearch evil.test bank.test\nnameserver 127.0.0.1\noptions ndots:5\n"
+    )
+    with FaultServer(says(rcode="NXDOMAIN")) as server:
+        config = ResolverConfig(port=server.port, resolv_conf=str(tmp_path / "resolv.conf"))
+        with open_resolver(config) as resolver:
+            assert ask(resolver, name).status is Status.NXDOMAIN
+        assert server.names() == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "a.test.", "A.test", "a..test", "a b.test", "a\x00.test", r"a\000.test", "ü.test"]
+)
+def test_a_name_that_is_no_questions_is_not_asked(name: str) -> None:
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        answer = ask(resolver, name)
+        assert answer.status is Status.TEMPFAIL
+        assert answer.detail.startswith("not asked: ")
+        assert ask(resolver, "a" * 64 + ".test").status is Status.TEMPFAIL
+        assert ask(resolver, ".".join(["abcdefg"] * 32)).status is Status.TEMPFAIL
+        assert server.requests == []
+
+
+@pytest.mark.attack("S07")
+def test_a_local_part_may_be_asked_for() -> None:
+    """RFC 7208 §7.2: %{l} in an exists: term."""
+    with FaultServer(says(rcode="NXDOMAIN")) as server, resolver_of(server) as resolver:
+        assert ask(resolver, "bounce+user=a.test", "A").status is Status.NXDOMAIN
+        assert server.names() == ["bounce+user=a.test"]
+
+
+def test_one_slow_zone_leaves_room_for_the_others() -> None:
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        if request.name.endswith("other.test"):
+            yield from truth(request, server)
+
+    with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
+        resolver.prefetch([txt(f"{number}.slow.test") for number in range(3 * MAX_AT_ONCE_IN_ZONE)])
+        assert ask(resolver, "a.other.test").status is Status.NOERROR
+        assert sum(name.endswith("slow.test") for name in server.names()) == MAX_AT_ONCE_IN_ZONE
+
+
+def test_closing_answers_who_waits_and_gives_everything_back() -> None:
+    files, threads = open_files(), threading.active_count()
+    with FaultServer(silence) as server:
+        resolver = resolver_of(server, query_timeout_s=60.0)
+        answers: list[Answer] = []
+        waiting = threading.Thread(target=lambda: answers.append(ask(resolver, "a.test", deadline_s=60.0)))
+        waiting.start()
+        wait_for(server.names)
+        resolver.close()
+        waiting.join(PATIENCE_S)
+        assert [answer.status for answer in answers] == [Status.TEMPFAIL]
+        assert "closed" in answers[0].detail
+        resolver.close()
+        assert ask(resolver, "b.test").status is Status.TEMPFAIL
+        assert server.names() == ["a.test"]
+    assert (open_files(), threading.active_count()) == (files, threads)
+
+
+def test_opening_and_closing_starts_nothing() -> None:
+    files, threads = open_files(), threading.active_count()
+    with resolver_of():
+        assert (open_files(), threading.active_count()) == (files, threads)
+
+
+@pytest.mark.attack("N18")
+def test_a_child_process_starts_afresh() -> None:
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        ask(resolver, "parent.test")
+        reading, writing = os.pipe()
+        children = []
+        for number in range(2):
+            child = os.fork()
+            if child == 0:
+                status = ask(resolver, f"child{number}.test").status
+                again = ask(resolver, "parent.test").status
+                resolver.close()
+                os.write(writing, f"{status.value} {again.value}\n".encode())
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        os.close(writing)
+        with open(reading, encoding="ascii") as stream:
+            assert stream.read().split("\n") == ["noerror noerror", "noerror noerror", ""]
+        assert ask(resolver, "after.test").status is Status.NOERROR, "the parent's loop was disturbed"
+        assert sorted(server.names()) == [
+            "after.test", "child0.test", "child1.test", "parent.test", "parent.test", "parent.test"
+        ]  # fmt: skip
+        assert len({(request.peer[1], request.message.id) for request in server.requests}) == 6
+
+
+def test_a_zone_file_is_a_resolver_too(tmp_path: Path) -> None:
+    (tmp_path / "zone").write_text('a.test. TXT "from the file"\n')
+    with open_resolver(ResolverConfig(zone_file=str(tmp_path / "zone"))) as resolver:
+        assert isinstance(resolver, ZoneResolver)
+        assert ask(resolver, "a.test").texts() == (b"from the file",)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ResolverConfig(nameservers=("localhost",)),
+        ResolverConfig(nameservers=("127.0.0.1:53",)),
+        ResolverConfig(trust_ad=("10.0.0.0/8",)),
+        ResolverConfig(port=0),
+        ResolverConfig(query_timeout_s=0.0),
+        ResolverConfig(cache_entries=0),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(config: ResolverConfig) -> None:
+    with pytest.raises(ConfigError, match="dns"):
+        open_resolver(config)
