@@ -101,11 +101,11 @@ class Session:
 
     def _macro_warning(self, reverse_path: bytes, macros: Macros) -> str:
         """Postfix sends {mail_addr} by default with every sender: without it, a login would not be seen either."""
-        if self._listener.role == "verify" or "{auth_authen}" in macros:
+        if self._listener.role == "verify" or macros.get("{auth_authen}", b"") != b"":
             return ""
-        if "{auth_type}" in macros:
+        if macros.get("{auth_type}", b"") != b"":
             return "the client authenticated, but Postfix names no login: {auth_authen} is missing"
-        if reverse_path and "{mail_addr}" not in macros:
+        if reverse_path and "{mail_addr}" not in macros and "{auth_authen}" not in macros:
             return "logins cannot be seen: add {auth_authen} and {mail_addr} to milter_mail_macros in main.cf"
         return ""
 

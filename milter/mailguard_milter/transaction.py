@@ -39,6 +39,7 @@ class Transaction:
     fields: list[HeaderField] = field(default_factory=list)
     header_bytes: int = 0
     counts: dict[bytes, int] = field(default_factory=dict)
+    """How many fields of each name that may be deleted have come."""
     forged: list[DeleteHeader] = field(default_factory=list)
     """Authentication-Results fields that claim to be ours."""
     listed: list[DeleteHeader] = field(default_factory=list)
@@ -56,11 +57,12 @@ class Transaction:
         """Take a field as libmilter hands it over: leading white space kept, folds with a bare LF."""
         name = name.rstrip(b" \t")
         key = name.lower()
-        ordinal = self.counts[key] = self.counts.get(key, 0) + 1
-        if key == authresults.FIELD_KEY and service.own_ids.claimed_by(value):
-            self.forged.append(DeleteHeader(name, ordinal))
-        elif key in service.stripped:
-            self.listed.append(DeleteHeader(name, ordinal))
+        if key == authresults.FIELD_KEY or key in service.stripped:
+            ordinal = self.counts[key] = self.counts.get(key, 0) + 1
+            if key == authresults.FIELD_KEY and service.own_ids.claimed_by(value):
+                self.forged.append(DeleteHeader(name, ordinal))
+            elif key in service.stripped:
+                self.listed.append(DeleteHeader(name, ordinal))
         if len(self.fields) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
             # One field beyond the bounds is kept, so that Message sees that they are exceeded.
             self.fields.append(HeaderField(name, value.replace(CRLF, b"\n").replace(b"\n", CRLF)))

@@ -37,6 +37,8 @@ _QUOTED = re.compile(r'"[^"\\\x00\r\n]*+(?:\\[^\x00\r\n][^"\\\x00\r\n]*+)*+"')
 _LITERAL = re.compile(r"\[[^\[\]\\\x00\r\n]*+\]")
 _COMMENT_TEXT = re.compile(r"(?:[^()\\\x00\r\n]|\\[^\x00\r\n])++")
 _SPECIALS = frozenset("<>@,;:")
+# What words in brackets may not have: to a reader that takes brackets for letters it would be syntax.
+_SYNTAX = _SPECIALS | frozenset('"()')
 # Characters that reorder or hide what is displayed (UAX 9, and the zero-width ones).
 _DECEPTIVE = re.compile("[\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
 
@@ -240,7 +242,7 @@ class _Parser:
                 if token.text in ":;":
                     raise AddressSyntaxError(AddressDefect.GROUP, "the field has group syntax")
                 raise AddressSyntaxError(AddressDefect.SYNTAX, f'"{token.text}" does not belong here')
-            if token.kind is _Kind.LITERAL and not _SPECIALS.isdisjoint(token.text):
+            if token.kind is _Kind.LITERAL and not _SYNTAX.isdisjoint(token.text):
                 raise AddressSyntaxError(AddressDefect.SYNTAX, "a display name has an address in brackets")
             phrase.append(token.text)
 

@@ -101,13 +101,12 @@ class Message:
     def _checked(
         cls, fields: tuple[HeaderField, ...], body: bytes | None, defect: MalformedReason | None, detail: str
     ) -> Message:
-        if defect is None:
-            octets = sum(len(field.name) + len(field.gap) + len(field.value) for field in fields)
-            if len(fields) > MAX_FIELDS or octets > MAX_HEADER_BYTES:
-                defect = MalformedReason.HEADER_SIZE
-                detail = f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER_BYTES} octets"
-            elif any(b"\0" in field.value or b"\0" in field.name for field in fields):
-                defect, detail = MalformedReason.HEADER_SYNTAX, "the header has a NUL"
+        octets = sum(len(field.name) + len(field.gap) + len(field.value) for field in fields)
+        if len(fields) > MAX_FIELDS or octets > MAX_HEADER_BYTES:
+            defect = MalformedReason.HEADER_SIZE
+            detail = f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER_BYTES} octets"
+        elif defect is None and any(b"\0" in field.value or b"\0" in field.name for field in fields):
+            defect, detail = MalformedReason.HEADER_SYNTAX, "the header has a NUL"
         return cls(fields, body, defect, detail)
 
     def named(self, key: bytes) -> tuple[HeaderField, ...]:

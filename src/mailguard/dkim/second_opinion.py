@@ -4,7 +4,7 @@ For people who doubt a verdict, and for tests that compare. Not for the mail pat
 input, so that it is asked only about messages within the bounds below. Its known faults:
 
 - It reads the clock itself: x= and t= are judged by now, with 10 hours of leeway, whatever `now` we use.
-- It ignores h= and t= of the key record, and of s= all but "tlsrpt" (RFC 6376 §3.6.1).
+- It ignores h= and t= of the key record (RFC 6376 §3.6.1).
 - Where the DNS gives no answer it says False, as for a signature that does not verify: it has no temperror.
 - Of several key records it is given the first. It accepts rsa-sha1 and any l= (RFC 8301 §3.1, RFC 6376 §8.2).
 - It does not ask that From is signed (RFC 6376 §5.4), and does not know U-labels (RFC 8616 §4).
@@ -189,7 +189,6 @@ _IT_PASSES_BECAUSE = {
     DkimReason.FROM_UNSIGNED: "dkimpy does not ask that From is signed",
     DkimReason.FUTURE: "dkimpy reads the clock itself and allows 10 hours",
     DkimReason.KEY_HASH: "dkimpy ignores h= of the key record",
-    DkimReason.KEY_SERVICE: "dkimpy ignores s= of the key record",
     DkimReason.KEY_STRICT: "dkimpy ignores t=s of the key record",
     DkimReason.BODY_TOO_SHORT: "dkimpy accepts an l= that is more than the body has",
 }

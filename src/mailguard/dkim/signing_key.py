@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import re
@@ -42,7 +43,7 @@ _PADDING = PKCS1v15()
 _DIGEST_IS_MADE = Prehashed(SHA256())
 _PEM_BEGIN = b"-----BEGIN "
 _PEM_END = b"-----END "
-_ONE_PEM_BLOCK = re.compile(rb"-----BEGIN [A-Z0-9 ]+-----\r?\n[^-]+-----END [A-Z0-9 ]+-----")
+_ONE_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(?:(?!-----)[\s\S])+-----END \1-----")
 
 
 class KeyPermissions(Enum):
@@ -185,28 +186,37 @@ def _read_private_file(path: Path, permissions: KeyPermissions) -> bytes:
         # O_NONBLOCK: opening a FIFO without writer would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if path.is_symlink():
+        if error.errno == errno.ELOOP:  # what O_NOFOLLOW gives
             raise KeyFileError(f"{path} is a symbolic link; name the file itself") from None
         raise KeyFileError(f"{path} cannot be opened: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError(f"{path} is not a regular file")
-        if found.st_uid not in (0, os.geteuid()):
-            raise KeyFileError(f"{path} belongs to another user (uid {found.st_uid}): chown it to root or this user")
-        forbidden = 0o077 if permissions is KeyPermissions.STRICT else 0o037
-        if found.st_mode & forbidden:
-            raise KeyFileError(
-                f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so that others can use it: "
-                f"chmod {0o600 if permissions is KeyPermissions.STRICT else 0o640:o} it"
-            )
-        if found.st_size > MAX_KEY_FILE_BYTES:
-            raise KeyFileError(f"{path} has {found.st_size} octets, which is no private key")
-        return file.read(MAX_KEY_FILE_BYTES + 1)
+    try:
+        _check_file(path, os.fstat(descriptor), permissions)
+        return os.read(descriptor, MAX_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
+
+
+def _check_file(path: Path, found: os.stat_result, permissions: KeyPermissions) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise KeyFileError(f"{path} is not a regular file")
+    if found.st_uid not in (0, os.geteuid()):
+        raise KeyFileError(f"{path} belongs to another user (uid {found.st_uid}): chown it to root or this user")
+    forbidden, mode = (0o077, "600") if permissions is KeyPermissions.STRICT else (0o037, "640")
+    if found.st_mode & forbidden:
+        raise KeyFileError(
+            f"{path} has mode {stat.S_IMODE(found.st_mode):04o}, so that others can use it: chmod {mode} it"
+        )
+    if found.st_size > MAX_KEY_FILE_BYTES:
+        raise KeyFileError(f"{path} has {found.st_size} octets, which is no private key")
 
 
 def _check_directories(path: Path) -> None:
-    """No directory above may let others replace the file: writable by all is allowed only with the sticky bit."""
+    """No directory above may let everybody replace the file: writable by all is allowed only with the sticky bit.
+
+    Directories that a group may write are not refused: what is in them is checked as a file.
+    """
     for directory in Path(os.path.abspath(path)).parents:
         try:
             found = os.stat(directory)
