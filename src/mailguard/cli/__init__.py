@@ -1,0 +1,36 @@
+"""The command line, `mailguard`: one file for each verb. Needs the extra `[cli]`, and says so without it."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+from mailguard.errors import MissingExtraError
+
+__all__ = ["main"]
+
+_PACKAGES_OF_THE_EXTRA = ("click", "pydantic", "pydantic_core", "rich")
+
+
+def main() -> None:
+    """Run the command that sys.argv names, and end the process with its exit code (see exit_code.py)."""
+    try:
+        from mailguard.cli.group import run
+    except MissingExtraError as error:
+        sys.exit(_missing(str(error)))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES_OF_THE_EXTRA:
+            raise
+        sys.exit(_missing(f"the command needs {package}; install it with: pip install 'mailguard-milter[cli]'"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def _missing(text: str) -> int:
+    from mailguard.cli.exit_code import ExitCode
+
+    print(f"mailguard: {text}", file=sys.stderr)
+    return ExitCode.CONFIGURATION

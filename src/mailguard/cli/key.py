@@ -1,0 +1,199 @@
+"""`mailguard key new` and `mailguard key test`: keys to sign with, and whether the DNS has their other half.
+
+RFC 6376 §3.6 (the record), RFC 8301 §3.2 (2048 bits), RFC 8463 §4 (Ed25519), RFC 1035 §5.1 (zone files).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import UTC, date, datetime
+
+import click
+
+from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.key_check import CheckedKey, check_keys, keys_of
+from mailguard.cli.key_files import find_owner, store_keys
+from mailguard.cli.parameters import as_domain, as_selector, as_selectors
+from mailguard.config import DEFAULT_PATH, load
+from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey, generate_ed25519, generate_rsa
+from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.domain import Domain
+from mailguard.pipeline import LOOKUP_TIME_S
+
+__all__ = ["default_selector", "key", "zone_line"]
+
+DEFAULT_DIRECTORY = "/etc/mailguard/keys"
+RECORD_TTL_S = 3600
+# RFC 1035 §3.3: a character-string has at most 255 octets.
+MAX_STRING_OCTETS = 255
+
+_GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
+
+
+@click.group(no_args_is_help=False)
+def key() -> None:
+    """Make keys to sign with, and test them against the DNS."""
+
+
+def default_selector(algorithm: str, today: date) -> str:
+    """The selector of a new key: mg202601r for RSA, mg202601e for Ed25519; the month shows its age."""
+    return f"mg{today:%Y%m}{algorithm[0]}"
+
+
+def zone_line(name: str, record: bytes) -> str:
+    """A TXT record as a line of a zone file; `name` without trailing dot, `record` without quotes or backslash."""
+    text = record.decode("ascii")
+    strings = [text[start : start + MAX_STRING_OCTETS] for start in range(0, len(text), MAX_STRING_OCTETS)]
+    quoted = " ".join(f'"{string}"' for string in strings)
+    return f"{name}. {RECORD_TTL_S} IN TXT {quoted}"
+
+
+@key.command()
+@click.argument("domain", callback=as_domain)
+@click.option(
+    "--selector",
+    "selectors",
+    callback=as_selectors,
+    multiple=True,
+    metavar="NAME",
+    help="Name of the RSA key, and given again that of the Ed25519 key. Default: made from the month.",
+)
+@click.option("--only", type=click.Choice(list(_GENERATORS)), help="Make one key instead of both.")
+@click.option("--directory", default=DEFAULT_DIRECTORY, show_default=True, metavar="DIR", help="Where keys are kept.")
+@click.option("--owner", metavar="USER", help="As root: give the files to this user, as whom the daemon runs.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def new(
+    domain: Domain, selectors: tuple[str, ...], only: str | None, directory: str, owner: str | None, as_json: bool
+) -> None:
+    """Make an RSA key of 2048 bits and an Ed25519 key for DOMAIN, and print the DNS records to publish.
+
+    The keys are stored as DIR/DOMAIN/NAME.pem, which must not exist. The output is a piece of a zone file.
+    """
+    algorithms = [only] if only else list(_GENERATORS)
+    today = datetime.now(UTC).date()
+    names = list(selectors) or [default_selector(each, today) for each in algorithms]
+    if len(names) != len(algorithms):
+        needed = "once with --only" if only else "twice, for the RSA and the Ed25519 key, or once with --only"
+        raise click.UsageError(f"give --selector {needed}")
+    if len(set(names)) != len(names):
+        raise click.UsageError("the two keys need different selectors")
+    pems = [_GENERATORS[algorithm]() for algorithm in algorithms]
+    keys = [
+        SigningKey.from_bytes(pem, domain=domain, selector=selector, check=KeyCheck.FULL)
+        for selector, pem in zip(names, pems, strict=True)
+    ]
+    ids = find_owner(owner) if owner else None
+    paths = store_keys(directory, domain, list(zip(names, pems, strict=True)), owner=ids)
+    made = [(signing_key, os.path.abspath(path)) for signing_key, path in zip(keys, paths, strict=True)]
+    click.echo(json.dumps(_new_as_json(domain, made), indent=2) if as_json else _new_as_zone(domain, made))
+    if os.geteuid() == 0 and ids is None:
+        click.echo("mailguard: note: the files belong to root; --owner gives them to the daemon's user", err=True)
+
+
+def _new_as_json(domain: Domain, made: list[tuple[SigningKey, str]]) -> dict[str, object]:
+    return {
+        "domain": domain,
+        "keys": [
+            {
+                "selector": each.selector,
+                "algorithm": each.algorithm,
+                "bits": each.bits,
+                "file": path,
+                "name": each.public_name,
+                "record": each.record().decode("ascii"),
+                "zone_line": zone_line(each.public_name, each.record()),
+            }
+            for each, path in made
+        ],
+    }
+
+
+def _new_as_zone(domain: Domain, made: list[tuple[SigningKey, str]]) -> str:
+    lines = []
+    for each, path in made:
+        lines += [
+            f"; {each.algorithm}, {each.bits} bits: {path}",
+            zone_line(each.public_name, each.record()),
+            ";   for a web form: the name, and the value in one line",
+            f";   {each.public_name}",
+            f";   {each.record().decode('ascii')}",
+            "",
+        ]
+    lines += ["; for mailguard.toml:", f';   [domains."{domain}"]', ";   selectors = ["]
+    lines += [
+        f";     {{ name = {json.dumps(each.selector)}, key_file = {json.dumps(path)} }}," for each, path in made
+    ]
+    return "\n".join([*lines, ";   ]"])
+
+
+@key.command()
+@click.argument("domain", callback=as_domain, required=False)
+@click.argument("selector", callback=as_selector, required=False)
+@click.argument("key_file", required=False)
+@click.option("-c", "--config", "config_file", metavar="CONFIG", help="Test every key of this configuration.")
+@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file.")
+@click.option("--group-readable", is_flag=True, help="Accept a key file that its group can read.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def test(
+    domain: Domain | None,
+    selector: str | None,
+    key_file: str | None,
+    config_file: str | None,
+    zone: str | None,
+    group_readable: bool,
+    as_json: bool,
+) -> int:
+    """Check a private key completely, and compare it with the record that is published for it.
+
+    Name DOMAIN, SELECTOR and KEY_FILE, or a configuration with -c; with neither, the default configuration.
+    """
+    named = [part for part in (domain, selector, key_file) if part is not None]
+    if config_file is not None and named:
+        raise click.UsageError("give either DOMAIN SELECTOR KEY_FILE or -c CONFIG")
+    resolver_config = ResolverConfig(zone_file=zone)
+    if domain is not None and selector is not None and key_file is not None:
+        permissions = KeyPermissions.GROUP if group_readable else KeyPermissions.STRICT
+        wanted = [(domain, selector, key_file)]
+    elif named:
+        raise click.UsageError("DOMAIN, SELECTOR and KEY_FILE go together")
+    else:
+        config = load(config_file or DEFAULT_PATH)
+        permissions = KeyPermissions(config.sign.key_permissions)
+        wanted = keys_of(config)
+        if zone is None:
+            resolver_config = ResolverConfig(
+                nameservers=config.dns.nameservers, port=config.dns.port, zone_file=config.dns.zone_file
+            )
+    with open_resolver(resolver_config) as resolver:
+        deadline = time.monotonic() + LOOKUP_TIME_S
+        checked = check_keys(wanted, resolver, permissions=permissions, deadline=deadline)
+    if as_json:
+        click.echo(json.dumps([_checked_as_json(each) for each in checked], indent=2))
+    else:
+        for each in checked:
+            click.echo(_checked_as_text(each))
+    if not checked:
+        click.echo("mailguard: the configuration names no key", err=True)
+        return ExitCode.CONFIGURATION
+    return max((each.outcome.exit_code for each in checked), default=ExitCode.PASS)
+
+
+def _checked_as_json(checked: CheckedKey) -> dict[str, object]:
+    return {
+        "domain": checked.domain,
+        "selector": checked.selector,
+        "file": checked.file,
+        "outcome": checked.outcome.value,
+        "detail": checked.detail,
+        "name": checked.name,
+        "record": checked.record,
+    }
+
+
+def _checked_as_text(checked: CheckedKey) -> str:
+    text = f"{checked.outcome.value}: {checked.name}: {checked.detail}"
+    if checked.is_to_be_published:
+        text += f"\n  publish: {zone_line(checked.name, checked.record.encode('ascii'))}"
+    return text

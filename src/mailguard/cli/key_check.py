@@ -1,0 +1,163 @@
+"""Whether a private key is sound and the DNS publishes its public half, for `mailguard key test`.
+
+RFC 6376 §3.6.2 (where the record is), §6.1.2 (how a verifier takes it).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from mailguard.cli.exit_code import ExitCode
+from mailguard.config import Config
+from mailguard.dkim.key import KeyRecord, KeyRecordError
+from mailguard.dkim.signature import ALGORITHMS, key_name
+from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
+from mailguard.dns.answers import Resolver
+from mailguard.dns.question import Answer, Question, RecordType, Status
+from mailguard.domain import Domain
+from mailguard.errors import DomainError, KeyFileError
+
+__all__ = ["CheckedKey", "KeyOutcome", "WantedKey", "check_keys", "keys_of"]
+
+WantedKey = tuple[Domain, str, str]
+"""Domain, selector and key file."""
+
+
+class KeyOutcome(Enum):
+    """What the check of one key found."""
+
+    PUBLISHED = "pass"
+    WRONG = "fail"
+    """No record, or one with which this key's signatures do not verify."""
+    UNKNOWN = "temperror"
+    """The DNS did not answer."""
+    UNUSABLE = "unusable"
+    """The file cannot be used."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return {
+            KeyOutcome.PUBLISHED: ExitCode.PASS,
+            KeyOutcome.WRONG: ExitCode.FAIL,
+            KeyOutcome.UNKNOWN: ExitCode.TEMPORARY,
+            KeyOutcome.UNUSABLE: ExitCode.CONFIGURATION,
+        }[self]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedKey:
+    """One key, and what the check found."""
+
+    domain: Domain
+    selector: str
+    file: str
+    outcome: KeyOutcome
+    detail: str
+    record: str = ""
+    """What is to be published; empty for a file that cannot be used."""
+
+    @property
+    def name(self) -> str:
+        """Where the record belongs."""
+        return key_name(self.selector, self.domain)
+
+    @property
+    def is_to_be_published(self) -> bool:
+        """Whether publishing `record` is the remedy."""
+        return self.outcome is KeyOutcome.WRONG and bool(self.record)
+
+
+def keys_of(config: Config) -> list[WantedKey]:
+    """Every key that `config` names, and every file that its pattern finds now."""
+    wanted = [
+        (Domain.parse(domain), selector.name, selector.key_file)
+        for domain, rule in config.domains.items()
+        for selector in rule.selectors
+    ]
+    pattern = config.sign.key_pattern
+    for selector in config.sign.key_selectors if pattern else ():
+        for domain, file in _found(str(pattern), selector):
+            if domain not in config.domains:
+                wanted.append((domain, selector, file))
+    return wanted
+
+
+def _found(pattern: str, selector: str) -> Iterable[tuple[Domain, str]]:
+    pieces = pattern.replace("{selector}", selector).split("{domain}")
+    shape = re.compile("([^/]+)".join([re.escape(pieces[0]), re.escape(pieces[1])]))
+    for file in sorted(glob.glob("*".join(map(glob.escape, pieces)))):
+        match = shape.match(file)
+        if match is None:
+            continue
+        try:
+            domain = Domain.parse(match[1])
+        except DomainError:
+            continue
+        if file == pattern.replace("{selector}", selector).replace("{domain}", domain):
+            yield domain, file
+
+
+def check_keys(
+    wanted: Sequence[WantedKey], resolver: Resolver, *, permissions: KeyPermissions, deadline: float
+) -> list[CheckedKey]:
+    """Check each key; the look-ups are made together and end at `deadline` (`time.monotonic()` seconds)."""
+    questions = {(domain, selector): _question(domain, selector) for domain, selector, _ in wanted}
+    answers = resolver.resolve(set(questions.values()), deadline=deadline)
+    return [
+        _check(domain, selector, file, answers[questions[domain, selector]], permissions)
+        for domain, selector, file in wanted
+    ]
+
+
+def _question(domain: Domain, selector: str) -> Question:
+    return Question(key_name(selector, domain), RecordType.TXT)
+
+
+def _check(domain: Domain, selector: str, file: str, answer: Answer, permissions: KeyPermissions) -> CheckedKey:
+    try:
+        key = SigningKey.load(
+            os.path.abspath(file), domain=domain, selector=selector, permissions=permissions, check=KeyCheck.FULL
+        )
+    except KeyFileError as error:
+        return CheckedKey(
+            domain=domain, selector=selector, file=file, outcome=KeyOutcome.UNUSABLE, detail=_one_line(str(error))
+        )
+    outcome, detail = _compare(key, answer)
+    record = key.record().decode("ascii")
+    return CheckedKey(domain=domain, selector=selector, file=file, outcome=outcome, detail=detail, record=record)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _compare(key: SigningKey, answer: Answer) -> tuple[KeyOutcome, str]:
+    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+        return KeyOutcome.UNKNOWN, f"the key is sound, but the record could not be looked up: {answer.detail}"
+    texts = answer.texts()
+    if not texts:
+        return KeyOutcome.WRONG, "the key is sound, but no record is published"
+    key_type = ALGORITHMS[key.algorithm]
+    own = KeyRecord.parse(key.record(), key_type=key_type)
+    faults = []
+    for text in texts:
+        try:
+            published = KeyRecord.parse(text, key_type=key_type)
+        except KeyRecordError as error:
+            faults.append(str(error))
+            continue
+        if published.key == own.key:
+            notes = [f"the published record fits ({key.algorithm}, {key.bits} bits)"]
+            if len(texts) > 1:
+                notes.append(f"{len(texts)} TXT records are there: leave only this one")
+            if published.testing:
+                notes.append("t=y is set: verifiers treat the signature as if there were none")
+            return KeyOutcome.PUBLISHED, "; ".join(notes)
+        faults.append("the record holds another key")
+    found = "; ".join(dict.fromkeys(faults))
+    return KeyOutcome.WRONG, f"the key is sound, but what is published does not fit: {found}"

@@ -1,0 +1,40 @@
+"""The kinds of value that several commands take; what is wrong with one is a usage error that quotes it.
+
+`as_domain`, `as_selector` and `as_selectors` are callbacks for click's arguments and options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from mailguard.dkim.signature import parse_selector
+from mailguard.domain import Domain
+from mailguard.errors import DomainError
+
+__all__ = ["POSIX_SECONDS", "as_domain", "as_selector", "as_selectors"]
+
+# RFC 6376 §3.5 (t=): values of more than 12 digits may be taken as infinite.
+POSIX_SECONDS = click.IntRange(0, 10**12)
+
+
+def as_domain(ctx: click.Context, param: click.Parameter, value: str | None) -> Domain | None:
+    """A Domain, or None for an argument that may be left out and is."""
+    try:
+        return None if value is None else Domain.parse(value)
+    except DomainError as error:
+        raise click.BadParameter(f"{value!r} is not a domain name: {error}", ctx, param) from None
+
+
+def as_selector(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A selector in lower case, or None for an argument that may be left out and is."""
+    try:
+        return None if value is None else parse_selector(value)
+    except DomainError as error:
+        raise click.BadParameter(f"{value!r} is not a selector: {error}", ctx, param) from None
+
+
+def as_selectors(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> tuple[str | None, ...]:
+    """Each of several selectors."""
+    return tuple(as_selector(ctx, param, each) for each in value)

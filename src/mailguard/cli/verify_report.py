@@ -1,0 +1,169 @@
+"""What `mailguard verify` prints: a tree on a terminal, plain lines elsewhere, or JSON.
+
+What strangers wrote is escaped: nothing that a message holds can move the cursor or colour a line. Colours
+obey NO_COLOR, and the tree is drawn in ASCII where the terminal knows nothing else (rich sees to both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import click
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from mailguard.cli.exit_code import ExitCode
+from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
+from mailguard.dkim.second_opinion import SecondOpinion, difference
+from mailguard.message import Message
+
+__all__ = ["ADVICE", "Judged", "as_json", "show"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A signature's result, and what dkimpy says of it if it was asked."""
+
+    result: DkimResult
+    opinion: SecondOpinion | None
+
+
+ADVICE = {
+    DkimReason.VERIFIED: "nothing",
+    DkimReason.BODY_HASH: "find who changed the body on the way: a mailing list, a footer, a virus scanner, a gateway"
+    " that recodes; sign after the last of your own",
+    DkimReason.SIGNATURE: "find who changed a signed header field on the way, or whether the published key belongs to"
+    " the key that signs: mailguard key test",
+    DkimReason.EXPIRED: "look at the date at which it came; an old message is no longer covered by its signature",
+    DkimReason.SYNTAX: "the signer must repair its DKIM-Signature field",
+    DkimReason.VERSION: "the signer must write v=1",
+    DkimReason.ALGORITHM: "the signer must use rsa-sha256 or ed25519-sha256",
+    DkimReason.FROM_UNSIGNED: "the signer must sign From (h=)",
+    DkimReason.IDENTITY: "the signer must name in i= its domain (d=) or one below it",
+    DkimReason.QUERY_METHOD: "the signer must write q=dns/txt or leave q= out",
+    DkimReason.FUTURE: "compare the clocks of the signer and of this host",
+    DkimReason.BODY_LENGTH: "the signer should leave l= out; with it anyone can append to the message",
+    DkimReason.BODY_TOO_SHORT: "the body lost text on the way; look for who cut it",
+    DkimReason.KEY_UNAVAILABLE: "try again later; if it stays, look at the resolver of this host and the name servers"
+    " of the domain",
+    DkimReason.KEY_MISSING: "the signer must publish the key, or keep an old one as long as its mail travels",
+    DkimReason.KEY_SYNTAX: "the signer must repair the key record",
+    DkimReason.KEY_REVOKED: "the domain has withdrawn this key; trust nothing that it signed",
+    DkimReason.KEY_TYPE: "the signer must publish a key of the type that a= names",
+    DkimReason.KEY_SIZE: "the signer must use an RSA key of 2048 bits",
+    DkimReason.KEY_HASH: "the signer must allow sha256 in h= of the key record, or leave that out",
+    DkimReason.KEY_SERVICE: "the signer must allow email in s= of the key record, or leave that out",
+    DkimReason.KEY_STRICT: "the signer must sign with i= in its own domain, or take t=s from the key record",
+    DkimReason.TESTING: "nothing: the domain is only testing; take t=y from the key record when it is done",
+}
+"""What a person can do, for each reason."""
+
+
+def as_json(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> dict[str, object]:
+    """The report as a value for json.dumps; statuses and reasons are the words that DkimResult has."""
+    return {
+        "result": _verdict_word(judged, code),
+        "author_domains": list(message.author.domains),
+        "malformed": message.malformed.value if message.malformed else None,
+        "malformed_detail": message.malformed_detail,
+        "signatures": [_signature_as_json(each) for each in judged],
+        "signatures_not_verified": ignored,
+    }
+
+
+def _signature_as_json(judged: Judged) -> dict[str, object]:
+    result, opinion = judged.result, judged.opinion
+    report: dict[str, object] = {
+        "status": result.status.value,
+        "reason": result.reason.value,
+        "detail": result.detail,
+        "domain": result.domain,
+        "selector": result.selector,
+        "identity": result.identity,
+        "algorithm": result.algorithm,
+        "key_bits": result.key_bits,
+        "header_b": result.signature_prefix,
+        "testing": result.testing,
+        "what_to_do": ADVICE[result.reason],
+    }
+    if opinion is not None:
+        report["second_opinion"] = {
+            "by": "dkimpy",
+            "verdict": opinion.verdict.value,
+            "detail": opinion.detail,
+            "difference": difference(result, opinion),
+        }
+    return report
+
+
+def show(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> None:
+    """Print the report to standard output."""
+    console = Console(highlight=False)
+    summary = _summary(judged, ignored, code)
+    entries = [(f"signature {n}", each.result.status, tuple(_lines(each))) for n, each in enumerate(judged, 1)]
+    notes = [_author(message)]
+    if not console.is_terminal:
+        click.echo("\n".join([summary, *notes]))
+        for name, status, lines in entries:
+            click.echo("\n  ".join([f"{name}: {status.value}", *lines]))
+        return
+    tree = Tree(Text(summary, style=f"bold {_COLOURS[code]}"))
+    for note in notes:
+        tree.add(Text(note))
+    for name, status, lines in entries:
+        branch = tree.add(Text.assemble(f"{name}: ", (status.value, _STATUS_COLOURS.get(status, "yellow"))))
+        for line in lines:
+            branch.add(Text(line))
+    console.print(tree)
+
+
+_COLOURS = {ExitCode.PASS: "green", ExitCode.FAIL: "red"} | dict.fromkeys(
+    (ExitCode.NO_SIGNATURE, ExitCode.TEMPORARY), "yellow"
+)
+_STATUS_COLOURS = {DkimStatus.PASS: "green", DkimStatus.FAIL: "red", DkimStatus.PERMERROR: "red"}
+
+
+def _verdict_word(judged: Sequence[Judged], code: ExitCode) -> str:
+    return {ExitCode.PASS: "pass", ExitCode.TEMPORARY: "temperror"}.get(code, "fail" if judged else "none")
+
+
+def _summary(judged: Sequence[Judged], ignored: int, code: ExitCode) -> str:
+    if not judged:
+        return "none: the message has no DKIM signature"
+    passed = sum(each.result.status is DkimStatus.PASS for each in judged)
+    verb = "passes" if passed == 1 else "pass"
+    text = f"{_verdict_word(judged, code)}: {passed} of {len(judged)} signatures {verb}"
+    return f"{text}; {ignored} more not verified" if ignored else text
+
+
+def _author(message: Message) -> str:
+    if message.malformed is not None:
+        return f"From: malformed ({message.malformed.value}): {_printable(message.malformed_detail)}"
+    return f"From: {', '.join(message.author.domains)}"
+
+
+def _lines(judged: Judged) -> Iterator[str]:
+    result, opinion = judged.result, judged.opinion
+    yield f"reason: {result.reason.value}: {_printable(result.detail)}"
+    known = (("d", result.domain), ("s", result.selector), ("i", result.identity), ("a", result.algorithm))
+    tags = [f"{name}={_printable(value)}" for name, value in known if value]
+    if result.signature_prefix:
+        tags.append(f"b={_printable(result.signature_prefix)}...")
+    if result.key_bits:
+        tags.append(f"key of {result.key_bits} bits")
+    if tags:
+        yield ", ".join(tags)
+    if result.testing:
+        yield "the key says that the domain is testing (t=y)"
+    yield f"what to do: {ADVICE[result.reason]}"
+    if opinion is not None:
+        yield f"dkimpy: {opinion.verdict.value}: {opinion.detail}"
+        differs = difference(result, opinion)
+        if differs:
+            yield f"they differ: {differs}"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

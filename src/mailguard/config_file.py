@@ -1,0 +1,304 @@
+"""Reading a TOML file for a strict model: is it safe to trust, where is each key, what is wrong, in sentences.
+
+TOML 1.0 through tomllib. A file that others could have written is refused; a value that the model refuses is
+named by file, line and dotted key path, and every problem is told, not only the first. Knows nothing of what
+the keys mean: that is config.py. Left out: includes and variables. Functions without state, safe on any
+thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mailguard.errors import ConfigError
+
+__all__ = ["KeyPath", "TomlFile", "sentences"]
+
+KeyPath = tuple[str | int, ...]
+
+# The longest value for which line numbers are worked out: each of its lines costs one attempt to parse it.
+MAX_STATEMENT_LINES = 500
+MAX_SHOWN_VALUE_CHARS = 60
+
+_TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class TomlFile:
+    """A TOML file that only trusted users can have written, and its content."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Read `path`. Raises ConfigError if it cannot be read, may not be trusted, or is not TOML."""
+        self.path = os.fspath(path)
+        self.directory = os.path.dirname(os.path.abspath(self.path))
+        self._text = self._decode(_read(self.path)).replace("\r\n", "\n")
+        try:
+            self.content: dict[str, Any] = tomllib.loads(self._text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(self._syntax(str(error))) from None
+        except RecursionError:
+            raise ConfigError(f"{self.path}: not TOML: values are nested too deeply") from None
+
+    def _decode(self, raw: bytes) -> str:
+        try:
+            return raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            raise ConfigError(f"{self.path}:{line}: not TOML: the file is not UTF-8") from None
+
+    def _syntax(self, message: str) -> str:
+        position = _TOML_POSITION.search(message)
+        if position is None:
+            return f"{self.path}: not TOML: {message}"
+        what = message[: position.start()]
+        if position[1] is None:
+            return f"{self.path}:{self._text.count(chr(10)) + 1}: not TOML: {what} at the end of the file"
+        return f"{self.path}:{position[1]}: not TOML: {what} (column {position[2]})"
+
+    def lines(self) -> dict[KeyPath, int]:
+        """The line, from 1, on which each key path is first mentioned."""
+        return _key_lines(self._text)
+
+
+def _read(path: str) -> bytes:
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            opened = os.fstat(descriptor)
+            if not stat.S_ISREG(opened.st_mode):
+                raise ConfigError(f"{path}: not a regular file")
+            _refuse_if_others_can_write(path, opened)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigError(f"{path!r}: not the name of a file") from None
+
+
+def _refuse_if_others_can_write(path: str, opened: os.stat_result) -> None:
+    if opened.st_mode & stat.S_IWOTH:
+        raise ConfigError(f"{path}: every user can write to it; run: chmod o-w {path}")
+    for route in {os.path.abspath(path), os.path.realpath(path)}:
+        below = os.lstat(route)
+        directory = os.path.dirname(route)
+        while True:
+            status = os.stat(directory)
+            # In a sticky directory (/tmp) only the owner of an entry, of the directory, or root can replace it.
+            held = status.st_mode & stat.S_ISVTX and below.st_uid in (0, os.geteuid())
+            if status.st_mode & stat.S_IWOTH and not held:
+                raise ConfigError(
+                    f"{path}: every user can write to the directory {directory}, and so replace the file;"
+                    f" run: chmod o-w {directory}"
+                )
+            if directory == os.path.dirname(directory):
+                break
+            below = os.lstat(directory)
+            directory = os.path.dirname(directory)
+
+
+def _key_lines(text: str) -> dict[KeyPath, int]:
+    """`text` is valid TOML. Each statement is parsed by itself, so that tomllib alone knows the syntax."""
+    found: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    arrays: dict[KeyPath, int] = {}
+    statement, start = "", 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if not statement:
+            start = number
+        statement += line + "\n"
+        if number - start > MAX_STATEMENT_LINES:
+            break
+        try:
+            content = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue
+        if statement.lstrip().startswith("["):
+            table = _table_path(content, arrays, is_array=statement.lstrip().startswith("[["))
+            _note(found, table, {}, start)
+        else:
+            _note(found, table, content, start)
+        statement = ""
+    return found
+
+
+def _table_path(content: Any, arrays: dict[KeyPath, int], *, is_array: bool) -> KeyPath:
+    """The path that a header, parsed alone as `content`, opens; `arrays` counts the entries opened so far."""
+    path: KeyPath = ()
+    while isinstance(content, dict) and content:
+        key, content = next(iter(content.items()))
+        path = (*path, key)
+        if isinstance(content, list):
+            arrays[path] = arrays.get(path, -1) + 1
+            content = None
+        if path in arrays and (content or content is None):
+            # A header below an array of tables belongs to its last entry.
+            path = (*path, arrays[path])
+    if is_array:
+        # The entries of the arrays inside a new entry are counted anew.
+        for deeper in [each for each in arrays if len(each) > len(path) and each[: len(path)] == path]:
+            del arrays[deeper]
+    return path
+
+
+def _note(found: dict[KeyPath, int], path: KeyPath, content: Any, line: int) -> None:
+    for depth in range(1, len(path) + 1):
+        found.setdefault(path[:depth], line)
+    if isinstance(content, dict):
+        for key, value in content.items():
+            _note(found, (*path, key), value, line)
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            _note(found, (*path, index), value, line)
+
+
+def sentences(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    file: TomlFile,
+    unknown_key: Callable[[KeyPath], str | None],
+) -> list[str]:
+    """One sentence for each problem: file, line, key path, what is wrong. In the order of the lines.
+
+    `unknown_key` may give a reason of its own for a key that `model` does not have.
+    """
+    lines = file.lines()
+    told: dict[str, int] = {}
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # each of its entries has a problem of its own
+        path = tuple(part for part in detail["loc"] if part != "[key]")
+        line = _line_of(path, lines)
+        place = f"{file.path}:{line}" if line else file.path
+        name = f"{_dotted(path)}: " if path else ""
+        what = _what(detail, path, model, unknown_key)
+        told.setdefault(f"{place}: {name}{what}", line)
+    return sorted(told, key=lambda sentence: told[sentence])
+
+
+def _line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
+    for depth in range(len(path), 0, -1):
+        if path[:depth] in lines:
+            return lines[path[:depth]]
+    return 0
+
+
+def _dotted(path: KeyPath) -> str:
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            quoted = part if _BARE_KEY.fullmatch(part) else json.dumps(part, ensure_ascii=False)
+            text += f".{quoted}" if text else quoted
+    return text
+
+
+def _shown(value: object) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = str(value)
+    return text if len(text) <= MAX_SHOWN_VALUE_CHARS else text[:MAX_SHOWN_VALUE_CHARS] + "..."
+
+
+# What a value must be, by the kind of pydantic's error; the rest of the sentence is the value.
+_MUST_BE = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a number that is not infinite",
+    "string_type": "text in quotes",
+    "tuple_type": "a list in square brackets",
+    "mapping_type": "a table",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+}
+
+
+def _what(
+    detail: ErrorDetails, path: KeyPath, model: type[BaseModel], unknown_key: Callable[[KeyPath], str | None]
+) -> str:
+    kind = detail["type"]
+    context = detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        reason = unknown_key(path)
+        return f"unknown key; {reason}" if reason else f"unknown key{_nearest(path, model)}"
+    if kind in _MUST_BE:
+        return f"must be {_MUST_BE[kind].format(**context)}, not {_shown(detail['input'])}"
+    if kind in ("literal_error", "enum"):
+        expected = str(context["expected"]).replace("'", '"')
+        return f"must be {expected}, not {_shown(detail['input'])}{_did_you_mean(detail['input'], expected)}"
+    if kind == "missing":
+        meaning = _model_at(path[:-1], model).model_fields[str(path[-1])].description
+        return f"this key is missing ({meaning})"
+    if kind == "too_short":
+        return "must have at least one entry"
+    if kind == "value_error":
+        return str(context["error"])
+    return detail["msg"]
+
+
+def _did_you_mean(value: object, expected: str) -> str:
+    close = difflib.get_close_matches(str(value).lower(), re.findall('"([^"]+)"', expected), n=1)
+    return f'; did you mean "{close[0]}"?' if close else ""
+
+
+def _nearest(path: KeyPath, model: type[BaseModel]) -> str:
+    """The hint for an unknown key: a similar key beside it, or the same key in another table."""
+    section = _model_at(path[:-1], model)
+    wanted = str(path[-1])
+    names = list(section.model_fields)
+    close = difflib.get_close_matches(wanted.lower().replace("-", "_"), names, n=1)
+    if close:
+        return f', did you mean "{close[0]}"?'
+    elsewhere = [place for place, names in _tables(model, ()) if wanted in names]
+    if elsewhere:
+        return f", it belongs {' or '.join(elsewhere)}"
+    return f"; known here: {', '.join(names)}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, itself or inside a container."""
+    if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in get_args(annotation):
+        if model := _model_in(inner):
+            return model
+    return None
+
+
+def _model_at(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
+    for part in path:
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        model = (_model_in(field.annotation) if field else None) or model
+    return model
+
+
+def _tables(model: type[BaseModel], path: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each table that the model has: how to say where it is, and its keys."""
+    place = f"in [{'.'.join(path)}]" if path else "at the top, before the first [table]"
+    tables = [(place, tuple(model.model_fields))]
+    for name, field in model.model_fields.items():
+        inner = _model_in(field.annotation)
+        if inner is not None:
+            tables += _tables(inner, (*path, name))
+    return tables
