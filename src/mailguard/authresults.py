@@ -51,14 +51,14 @@ class _Value(authres.core.QuotableValue):  # type: ignore[misc]  # authres has n
 
     def __new__(cls, text: str, *, address: bool = False) -> _Value:
         plain = " ".join(_UNPRINTABLE.sub("?", text).split())
-        value = super().__new__(cls, plain[:MAX_VALUE_CHARS] or "unknown")
+        value: _Value = super().__new__(cls, plain[:MAX_VALUE_CHARS] or "unknown")
         value.address = address
         return value
 
     def quote_if_needed(self) -> str:
         if _BARE_VALUE.fullmatch(self) or (self.address and _BARE_ADDRESS.fullmatch(self)):
             return str(self)
-        return '"' + self.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + str(self).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def build(

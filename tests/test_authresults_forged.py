@@ -1,0 +1,191 @@
+"""Which Authentication-Results fields claim to be ours (RFC 8601 §5), and why the scanner is our own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import authres
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailguard.authresults import OwnIds
+
+US = "mx.us.test"
+IDS = OwnIds([US, "bücher.test", "postkasten"])
+
+CLAIMED = [
+    ("R03 plain", b" mx.us.test; dmarc=pass"),
+    ("R03 no semicolon", b" mx.us.test"),
+    ("R03 no blank", b"mx.us.test;dmarc=pass"),
+    ("R03 upper case", b" MX.US.TEST; dmarc=pass"),
+    ("R03 trailing dot", b" mx.us.test.; dmarc=pass"),
+    ("R03 comment before", b" (c)mx.us.test; dmarc=pass"),
+    ("R03 comment inside", b" mx(c).us.test; dmarc=pass"),
+    ("R03 nested comment", b" (a(b)c) mx.us.test (d); dmarc=pass"),
+    ("R03 semicolon in the comment", b" (;) mx.us.test; dmarc=pass"),
+    ("R03 escaped parenthesis", b" (a\\)b) mx.us.test; dmarc=pass"),
+    ("R03 quoted", b' "mx.us.test"; dmarc=pass'),
+    ("R03 quoted pair", b' "mx.us.te\\st"; dmarc=pass'),
+    ("R03 quoted, trailing dot", b' "mx.us.test."; dmarc=pass'),
+    ("R03 version", b" mx.us.test 1; dmarc=pass"),
+    ("R03 version after a tab", b" mx.us.test\t1 ; dmarc=pass"),
+    ("R03 version after a slash", b" mx.us.test/1; dmarc=pass"),
+    ("R03 unknown version", b" mx.us.test 99; dmarc=pass"),
+    ("R03 folded before", b"\r\n mx.us.test; dmarc=pass"),
+    ("R03 folded before, LF", b"\n\tmx.us.test; dmarc=pass"),
+    ("R03 folded inside", b" mx.us\r\n .test; dmarc=pass"),
+    ("R03 folded before the version", b" mx.us.test\n\t1; dmarc=pass"),
+    ("R03 not a host name", b" Postkasten; dmarc=pass"),
+    ("R04 U-label", " bücher.test; dmarc=pass".encode()),
+    ("R04 A-label", b" xn--bcher-kva.test; dmarc=pass"),
+    ("R04 U-label in upper case", " BÜCHER.TEST; dmarc=pass".encode()),
+    ("R04 full-width letters", " ｍｘ.us.test; dmarc=pass".encode()),
+    ("R04 ideographic full stop", " mx。us。test; dmarc=pass".encode()),
+    ("R04 zero-width space", " mx.us.te\u200bst; dmarc=pass".encode()),
+    ("R04 encoded word q", b" =?utf-8?q?mx.us.test?=; dmarc=pass"),
+    ("R04 encoded word q, escaped", b" =?UTF-8?Q?mx=2Eus=2Etest?=; dmarc=pass"),
+    ("R04 encoded word b", b" =?utf-8?b?bXgudXMudGVzdA==?=; dmarc=pass"),
+    ("R04 encoded word b, unpadded", b" =?utf-8?B?bXgudXMudGVzdA?=; dmarc=pass"),
+    ("R04 two encoded words", b" =?utf-8?q?mx.us?= =?utf-8?q?.test?=; dmarc=pass"),
+    ("R04 language tag", b" =?utf-8*en?q?mx.us.test?=; dmarc=pass"),
+    ("R04 U-label in an encoded word", b" =?utf-8?q?b=C3=BCcher.test?=; dmarc=pass"),
+    ("R06 unclosed quote", b' "mx.us.test; dmarc=pass'),
+    ("R06 unclosed comment", b" (mx.us.test; dmarc=pass"),
+    ("R06 one parenthesis too many", b" ((a) mx.us.test; dmarc=pass"),
+    ("R06 one too few", b" a) mx.us.test; dmarc=pass"),
+    ("R06 two words", b" evil.test mx.us.test; dmarc=pass"),
+    ("R06 a word after", b" mx.us.test dmarc=pass"),
+    ("R06 angle brackets", b" <mx.us.test>; dmarc=pass"),
+    ("R06 an address", b" foo@mx.us.test; dmarc=pass"),
+    ("R06 a list", b" mx.us.test,evil.test; dmarc=pass"),
+    ("R06 NUL after", b" mx.us.test\0; dmarc=pass"),
+    ("R06 vertical tab after", b" mx.us.test\x0b; dmarc=pass"),
+    ("R06 bare CR after", b" mx.us.test\rx; dmarc=pass"),
+    ("R06 8-bit after", b" mx.us.test\xa0; dmarc=pass"),
+    ("R06 no-break space after", " mx.us.test\u00a0; dmarc=pass".encode()),
+    ("R06 byte order mark before", b" \xef\xbb\xbfmx.us.test; dmarc=pass"),
+    ("R06 half of it quoted", b' mx."us".test; dmarc=pass'),
+    ("R06 quoted word among others", b' evil "mx.us.test"; dmarc=pass'),
+]
+FOREIGN = [
+    ("R01 another host", b" mx.evil.test; dmarc=pass"),
+    ("R01 our name in a result", b" mx.evil.test; dkim=pass header.d=mx.us.test"),
+    ("R01 below ours", b" x.mx.us.test; dmarc=pass"),
+    ("R01 ours as the beginning", b" mx.us.test.evil.test; dmarc=pass"),
+    ("R01 ours as the end", b" evilmx.us.test; dmarc=pass"),
+    ("R01 above ours", b" us.test; dmarc=pass"),
+    ("R01 ours in a comment", b" mx.evil.test (relay of mx.us.test); dmarc=pass"),
+    ("R01 ours with a comment's semicolon", b" mx.evil.test (a;mx.us.test); dmarc=pass"),
+    ("R01 ours beside a version", b" mx.evil.test 1; dmarc=pass"),
+    ("R01 another A-label", b" xn--bcher-kva.evil.test; dmarc=pass"),
+    ("R06 no id", b" ; dmarc=pass header.d=mx.us.test"),
+    ("R06 empty", b""),
+    ("R06 unparsable, not ours", b' "mx.evil.test; dmarc=pass'),
+    ("R06 unparsable, ours behind the semicolon", b" (mx.evil.test; dkim=pass header.d=mx.us.test"),
+    ("R06 an encoded word that is not ours", b" =?utf-8?q?mx.evil.test?=; dmarc=pass"),
+    ("R06 an encoded word that cannot be decoded", b" =?utf-8?b?A?=; dmarc=pass"),
+]
+
+
+@pytest.mark.attack("R03", "R04", "R06")
+@pytest.mark.parametrize("value", [value for _, value in CLAIMED], ids=[name for name, _ in CLAIMED])
+def test_a_field_that_claims_our_id_is_ours(value: bytes) -> None:
+    assert IDS.claimed_by(value)
+
+
+@pytest.mark.attack("R01", "R06")
+@pytest.mark.parametrize("value", [value for _, value in FOREIGN], ids=[name for name, _ in FOREIGN])
+def test_a_field_of_somebody_else_is_not_ours(value: bytes) -> None:
+    assert not IDS.claimed_by(value)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    before=st.sampled_from([b"", b" ", b"\r\n\t", b"(c)", b" (a(b)) ", b"(;)", b'(")']),
+    form=st.sampled_from([b"mx.us.test", b"MX.us.Test", b'"mx.us.test"', b"mx.us.test.", b"mx(c).us.test"]),
+    after=st.sampled_from([b"", b" ", b"(c)", b" 1", b"\r\n\t1 (c)", b"(;)"]),
+    rest=st.binary(max_size=40),
+)
+def test_every_legal_spelling_of_our_id_is_ours(before: bytes, form: bytes, after: bytes, rest: bytes) -> None:
+    assert IDS.claimed_by(before + form + after + b";" + rest)
+
+
+@given(st.binary(max_size=200))
+def test_any_octets_have_an_answer(value: bytes) -> None:
+    assert IDS.claimed_by(value) in (True, False)
+
+
+LARGE = [
+    ("R07 properties", b" mx.us.test; dkim=pass" + b" header.d=x" * 100_000, True),
+    ("R07 open parentheses", b" mx.us.test " + b"(" * 20_000, True),
+    ("R07 open parentheses in front", b"(" * 20_000 + b" mx.us.test;", True),
+    ("R07 nested comment in front", b"(" * 20_000 + b")" * 20_000 + b" mx.us.test;", True),
+    ("R07 semicolons", b" mx.evil.test" + b";" * 50_000, False),
+    ("R07 quotes", b' mx.evil.test "' + b'\\"' * 50_000, False),
+    ("R07 encoded words", b" =?utf-8?q?a?=" * 20_000 + b" mx.us.test;", True),
+]
+
+
+@pytest.mark.attack("R07")
+@pytest.mark.parametrize(("value", "claimed"), [row[1:] for row in LARGE], ids=[row[0] for row in LARGE])
+def test_large_fields_are_judged(value: bytes, claimed: bool) -> None:
+    assert IDS.claimed_by(value) is claimed
+
+
+GROWING: list[tuple[str, Callable[[int], bytes]]] = [
+    ("C10 properties", lambda n: b" mx.evil.test; dkim=pass" + b" header.d=x" * n),
+    ("C10 words before the semicolon", lambda n: b" a" * n + b";"),
+    ("C10 open parentheses", lambda n: b"(" * n),
+    ("C10 comments", lambda n: b"(a)" * n + b"x"),
+    ("C10 open quotes", lambda n: b'"a' * n),
+    ("C10 backslashes in a quote", lambda n: b'"' + b"\\" * n),
+    ("C10 backslashes in a comment", lambda n: b"(" + b"\\" * n),
+    ("C10 encoded-word beginnings", lambda n: b" =?a?q?" * n),
+    ("C10 white space", lambda n: b" " * n + b"x y;"),
+]
+
+
+@pytest.mark.attack("R07", "C10")
+@pytest.mark.parametrize("make", [make for _, make in GROWING], ids=[name for name, _ in GROWING])
+def test_recognition_is_linear(make: Callable[[int], bytes]) -> None:
+    values = [make(size) for size in (20_000, 40_000, 80_000)]
+    measured = []
+    for _ in range(4):  # other processes disturb a measurement; a quadratic scan is quadratic every time
+        best = [min(_seconds(value) for _ in range(3)) for value in values]
+        measured.append(best)
+        # Below two milliseconds the clock and the scheduler are all that is measured.
+        if best[2] < 0.002 or best[2] / best[0] <= 2.3**2:
+            return
+    pytest.fail(f"not linear: {measured}")
+
+
+def _seconds(value: bytes) -> float:
+    start = time.process_time()
+    IDS.claimed_by(value)
+    return time.process_time() - start
+
+
+@pytest.mark.attack("R07")
+def test_known_faults_of_authres() -> None:
+    """authres builds our fields and does not read those of strangers, because of these; see authresults.py."""
+
+    def parse(value: str) -> object:
+        return authres.AuthenticationResultsHeader.parse(f"Authentication-Results: {value}")
+
+    with pytest.raises(RecursionError):
+        parse("mx.us.test; dkim=pass " + "(" * 20_000)
+    # A value with "@" is written without quotes, whatever else it holds.
+    injected = authres.AuthenticationResultsHeader(
+        authserv_id=US, results=[authres.AuthenticationResult("dkim", result="fail", reason="a@b; dmarc=pass")]
+    )
+    assert str(injected).endswith("dkim=fail reason=a@b; dmarc=pass")
+    # A comment's parentheses are not escaped.
+    comment = authres.AuthenticationResult("dkim", result="fail", result_comment="); dmarc=pass (")
+    assert str(comment) == "dkim=fail (); dmarc=pass ()"
+    # A NUL makes the field an error and an encoded word makes it another's; a mail reader may see our name.
+    with pytest.raises(authres.AuthResError):
+        parse("mx.us.test\0; dmarc=pass")
+    encoded = authres.AuthenticationResultsHeader.parse("Authentication-Results: =?utf-8?q?mx.us.test?=; dmarc=pass")
+    assert encoded.authserv_id == "=?utf-8?q?mx.us.test?="
