@@ -1,0 +1,56 @@
+"""`mailguard-milter [-c FILE] [--check-config]`: the daemon, always in the foreground.
+
+Exit codes (sysexits.h): 0, 64 usage, 70 internal, 75 try again (another one runs, an address is in use),
+78 configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mailguard_milter.log import Severity, tell
+from mailguard_milter.refusal import EX_USAGE, Refusal
+from mailguard_milter.supervisor import Supervisor
+
+__all__ = ["main"]
+
+# Not imported from mailguard.config: the supervisor stays small. A test compares the two.
+DEFAULT_CONFIG = "/etc/mailguard/mailguard.toml"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = _Parser(
+        prog="mailguard-milter",
+        description="Signs and verifies mail for Postfix. Runs in the foreground; SIGHUP reloads, SIGTERM ends.",
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", default=DEFAULT_CONFIG, help="default: %(default)s")
+    parser.add_argument(
+        "--check-config", action="store_true", help="load the configuration and all keys, say what they are, and end"
+    )
+    options = parser.parse_args(arguments)
+    path = os.path.abspath(options.config)
+    if options.check_config:
+        check = [sys.executable, "-P", "-m", "mailguard_milter.check_config", path]
+        return subprocess.run(check, check=False).returncode
+    try:
+        return Supervisor(path).run()
+    except Refusal as refusal:
+        for line in str(refusal).splitlines():
+            tell("not started", Severity.ERROR, why=line)
+        return refusal.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

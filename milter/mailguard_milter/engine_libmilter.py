@@ -1,0 +1,456 @@
+"""The engine on libmilter: callbacks in, events of a session out, actions carried out. The only importer of pymilter.
+
+It speaks to pymilter's C module: bytes wherever that module has bytes, and no layer in between. What libmilter
+does (8.17.1 as Debian builds it, and the classic build) shapes this file:
+
+- Callbacks of one session come one after the other but on different threads. Nothing waits before the end of the
+  message, because commands that become readable together queue behind one thread; there the look-ups have a deadline.
+- All stages but CONNECT, HELO and the end of the message are negotiated without a reply; libmilter makes up the
+  reply for an MTA that wants one. A callback must then answer NOREPLY whatever happens: any other answer makes
+  libmilter forget the message, and the MTA waits for ever. A failure is remembered and told at the end.
+- CONNECT and HELO keep their reply, for pymilter decodes what they carry itself and answers 451 when it cannot.
+- A callback that returns True rejects, one that returns None tempfails, and SystemExit ends the process: one wrapper
+  turns typed verdicts into numbers, with one catch-all.
+- libmilter opens its own listening socket, and unlinks whatever is at that path when it ends. It gets one in a
+  private directory; the supervisor's is put over it with dup2. Draining puts a socket over it that nobody can reach.
+
+Left out: changing bodies and recipients, QUIT_NC between MTAs of different abilities on one listener.
+pymilter has one milter a process: make one `Engine`, after the last fork.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Protocol
+
+from mailguard.dns.answers import Answers, Resolver, evaluate
+from mailguard.dns.question import Question
+from mailguard.errors import MissingExtraError
+from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Reply
+from mailguard_milter.log import Log, Severity
+from mailguard_milter.sockets import LibmilterSocket
+
+try:
+    import milter as _milter
+except ImportError as error:
+    raise MissingExtraError(
+        "the milter daemon needs pymilter; install libmilter-dev gcc python3-dev (Debian, Ubuntu) or"
+        " sendmail-milter-devel gcc python3-devel (Fedora), and then: pip install 'mailguard-milter[milter]'"
+        f" ({error})"
+    ) from None
+
+# A C module without types (and, for mypy, hidden by the directory of the same name in the source tree).
+milter: Any = _milter
+
+__all__ = ["Concluded", "Dialogue", "Engine"]
+
+# Longer than Postfix waits for anything (milter_content_timeout, 300 s): a session is never cut from our side.
+SESSION_TIMEOUT_S = 600
+# A name that libmilter keeps a pointer to: it must live as long as the process (register() takes no copy).
+_NAME = "mailguard-milter"
+
+# Asking costs time for each macro: only what a session looks at.
+CONNECT_MACROS = ("{daemon_name}",)
+MAIL_MACROS = ("{auth_type}", "{auth_authen}", "{mail_addr}")
+# Postfix opens the queue file after the first recipient: the queue id is certain only from here on.
+QUEUE_ID_MACRO = "i"
+
+_ACTIONS = milter.ADDHDRS | milter.CHGHDRS
+_STEPS = (
+    milter.P_NORCPT
+    | milter.P_NR_MAIL
+    | milter.P_NR_HDR
+    | milter.P_NR_EOH
+    | milter.P_NR_BODY
+    | milter.P_NODATA
+    | milter.P_NOUNKNOWN
+)
+
+
+class Concluded(Protocol):
+    """What a message came to."""
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """To be carried out in this order."""
+
+    @property
+    def record(self) -> Mapping[str, object]:
+        """For the log."""
+
+
+class Dialogue(Protocol):
+    """One SMTP session, as session.Session is: called by one thread at a time, on any thread."""
+
+    def connect(self, address: IPv4Address | IPv6Address | None, macros: Mapping[str, bytes | None]) -> None: ...
+    def helo(self) -> None: ...
+    def mail(self, path: bytes, macros: Mapping[str, bytes | None]) -> None: ...
+    def header(self, name: bytes, value: bytes) -> None: ...
+    def end_of_header(self) -> Sequence[Question]: ...
+    def body(self, chunk: bytes) -> None: ...
+    def end_of_message(self, answers: Answers, *, now: float) -> Concluded: ...
+    def abort(self) -> None: ...
+
+
+class _Verdict(Enum):
+    CONTINUE = milter.CONTINUE
+    NOREPLY = milter.NOREPLY
+    REJECT = milter.REJECT
+    TEMPFAIL = milter.TEMPFAIL
+
+
+class _Stage(Enum):
+    CONNECT = "connect"
+    HELO = "helo"
+    MAIL = "mail"
+    HEADER = "header"
+    END_OF_HEADER = "end of header"
+    BODY = "body"
+    END_OF_MESSAGE = "end of message"
+    ABORT = "abort"
+    CLOSE = "close"
+
+
+# The stages that have no reply.
+_QUIET = frozenset({_Stage.MAIL, _Stage.HEADER, _Stage.END_OF_HEADER, _Stage.BODY})
+# A failure here concerns every message of the session, elsewhere the message.
+_OF_SESSION = frozenset({_Stage.CONNECT, _Stage.HELO})
+
+_INTERNAL_ERROR = Reply("451", "4.3.0", "mailguard: internal error, please try again later")
+
+
+class _Conversation:
+    """What the engine keeps for one connection."""
+
+    __slots__ = ("adds_space", "dialogue", "failed_message", "failed_session", "in_message")
+
+    def __init__(self, *, adds_space: bool) -> None:
+        self.adds_space = adds_space
+        self.dialogue: Dialogue | None = None
+        self.failed_session = False
+        self.failed_message = False
+        self.in_message = False
+
+    def usable(self) -> Dialogue | None:
+        """The dialogue, or None if something failed and the message will be answered with 451."""
+        return None if self.failed_session or self.failed_message else self.dialogue
+
+
+class Engine:
+    """libmilter on one listening socket."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        open_dialogue: Callable[[], Dialogue],
+        resolver: Resolver,
+        deadline_s: float,
+        log: Log,
+        scratch_directory: str,
+    ) -> None:
+        """`listener` listens and does not block; `scratch_directory` is writable, and private or trusted."""
+        self._open_dialogue = open_dialogue
+        self._resolver = resolver
+        self._deadline_s = deadline_s
+        self._log = log
+        self._lock = threading.Lock()
+        self._messages = 0
+        self._running: dict[_Conversation, float] = {}
+        self._spacings: set[bool] = set()
+        self._told: set[str] = set()
+        self.failure: BaseException | None = None
+        self._register()
+        self.socket = LibmilterSocket(
+            listener,
+            setconn=milter.setconn,
+            opensocket=milter.opensocket,
+            interrupt=self._interrupt,
+            scratch_directory=scratch_directory,
+        )
+        self._thread = threading.Thread(target=self._serve, name="libmilter", daemon=True)
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to serve; returns when a session of our own was answered. Raises OSError if it is not.
+
+        Call it on the main thread: it takes SIGUSR1.
+        """
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        # On the main thread libmilter would take the signals and Python could not run.
+        self._thread.start()
+        self.socket.prove_and_attach()
+        self._spacings.clear()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether libmilter still runs."""
+        return self._thread.is_alive()
+
+    @property
+    def messages(self) -> int:
+        """Messages between MAIL and their end."""
+        return self._messages
+
+    def sessions(self) -> int:
+        """Connections that are open; those that pymilter has not let go of included."""
+        made, freed = milter.getdiag()
+        return max(self.socket.sessions(), int(made - freed))
+
+    def longest_callback_s(self) -> float:
+        """How long the slowest callback that is running has been running."""
+        started = list(self._running.values())
+        return time.monotonic() - min(started) if started else 0.0
+
+    def _interrupt(self) -> None:
+        if self._thread.ident is not None and self._thread.is_alive():
+            signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
+
+    def _serve(self) -> None:
+        try:
+            milter.main()
+        except BaseException as error:  # noqa: BLE001 - told to the worker, which ends the process
+            self.failure = error
+
+    def _register(self) -> None:
+        milter.set_exception_policy(milter.TEMPFAIL)
+        milter.set_flags(_ACTIONS)
+        milter.set_connect_callback(self._guarded(_Stage.CONNECT, self._connect))
+        milter.set_helo_callback(self._guarded(_Stage.HELO, self._helo))
+        milter.set_envfrom_callback(self._guarded(_Stage.MAIL, self._mail))
+        milter.set_header_callback(self._guarded(_Stage.HEADER, self._header))
+        milter.set_eoh_callback(self._guarded(_Stage.END_OF_HEADER, self._end_of_header))
+        milter.set_body_callback(self._guarded(_Stage.BODY, self._body))
+        milter.set_eom_callback(self._guarded(_Stage.END_OF_MESSAGE, self._end_of_message))
+        milter.set_abort_callback(self._guarded(_Stage.ABORT, self._abort))
+        milter.set_close_callback(self._guarded(_Stage.CLOSE, self._close))
+        milter.register(_NAME, unknown=None, data=None, negotiate=self._negotiate)
+        milter.settimeout(SESSION_TIMEOUT_S)
+
+    # The one wrapper
+
+    def _guarded(self, stage: _Stage, act: Callable[..., _Verdict]) -> Callable[..., int]:
+        running = self._running
+
+        def callback(context: Any, *arguments: Any) -> int:
+            conversation: _Conversation | None = None
+            try:
+                conversation = context.getpriv() or self._after_quit_nc(context)
+                running[conversation] = time.monotonic()
+                verdict = act(conversation, context, *arguments)
+                return _NUMBERS[verdict]
+            except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
+                return _NUMBERS[self._failed(stage, conversation, context, error)]
+            finally:
+                if conversation is not None:
+                    running.pop(conversation, None)
+
+        return callback
+
+    def _failed(
+        self, stage: _Stage, conversation: _Conversation | None, context: Any, error: BaseException
+    ) -> _Verdict:
+        if conversation is not None:
+            if stage in _OF_SESSION:
+                conversation.failed_session = True
+            else:
+                conversation.failed_message = True
+        try:
+            place = traceback.extract_tb(error.__traceback__)[-1:]
+            self._log.event(
+                "internal error",
+                Severity.ERROR,
+                stage=stage.value,
+                error=f"{type(error).__name__}: {error}",
+                place=",".join(f"{frame.filename}:{frame.lineno}" for frame in place),
+            )
+            if stage is _Stage.END_OF_MESSAGE:
+                return self._give_up(context)
+        except BaseException:  # noqa: BLE001 - out of memory, or the MTA is gone: what is left to do is to answer
+            return _Verdict.TEMPFAIL
+        # A TEMPFAIL at CONNECT would poison the whole SMTP session: the end of each message tells it instead.
+        return _Verdict.NOREPLY if stage in _QUIET else _Verdict.CONTINUE
+
+    def _after_quit_nc(self, context: Any) -> _Conversation:
+        """A connection reused after QUIT_NC: what was negotiated holds on, but pymilter has forgotten it."""
+        if len(self._spacings) != 1:
+            raise RuntimeError("a connection was reused, and the MTAs on this listener differ in what they offer")
+        conversation = _Conversation(adds_space=next(iter(self._spacings)))
+        context.setpriv(conversation)
+        return conversation
+
+    # Callbacks
+
+    def _negotiate(self, context: Any, options: list[int]) -> int:
+        """`options`: the actions and the steps offered, replaced by what is wanted; two more are for the future."""
+        try:
+            actions, steps = options[:2]
+            if actions & _ACTIONS != _ACTIONS:
+                self._tell_once(
+                    "refused an MTA that does not let its milters add and change header fields",
+                    Severity.ERROR,
+                    actions=hex(actions),
+                )
+                return int(milter.REJECT)
+            adds_space = not steps & milter.P_HDR_LEADSPC
+            if adds_space:
+                self._tell_once(
+                    "the MTA does not tell the space after the colon; simple header canonicalization is a guess",
+                    Severity.WARNING,
+                )
+            self._spacings.add(adds_space)
+            context.setpriv(_Conversation(adds_space=adds_space))
+            options[:] = [_ACTIONS, _STEPS | (steps & milter.P_HDR_LEADSPC), 0, 0]
+            return int(milter.CONTINUE)
+        except BaseException as error:  # noqa: BLE001 - as in _guarded
+            self._failed(_Stage.CONNECT, None, context, error)
+            return int(milter.REJECT)
+
+    def _connect(
+        self, conversation: _Conversation, context: Any, hostname: str, family: int, host_address: Any
+    ) -> _Verdict:
+        address = None
+        if isinstance(host_address, tuple):
+            try:
+                address = ip_address(host_address[0])
+            except ValueError:
+                address = None
+        dialogue = self._open_dialogue()
+        dialogue.connect(address, _macros(context, CONNECT_MACROS))
+        conversation.dialogue = dialogue
+        return _Verdict.CONTINUE
+
+    def _helo(self, conversation: _Conversation, context: Any, name: str) -> _Verdict:
+        if dialogue := conversation.usable():
+            dialogue.helo()
+        return _Verdict.CONTINUE
+
+    def _mail(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
+        self._begin_message(conversation)
+        if dialogue := conversation.usable():
+            dialogue.mail(path, _macros(context, MAIL_MACROS))
+        return _Verdict.NOREPLY
+
+    def _header(self, conversation: _Conversation, context: Any, name: str, value: bytes) -> _Verdict:
+        if dialogue := conversation.usable():
+            dialogue.header(name.encode(), b" " + value if conversation.adds_space else value)
+        return _Verdict.NOREPLY
+
+    def _end_of_header(self, conversation: _Conversation, context: Any) -> _Verdict:
+        if (dialogue := conversation.usable()) and (questions := dialogue.end_of_header()):
+            self._resolver.prefetch(questions)
+        return _Verdict.NOREPLY
+
+    def _body(self, conversation: _Conversation, context: Any, chunk: bytes) -> _Verdict:
+        if dialogue := conversation.usable():
+            dialogue.body(chunk)
+        return _Verdict.NOREPLY
+
+    def _end_of_message(self, conversation: _Conversation, context: Any) -> _Verdict:
+        started = time.monotonic()
+        try:
+            dialogue = conversation.usable()
+            if dialogue is None:
+                return self._give_up(context)
+            now = time.time()
+            conclusion = evaluate(
+                lambda answers: dialogue.end_of_message(answers, now=now),
+                self._resolver,
+                deadline=started + self._deadline_s,
+            )
+            verdict = self._carry_out(conversation, context, conclusion.actions)
+            self._log.message(
+                {"queue_id": _queue_id(context), **conclusion.record, "seconds": round(time.monotonic() - started, 6)}
+            )
+            return verdict
+        finally:
+            self._end_message(conversation)
+
+    def _abort(self, conversation: _Conversation, context: Any) -> _Verdict:
+        self._end_message(conversation)
+        conversation.failed_message = False
+        if dialogue := conversation.usable():
+            dialogue.abort()
+        return _Verdict.CONTINUE
+
+    def _close(self, conversation: _Conversation, context: Any) -> _Verdict:
+        self._end_message(conversation)
+        context.setpriv(None)
+        return _Verdict.CONTINUE
+
+    # Doing
+
+    def _carry_out(self, conversation: _Conversation, context: Any, actions: Iterable[Action]) -> _Verdict:
+        for action in actions:
+            match action:
+                case DeleteHeader(name, index):
+                    context.chgheader(name.decode(), index, "")
+                case InsertHeader(index, name, value):
+                    if conversation.adds_space:
+                        value = value.removeprefix(b" ")
+                    context.addheader(name.decode(), value.decode(), index)
+                case Reply():
+                    return self._reply(context, action)
+                case Accept():
+                    return _Verdict.CONTINUE
+        raise ValueError("the actions do not say how the message ends")
+
+    def _give_up(self, context: Any) -> _Verdict:
+        self._log.message(
+            {"queue_id": _queue_id(context), "action": "tempfail", "reason": "internal error"}, Severity.ERROR
+        )
+        return self._reply(context, _INTERNAL_ERROR)
+
+    def _reply(self, context: Any, reply: Reply) -> _Verdict:
+        # libmilter hands the text to a printf of its own.
+        context.setreply(reply.code, reply.enhanced, reply.text.replace("%", "%%"))
+        return _Verdict.REJECT if reply.code.startswith("5") else _Verdict.TEMPFAIL
+
+    def _begin_message(self, conversation: _Conversation) -> None:
+        conversation.failed_message = False
+        if not conversation.in_message:
+            conversation.in_message = True
+            with self._lock:
+                self._messages += 1
+
+    def _end_message(self, conversation: _Conversation) -> None:
+        if conversation.in_message:
+            conversation.in_message = False
+            with self._lock:
+                self._messages -= 1
+
+    def _tell_once(self, what: str, severity: Severity, **more: object) -> None:
+        with self._lock:
+            if what in self._told:
+                return
+            self._told.add(what)
+        self._log.event(what, severity, **more)
+
+
+_NUMBERS: Mapping[_Verdict, int] = {verdict: int(verdict.value) for verdict in _Verdict}
+
+
+def _queue_id(context: Any) -> bytes | None:
+    return _macros(context, (QUEUE_ID_MACRO,)).get(QUEUE_ID_MACRO)
+
+
+def _macros(context: Any, names: Iterable[str]) -> dict[str, bytes | None]:
+    """The macros that the MTA sent. None is one whose value is not UTF-8: pymilter cannot hand it over."""
+    found: dict[str, bytes | None] = {}
+    for name in names:
+        try:
+            value = context.getsymval(name)
+        except UnicodeDecodeError:
+            found[name] = None
+            continue
+        if value is not None:
+            found[name] = value.encode()
+    return found

@@ -1,0 +1,296 @@
+"""Generation parent: loads the configuration and the keys once, forks the workers, and keeps them alive.
+
+A freshly executed process, so that a reload also picks up new code, and so that nothing but what it loads itself is
+in the memory that its workers share. It has one thread and opens nothing that a fork would break. Dead workers are
+forked again, at once the first time and then with growing delays; a worker that does not answer is killed.
+
+Arguments: one JSON object, {"config": PATH, "control": DESCRIPTOR, "listeners": {ADDRESS: DESCRIPTOR}}.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mailguard import config as configuration
+from mailguard.config import Listener
+from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.errors import ConfigError, MailguardError
+from mailguard_milter import worker
+from mailguard_milter.channel import Channel, Closed, Word
+from mailguard_milter.log import Severity, tell
+from mailguard_milter.service import Service
+from mailguard_milter.session import Session
+from mailguard_milter.worker import Application
+
+__all__ = ["Patience", "load", "main"]
+
+WORKERS_PER_CORE = 2
+TICK_S = 0.25
+REAP_TICK_S = 0.02
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 60.0
+# A worker that lived this long did not die of its configuration.
+HEALTHY_AFTER_S = 10.0
+# So many deaths in a row before the first worker was ever ready: this generation cannot serve.
+HOPELESS_AFTER = 3
+
+EX_SOFTWARE = 70
+EX_CONFIG = 78
+
+
+def load(path: str) -> Application:
+    """Everything that the workers share. Raises ConfigError and its kin."""
+    config = configuration.load(path)
+    service = Service.open(config)
+    resolver = ResolverConfig(
+        nameservers=config.dns.nameservers,
+        port=config.dns.port,
+        query_timeout_s=config.dns.query_timeout_s,
+        cache_entries=config.dns.cache_entries,
+        cache_bytes=config.dns.cache_bytes,
+        zone_file=config.dns.zone_file,
+    )
+    # A wrong zone file is found here, not in every worker.
+    open_resolver(resolver).close()
+    return Application(config, lambda listener: Session(service, listener), lambda: open_resolver(resolver))
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a worker may be silent. One that hangs is killed within 30 s."""
+
+    ask_every_s: float = 5.0
+    answer_s: float = 20.0
+    start_s: float = 30.0
+
+
+DEFAULT_PATIENCE = Patience()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A place for one worker."""
+
+    listener: Listener
+    pid: int = 0
+    channel: Channel | None = None
+    is_ready: bool = False
+    is_detached: bool = False
+    started: float = 0.0
+    heard: float = 0.0
+    asked: float = 0.0
+    deaths: int = 0
+    start_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Parent:
+    application: Application
+    control: Channel
+    listening: Mapping[str, socket.socket]
+    patience: Patience
+    slots: list[_Slot] = field(default_factory=list)
+    was_ready: bool = False
+    ending: Word | None = None
+    told_detached: bool = False
+    orphaned: bool = False
+
+    def run(self) -> int:
+        cores = len(os.sched_getaffinity(0))
+        for listener in self.application.config.listeners:
+            workers = listener.workers or WORKERS_PER_CORE * cores
+            self.slots += [_Slot(listener) for _ in range(workers)]
+        while True:
+            if self.ending is None:
+                self._start_workers()
+            elif not any(slot.pid for slot in self.slots):
+                return 0
+            elif not self.told_detached and not any(slot.pid and not slot.is_detached for slot in self.slots):
+                self.told_detached = True
+                self.control.send(Word.DETACHED)
+            self._listen()
+            self._reap()
+            self._ask()
+            if not self.was_ready:
+                if hopeless := [slot for slot in self.slots if slot.deaths >= HOPELESS_AFTER]:
+                    return self._give_up(f"the workers of {hopeless[0].listener.address} die while they start")
+                if all(slot.is_ready for slot in self.slots):
+                    self.was_ready = True
+                    self.control.send(Word.READY)
+
+    # Workers
+
+    def _start_workers(self) -> None:
+        now = time.monotonic()
+        for slot in self.slots:
+            if not slot.pid and slot.start_at <= now:
+                self._fork(slot)
+
+    def _fork(self, slot: _Slot) -> None:
+        ours, theirs = Channel.pair()
+        pid = os.fork()
+        if not pid:
+            self._become_worker(slot.listener, theirs, ours)
+        theirs.close()
+        now = time.monotonic()
+        slot.pid, slot.channel, slot.is_ready = pid, ours, False
+        slot.started = slot.heard = slot.asked = now
+
+    def _become_worker(self, listener: Listener, channel: Channel, parents_end: Channel) -> None:
+        code = EX_SOFTWARE
+        try:
+            # What stays open here hides from others that this process's siblings or its parent died.
+            parents_end.close()
+            self.control.close()
+            for slot in self.slots:
+                if slot.channel is not None:
+                    slot.channel.close()
+            for address, listening in self.listening.items():
+                if address != listener.address:
+                    listening.close()
+            code = worker.serve(self.application, listener, self.listening[listener.address], channel)
+        except (OSError, MailguardError) as error:
+            channel.send(Word.FAILED, why=f"{listener.address}: {error}")
+        except BaseException as error:  # noqa: BLE001 - the edge of the process: say it, whatever it is
+            tell("worker failed", Severity.ERROR, error=f"{type(error).__name__}: {error}")
+        finally:
+            worker.end_process(code)
+
+    def _reap(self) -> None:
+        for slot in self.slots:
+            if not slot.pid:
+                continue
+            pid, status = os.waitpid(slot.pid, os.WNOHANG)
+            if not pid:
+                continue
+            now = time.monotonic()
+            if slot.channel is not None:
+                slot.channel.close()
+            slot.pid, slot.channel = 0, None
+            slot.deaths = 1 if slot.is_ready and now - slot.started > HEALTHY_AFTER_S else slot.deaths + 1
+            slot.is_ready = False
+            delay = 0.0 if slot.deaths == 1 else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(slot.deaths - 2, 16))
+            slot.start_at = now + delay
+            if self.ending is None:
+                tell(
+                    "worker died",
+                    Severity.ERROR,
+                    pid=pid,
+                    status=os.waitstatus_to_exitcode(status),
+                    listener=slot.listener.address,
+                    again_in_s=delay,
+                )
+
+    def _ask(self) -> None:
+        now = time.monotonic()
+        for slot in self.slots:
+            if not slot.pid or slot.channel is None:
+                continue
+            if now - slot.heard > (self.patience.answer_s if slot.is_ready else self.patience.start_s):
+                tell("worker does not answer and is killed", Severity.ERROR, pid=slot.pid)
+                os.kill(slot.pid, signal.SIGKILL)
+                slot.heard = now
+            elif slot.is_ready and now - slot.asked >= self.patience.ask_every_s:
+                slot.channel.send(Word.PING)
+                slot.asked = now
+
+    # Words
+
+    def _listen(self) -> None:
+        waiting = any(slot.pid and slot.channel is None for slot in self.slots)
+        channels: dict[int, _Slot | None] = {
+            slot.channel.fileno(): slot for slot in self.slots if slot.channel is not None
+        }
+        if not self.orphaned:
+            channels[self.control.fileno()] = None
+        for descriptor in select.select(list(channels), [], [], REAP_TICK_S if waiting else TICK_S)[0]:
+            slot = channels[descriptor]
+            if slot is None:
+                self._obey()
+            else:
+                self._hear(slot)
+
+    def _hear(self, slot: _Slot) -> None:
+        assert slot.channel is not None  # noqa: S101 - only those with a channel were waited for
+        try:
+            while packet := slot.channel.receive():
+                slot.heard = time.monotonic()
+                word, more = packet
+                if word is Word.READY:
+                    slot.is_ready = True
+                    if self.ending is not None:
+                        slot.channel.send(self.ending)
+                elif word is Word.DETACHED:
+                    slot.is_detached = True
+                elif word is Word.FAILED and not self.was_ready:
+                    self._give_up(str(more.get("why")))
+                elif word is Word.FAILED:
+                    tell("worker failed", Severity.ERROR, error=str(more.get("why")))
+        except Closed:
+            slot.channel.close()
+            slot.channel = None
+
+    def _obey(self) -> None:
+        try:
+            while packet := self.control.receive():
+                if packet[0] is Word.PING:
+                    self.control.send(Word.PONG)
+                elif packet[0] in (Word.DRAIN, Word.STOP):
+                    self._end(packet[0])
+        except Closed:
+            self.orphaned = True
+            tell("the supervisor is gone; ending when the sessions have", Severity.ERROR)
+            self._end(Word.DRAIN)
+
+    def _end(self, word: Word) -> None:
+        self.ending = word
+        for listening in self.listening.values():
+            listening.close()
+        for slot in self.slots:
+            if slot.channel is not None:
+                slot.channel.send(word)
+
+    def _give_up(self, why: str) -> int:
+        self.control.send(Word.FAILED, why=why, code=EX_SOFTWARE)
+        for slot in self.slots:
+            if slot.pid:
+                os.kill(slot.pid, signal.SIGKILL)
+        sys.exit(EX_SOFTWARE)
+
+
+def main(
+    arguments: Sequence[str], *, load: Callable[[str], Application] = load, patience: Patience = DEFAULT_PATIENCE
+) -> int:
+    """Run a generation; the exit code."""
+    for ignored in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(ignored, signal.SIG_IGN)
+    orders = json.loads(arguments[0])
+    control = Channel.inherited(orders["control"])
+    listening = {address: socket.socket(fileno=number) for address, number in orders["listeners"].items()}
+    for inherited in listening.values():
+        inherited.set_inheritable(False)
+    try:
+        application = load(orders["config"])
+        if {listener.address for listener in application.config.listeners} != set(listening):
+            raise ConfigError(f"{orders['config']}: the listeners changed while it was read; reload again")
+    except MailguardError as error:
+        control.send(Word.FAILED, why=str(error), code=EX_CONFIG)
+        return EX_CONFIG
+    worker.raise_descriptor_limit()
+    # What was loaded stays shared with the workers: their collectors leave it alone.
+    gc.collect()
+    gc.freeze()
+    return _Parent(application, control, listening, patience).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,287 @@
+"""One line for each message: to syslog's mail facility or to stderr, as logfmt or JSON; never in the way of mail.
+
+A line is formatted where it arises and put into a bounded queue; one thread of its own writes it. When nobody
+reads the log, lines are dropped and counted, and the count is logged as soon as a line gets through. Nothing
+that a stranger wrote reaches a line unescaped: what is not printable (controls, line separators, bidirectional
+marks, lone surrogates) becomes a backslash escape, and each value and each line has a bound. RFC 3164 framing,
+as syslog(3) writes it to /dev/log; RFC 8259. Left out: log rotation, syslog over a network.
+`Log` is safe to use from every thread; it must be started after the last fork.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import Enum, IntEnum
+from queue import SimpleQueue
+
+__all__ = ["Format", "Log", "Severity", "Sink", "StderrSink", "SyslogSink", "format_line", "tell"]
+
+# Enough for ten results with their reasons; a longer value is a stranger's, and its beginning is evidence enough.
+MAX_VALUE_CHARS = 600
+# A write to a pipe is atomic up to PIPE_BUF (4096 on Linux), and rsyslog takes 8 KiB: no line is torn or cut.
+MAX_LINE_BYTES = 4000
+MAX_LIST_ENTRIES = 40
+# At 4000 octets each, a log that nobody reads holds at most 16 MB.
+MAX_QUEUED_LINES = 4096
+# How long the writing thread waits for a syslog daemon that does not read before it gives the line up.
+SYSLOG_PATIENCE_S = 1.0
+# An event that a stranger can cause is logged this often in this time; the rest is counted.
+EVENTS_PER_WINDOW = 10
+EVENT_WINDOW_S = 60.0
+
+_FACILITY_MAIL = 2 << 3
+_TAG = "mailguard-milter"
+_CUT = "[cut]"
+
+
+class Format(Enum):
+    """How a line is written."""
+
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
+class Severity(IntEnum):
+    """The severities of RFC 5424 §6.2.1 that are used here."""
+
+    ERROR = 3
+    WARNING = 4
+    INFO = 6
+
+
+_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", '"': '\\"'}
+
+
+def _escape_char(char: str) -> str:
+    if char in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[char]
+    if char.isprintable():
+        return char
+    code = ord(char)
+    # surrogateescape stands for an octet that was not UTF-8.
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _text(value: object) -> str:
+    """`value` as text, cut at the bound and marked where it was cut. May hold anything that a str may hold."""
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bytes | bytearray):
+        text = bytes(value[: MAX_VALUE_CHARS + 1]).decode("utf-8", "surrogateescape")
+    else:
+        text = str(value)
+    if len(text) > MAX_VALUE_CHARS:
+        text = text[:MAX_VALUE_CHARS] + _CUT
+    return text
+
+
+def _logfmt_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value) if abs(value) < 1 << 64 else "huge"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list | tuple | frozenset | set):
+        value = ",".join(map(_text, list(value)[:MAX_LIST_ENTRIES]))
+    text = _text(value)
+    plain = text.isprintable() and not any(char in text for char in '\\"')
+    if not plain:
+        text = "".join(map(_escape_char, text))
+    return text if plain and text and " " not in text and "=" not in text else f'"{text}"'
+
+
+def _json_value(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value if not isinstance(value, int) or abs(value) < 1 << 64 else "huge"
+    if isinstance(value, list | tuple | frozenset | set):
+        return [_json_value(entry) for entry in list(value)[:MAX_LIST_ENTRIES]]
+    if isinstance(value, Mapping):
+        return {_text(key): _json_value(entry) for key, entry in list(value.items())[:MAX_LIST_ENTRIES]}
+    # A lone surrogate has no place in JSON text (RFC 8259 §8.2).
+    return "".join(_escape_char(char) if 0xD800 <= ord(char) <= 0xDFFF else char for char in _text(value))
+
+
+def format_line(record: Mapping[str, object], format: Format) -> bytes:
+    """`record` as one line without its line end: printable, valid UTF-8, at most MAX_LINE_BYTES octets.
+
+    Keys are ours and are not escaped. A field whose value is None is left out. When the line would become too
+    long, the fields that do not fit are left out and `cut=true` says so.
+    """
+    parts: list[str] = []
+    room = MAX_LINE_BYTES - len(', "cut": true}')
+    is_cut = False
+    for key, value in record.items():
+        if value is None:
+            continue
+        if format is Format.JSON:
+            # ensure_ascii writes everything that could confuse a terminal as \\uXXXX.
+            part = f"{json.dumps(key)}: {json.dumps(_json_value(value), ensure_ascii=True, allow_nan=False)}"
+        else:
+            part = f"{key}={_logfmt_value(value)}"
+        size = len(part.encode()) + 2
+        if size > room:
+            is_cut = True
+            continue
+        room -= size
+        parts.append(part)
+    if format is Format.JSON:
+        return ("{" + ", ".join([*parts, *(['"cut": true'] if is_cut else [])]) + "}").encode()
+    return " ".join([*parts, *(["cut=true"] if is_cut else [])]).encode()
+
+
+class Sink(ABC):
+    """Where lines go. `write` is called by one thread and may wait a little."""
+
+    @abstractmethod
+    def write(self, line: bytes, severity: Severity) -> None:
+        """Write one line, given without its line end. Raises OSError when it could not be written."""
+
+
+def _write_stderr(line: bytes) -> None:
+    """One write, so that lines of several processes do not mix."""
+    os.write(2, line + b"\n")
+
+
+def _timestamp() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def tell(event: str, severity: Severity = Severity.INFO, **fields: object) -> None:
+    """A line on stderr from a process without a `Log`: the supervisor, a generation parent. Never blocks."""
+    record = {"time": _timestamp(), "level": severity.name.lower(), "event": event, **fields}
+    line = format_line(record, Format.LOGFMT)
+    try:
+        if select.select([], [2], [], 0)[1]:
+            _write_stderr(line)
+    except OSError:
+        return  # nobody listens any more
+
+
+class StderrSink(Sink):
+    """stderr, for systemd and containers."""
+
+    def write(self, line: bytes, severity: Severity) -> None:
+        """Waits for a reader as long as a blocking stderr does."""
+        try:
+            _write_stderr(line)
+        except BlockingIOError:
+            select.select([], [2], [], SYSLOG_PATIENCE_S)
+            _write_stderr(line)
+
+
+class SyslogSink(Sink):
+    """The local syslog daemon, with the facility mail."""
+
+    def __init__(self, path: str = "/dev/log") -> None:
+        self._path = path
+        self._socket: socket.socket | None = None
+
+    def write(self, line: bytes, severity: Severity) -> None:
+        """Waits at most SYSLOG_PATIENCE_S for the daemon to read."""
+        stamp = time.strftime("%b %e %H:%M:%S", time.localtime())
+        header = f"<{_FACILITY_MAIL | severity}>{stamp} {_TAG}[{os.getpid()}]: "
+        try:
+            if self._socket is None:
+                fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                fresh.settimeout(SYSLOG_PATIENCE_S)
+                self._socket = fresh
+                fresh.connect(self._path)
+            self._socket.send(header.encode() + line)
+        except TimeoutError:
+            raise
+        except OSError:
+            # The daemon was restarted, or is not there yet: connect anew for the next line.
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+            raise
+
+
+class Log:
+    """The log of one process."""
+
+    def __init__(self, sink: Sink, format: Format, *, timestamps: bool) -> None:
+        """`timestamps` adds the time (UTC) to each line; syslog and journald write their own."""
+        self._sink = sink
+        self._format = format
+        self._timestamps = timestamps
+        self._queue: SimpleQueue[tuple[bytes, Severity] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._dropped = 0
+        self._windows: dict[str, tuple[float, int]] = {}
+        self._thread = threading.Thread(target=self._write_lines, name="log", daemon=True)
+
+    def start(self) -> None:
+        """Start the writing thread."""
+        self._thread.start()
+
+    def message(self, record: Mapping[str, object], severity: Severity = Severity.INFO) -> None:
+        """Log what became of a message. Never blocks, never raises."""
+        try:
+            if self._timestamps:
+                record = {"time": _timestamp(), **record}
+            line = format_line(record, self._format)
+        except Exception as error:  # noqa: BLE001 - a value whose str() fails must not fail the message
+            line = format_line({"event": "unprintable log record", "error": type(error).__name__}, self._format)
+        self._put(line, severity)
+
+    def event(self, name: str, severity: Severity = Severity.INFO, **fields: object) -> None:
+        """Log something about the daemon; `name` is a constant of the code. Each is bounded in rate."""
+        now = time.monotonic()
+        with self._lock:
+            start, count = self._windows.get(name, (now, 0))
+            if now - start > EVENT_WINDOW_S:
+                suppressed = max(0, count - EVENTS_PER_WINDOW)
+                start, count = now, 0
+                if suppressed:
+                    fields["not_logged"] = suppressed
+            self._windows[name] = (start, count + 1)
+        if count < EVENTS_PER_WINDOW:
+            self.message({"event": name, **fields}, severity)
+
+    def close(self, *, timeout_s: float) -> None:
+        """Write what is queued, for at most `timeout_s`."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _put(self, line: bytes, severity: Severity) -> None:
+        if self._queue.qsize() >= MAX_QUEUED_LINES:
+            with self._lock:
+                self._dropped += 1
+            return
+        self._queue.put((line, severity))
+
+    def _write_lines(self) -> None:
+        while (entry := self._queue.get()) is not None:
+            try:
+                self._sink.write(*entry)
+            except OSError:
+                with self._lock:
+                    self._dropped += 1
+                continue
+            self._report_dropped()
+
+    def _report_dropped(self) -> None:
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        if not dropped:
+            return
+        record: dict[str, object] = {"event": "log lines dropped", "count": dropped}
+        if self._timestamps:
+            record = {"time": _timestamp(), **record}
+        try:
+            self._sink.write(format_line(record, self._format), Severity.WARNING)
+        except OSError:
+            with self._lock:
+                self._dropped += dropped

@@ -1,0 +1,60 @@
+"""`python -m mailguard_milter.plan CONFIG`: what the supervisor needs to know of a configuration, as JSON.
+
+The supervisor imports neither pydantic nor mailguard, and outlives many configurations: it asks this short-lived
+process instead. Exit codes (sysexits.h): 0, 64 usage, 78 configuration, with the reason on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mailguard.errors import MailguardError
+
+if TYPE_CHECKING:
+    from mailguard.config import Config
+
+__all__ = ["main", "plan"]
+
+
+def plan(config: Config) -> dict[str, object]:
+    """The plan, of JSON types only."""
+    listeners = []
+    for listener in config.listeners:
+        address = listener.socket_address
+        listeners.append(
+            {
+                "address": listener.address,
+                "family": address.family,
+                "path": address.path,
+                "ip": str(address.ip or ""),
+                "port": address.port,
+                "mode": listener.mode_bits,
+                "group": listener.group,
+                "allow_remote": listener.allow_remote,
+            }
+        )
+    return {"user": config.user, "runtime_directory": config.runtime_directory, "listeners": listeners}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the plan; the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m mailguard_milter.plan CONFIG", file=sys.stderr)
+        return 64
+    try:
+        # Imported here so that a missing extra, pydantic's or pymilter's, is a line and not a traceback.
+        from mailguard import config as configuration
+        from mailguard_milter import engine_libmilter  # noqa: F401
+
+        print(json.dumps(plan(configuration.load(arguments[0]))))
+    except MailguardError as error:
+        print(error, file=sys.stderr)
+        return 78
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,102 @@
+"""RuntimeDirectory: where the lock is, and where workers make their private sockets. One daemon at a time.
+
+The lock is flock(2) on a file that holds the process id for people; it goes with the process, so it is never stale.
+For the supervisor: no import of mailguard.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mailguard_milter.identity import Identity
+from mailguard_milter.listening import check_directory
+from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
+
+__all__ = ["RuntimeDirectory"]
+
+LOCK_NAME = "lock"
+WORKER_PREFIX = "worker-"
+
+
+class RuntimeDirectory:
+    """The directory that the configuration names."""
+
+    @staticmethod
+    @contextmanager
+    def claim(path: str, identity: Identity) -> Iterator[None]:
+        """Hold the lock while in the context; make the directory if it is missing. Raises Refusal."""
+        _make(path, identity)
+        check_directory(path, identity)
+        descriptor = _lock(os.path.join(path, LOCK_NAME), identity)
+        try:
+            _remove_leftovers(path)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _make(path: str, identity: Identity) -> None:
+    try:
+        # Postfix must be able to pass: its socket is in here by default, with a mode of its own.
+        os.mkdir(path)
+        os.chmod(path, 0o755)  # noqa: S103 - as just said; nothing in it is readable by others
+        if os.geteuid() == 0:
+            os.chown(path, identity.uid, identity.gid)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise Refusal(
+            f"{path} cannot be made: {error.strerror}; run as root: install -d -o {identity.name} {path}"
+            " (under systemd: RuntimeDirectory=)"
+        ) from None
+    try:
+        owner = os.stat(path).st_uid
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}") from None
+    if owner != identity.uid:
+        raise Refusal(f"{path} does not belong to the user {identity.name}; run: chown {identity.name} {path}")
+
+
+def _lock(path: str, identity: Identity) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Refusal(f"{path} cannot be opened: {error.strerror}; remove it, or correct its owner") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Refusal(f"{path} is not a regular file; remove it")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).strip().decode("ascii", "replace")
+            raise Refusal(
+                f"another mailguard-milter runs with this configuration (process {holder or 'unknown'}, {path});"
+                " stop it first, or give this one a runtime_directory of its own",
+                EX_TEMPFAIL,
+            ) from None
+        os.fchmod(descriptor, 0o644)
+        if os.geteuid() == 0:
+            os.fchown(descriptor, identity.uid, identity.gid)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_leftovers(path: str) -> None:
+    """Private directories of workers that were killed before they could remove them."""
+    for entry in os.scandir(path):
+        if not entry.name.startswith(WORKER_PREFIX) or not entry.is_dir(follow_symlinks=False):
+            continue
+        try:
+            for inner in os.scandir(entry.path):
+                os.unlink(inner.path)
+            os.rmdir(entry.path)
+        except OSError:
+            continue

@@ -1,0 +1,365 @@
+"""Supervisor: owns the listening sockets, and starts, watches, reloads and drains the generations.
+
+One thread, and next to no imports: it lives as long as the service, through every reload. What the configuration
+asks of it comes as JSON from a short-lived process (plan.py); everything else is the business of the generation,
+a freshly executed process that inherits the sockets. A reload starts a new generation beside the old one; when all
+workers of the new one accept, the old one is told to drain. If the new one fails, the old one stays.
+
+SIGHUP reloads, SIGTERM and SIGINT finish what is under way and end. Many SIGHUPs in a row are one reload after the
+one that is running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from mailguard_milter.channel import Channel, Closed, Word
+from mailguard_milter.identity import Identity
+from mailguard_milter.listening import ListeningSocket
+from mailguard_milter.log import Severity, tell
+from mailguard_milter.notify import Notifier
+from mailguard_milter.refusal import EX_SOFTWARE, Refusal
+from mailguard_milter.runtime_directory import RuntimeDirectory
+
+__all__ = ["Supervisor"]
+
+TICK_S = 1.0
+PLAN_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
+PING_EVERY_S = 5.0
+PATIENCE_S = 20.0
+# Workers end within 20 s of a stop (worker.STOP_DEADLINE_S); systemd waits 90 s by default.
+STOP_TIMEOUT_S = 25.0
+# Each draining generation keeps its workers' memory. The oldest is hurried when there are more.
+MAX_DRAINING = 4
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 60.0
+HEALTHY_AFTER_S = 10.0
+
+_PYTHON = (sys.executable, "-P", "-m")
+PLAN = (*_PYTHON, "mailguard_milter.plan")
+GENERATION = (*_PYTHON, "mailguard_milter.generation")
+
+
+@dataclass(slots=True)
+class _Generation:
+    number: int
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    plan: dict[str, Any]
+    started: float
+    heard: float
+    asked: float
+    is_ready: bool = False
+    is_detached: bool = False
+    is_gone: bool = False
+    failure: str = ""
+    code: int = EX_SOFTWARE
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """The daemon's first process."""
+
+    config_path: str
+    plan_command: Sequence[str] = PLAN
+    generation_command: Sequence[str] = GENERATION
+    _listening: dict[str, ListeningSocket] = field(default_factory=dict)
+    _current: _Generation | None = None
+    _next: _Generation | None = None
+    _draining: list[_Generation] = field(default_factory=list)
+    _leaving: _Generation | None = None
+    _reload_wanted: bool = False
+    _stop_wanted: bool = False
+    _count: int = 0
+    _deaths: int = 0
+    _start_at: float | None = None
+    _was_ready: bool = False
+    _identity: Identity | None = None
+    _notifier: Notifier = field(default_factory=Notifier)
+
+    def run(self) -> int:
+        """Serve until told to end; 0. Raises Refusal if it cannot start."""
+        os.umask(0o077)
+        plan = self._read_plan()
+        self._identity = identity = Identity.to_become(plan["user"])
+        with RuntimeDirectory.claim(plan["runtime_directory"], identity):
+            wakeup = _catch_signals(self)
+            try:
+                self._open_listeners(plan)
+                identity.become()
+                self._next = self._spawn(plan)
+                while not self._stop_wanted:
+                    self._step(wakeup)
+                self._stop()
+            finally:
+                for opened in self._listening.values():
+                    opened.close()
+                self._kill_all()
+        return 0
+
+    # The plan and its sockets
+
+    def _read_plan(self) -> dict[str, Any]:
+        try:
+            done = subprocess.run(
+                [*self.plan_command, self.config_path],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=PLAN_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Refusal(f"{self.config_path}: reading it took over {PLAN_TIMEOUT_S:.0f} s", EX_SOFTWARE) from None
+        if done.returncode:
+            text = done.stderr.decode("utf-8", "replace").strip()
+            raise Refusal(text or f"reading {self.config_path} ended with {done.returncode}", done.returncode)
+        plan = json.loads(done.stdout)
+        assert isinstance(plan, dict)  # noqa: S101 - plan.py prints nothing else
+        return plan
+
+    def _open_listeners(self, plan: dict[str, Any]) -> None:
+        """Open what the plan names and is not open yet. Raises Refusal, and then nothing has changed."""
+        assert self._identity is not None  # noqa: S101 - set before the first plan is carried out
+        opened: list[ListeningSocket] = []
+        try:
+            for wanted in plan["listeners"]:
+                if (existing := self._listening.get(wanted["address"])) is not None:
+                    existing.adjust(wanted, self._identity)
+                else:
+                    opened.append(ListeningSocket.open(wanted, self._identity))
+        except Refusal:
+            for fresh in opened:
+                fresh.close()
+            raise
+        self._listening.update((fresh.address, fresh) for fresh in opened)
+
+    def _close_listeners_except(self, plan: dict[str, Any]) -> None:
+        wanted = {listener["address"] for listener in plan["listeners"]}
+        for address in [each for each in self._listening if each not in wanted]:
+            self._listening.pop(address).close()
+
+    def _restore_listeners(self, plan: dict[str, Any]) -> None:
+        self._close_listeners_except(plan)
+        try:
+            self._open_listeners(plan)
+        except Refusal as refusal:
+            tell("a listener keeps its new group or mode", Severity.WARNING, why=str(refusal))
+
+    # Generations
+
+    def _spawn(self, plan: dict[str, Any]) -> _Generation:
+        self._count += 1
+        ours, theirs = Channel.pair()
+        sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
+        orders = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
+        process = subprocess.Popen(
+            [*self.generation_command, json.dumps(orders)],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno(), *sockets.values()],
+            # A group of its own: its workers can be killed with it.
+            start_new_session=True,
+        )
+        theirs.close()
+        now = time.monotonic()
+        return _Generation(self._count, process, ours, plan, started=now, heard=now, asked=now)
+
+    def _step(self, wakeup: socket.socket) -> None:
+        generations = self._generations()
+        channels = {each.channel.fileno(): each for each in generations if not each.is_gone}
+        readable, _, _ = select.select([wakeup.fileno(), *channels], [], [], self._patience())
+        for descriptor in readable:
+            if descriptor in channels:
+                self._hear(channels[descriptor])
+            else:
+                wakeup.recv(4096)
+        self._ask()
+        for generation in generations:
+            if generation.process.poll() is not None:
+                self._bury(generation)
+        if self._next is not None and self._next.is_ready:
+            self._promote(self._next)
+        leaving = self._leaving
+        if leaving is not None and (leaving.is_detached or leaving not in self._draining):
+            self._leaving = None
+            if self._current is not None:
+                self._announce(self._current)
+        if self._start_at is not None and time.monotonic() >= self._start_at:
+            self._start_at = None
+            self._reload_wanted = True
+        if self._reload_wanted and self._next is None and self._leaving is None:
+            self._reload_wanted = False
+            self._reload()
+        if self._notifier.watchdog_s:
+            self._notifier.alive()
+
+    def _patience(self) -> float:
+        waits = [TICK_S]
+        if self._start_at is not None:
+            waits.append(max(0.0, self._start_at - time.monotonic()))
+        if self._notifier.watchdog_s:
+            waits.append(self._notifier.watchdog_s / 3)
+        return min(waits)
+
+    def _generations(self) -> list[_Generation]:
+        return [each for each in (self._current, self._next, *self._draining) if each is not None]
+
+    def _hear(self, generation: _Generation) -> None:
+        try:
+            while packet := generation.channel.receive():
+                word, more = packet
+                generation.heard = time.monotonic()
+                if word is Word.READY:
+                    generation.is_ready = True
+                elif word is Word.DETACHED:
+                    generation.is_detached = True
+                elif word is Word.FAILED:
+                    generation.failure = str(more.get("why", ""))
+                    generation.code = int(str(more.get("code", EX_SOFTWARE)))
+        except Closed:
+            generation.is_gone = True
+
+    def _ask(self) -> None:
+        now = time.monotonic()
+        for generation in self._generations():
+            patience_s = PATIENCE_S if generation.is_ready else START_TIMEOUT_S
+            if now - generation.heard > patience_s and generation.process.poll() is None:
+                tell("a generation does not answer and is killed", Severity.ERROR, generation=generation.number)
+                generation.failure = generation.failure or "it did not answer"
+                # Its workers see the end of file, finish their sessions and end; those of one that never was
+                # ready have none.
+                if generation.is_ready:
+                    generation.process.kill()
+                else:
+                    _kill_group(generation)
+                generation.heard = now
+            elif generation.is_ready and now - generation.asked >= PING_EVERY_S:
+                generation.channel.send(Word.PING)
+                generation.asked = now
+
+    def _promote(self, fresh: _Generation) -> None:
+        old, self._current, self._next = self._current, fresh, None
+        if old is not None:
+            old.channel.send(Word.DRAIN)
+            self._draining.append(old)
+        for hurried in self._draining[:-MAX_DRAINING]:
+            hurried.channel.send(Word.STOP)
+        self._close_listeners_except(fresh.plan)
+        self._was_ready = True
+        # Until the old workers have let go of the sockets, a new session may still meet the old configuration.
+        self._leaving = old
+        if old is None:
+            self._announce(fresh)
+
+    def _announce(self, serving: _Generation) -> None:
+        tell("serving", generation=serving.number, listeners=list(self._listening))
+        self._notifier.ready(f"serving, generation {serving.number}")
+
+    def _bury(self, dead: _Generation) -> None:
+        self._hear(dead)
+        dead.channel.close()
+        if dead in self._draining:
+            self._draining.remove(dead)
+            return
+        why = dead.failure or f"it ended with {dead.process.returncode}"
+        if dead is self._next:
+            self._next = None
+            if not self._was_ready:
+                raise Refusal(why, dead.code)
+            self._reload_failed(why)
+        elif dead is self._current:
+            self._current = None
+            tell("the generation died", Severity.ERROR, generation=dead.number, why=why)
+            if time.monotonic() - dead.started > HEALTHY_AFTER_S:
+                self._deaths = 0
+            if self._next is None:
+                self._start_later()
+
+    def _start_later(self) -> None:
+        delay = 0.0 if not self._deaths else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(self._deaths - 1, 16))
+        self._deaths += 1
+        self._start_at = time.monotonic() + delay
+
+    def _reload(self) -> None:
+        assert self._identity is not None  # noqa: S101 - as above
+        self._notifier.reloading()
+        try:
+            plan = self._read_plan()
+            self._open_listeners(plan)
+        except Refusal as refusal:
+            self._reload_failed(str(refusal))
+            return
+        current = self._current
+        if current is not None:
+            for key in ("user", "runtime_directory"):
+                if plan[key] != current.plan[key]:
+                    tell(f"{key} changed: that takes effect at the next start", Severity.WARNING)
+        self._next = self._spawn(plan)
+
+    def _reload_failed(self, why: str) -> None:
+        if self._current is not None:
+            tell("reload failed; the old configuration stays", Severity.ERROR, why=why)
+            self._restore_listeners(self._current.plan)
+            self._notifier.ready("serving with the old configuration: the last reload failed")
+        else:
+            tell("no generation can be started", Severity.ERROR, why=why)
+            self._start_later()
+
+    # The end
+
+    def _stop(self) -> None:
+        self._notifier.stopping()
+        # Postfix is refused at once and answers 451, instead of waiting for someone to accept.
+        for opened in self._listening.values():
+            opened.close()
+        self._listening.clear()
+        generations = self._generations()
+        for generation in generations:
+            generation.channel.send(Word.STOP)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while any(each.process.poll() is None for each in generations) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        late = [each.number for each in generations if each.process.poll() is None]
+        tell("ended", Severity.WARNING if late else Severity.INFO, killed_generations=late or None)
+
+    def _kill_all(self) -> None:
+        for generation in self._generations():
+            _kill_group(generation)
+            generation.process.wait()
+
+
+def _kill_group(generation: _Generation) -> None:
+    try:
+        os.killpg(generation.process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _catch_signals(supervisor: Supervisor) -> socket.socket:
+    """Signals set a flag and make the returned socket readable."""
+    wakeup, written = socket.socketpair()
+    wakeup.setblocking(False)
+    written.setblocking(False)
+
+    def reload(number: int, frame: FrameType | None) -> None:
+        supervisor._reload_wanted = True
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        supervisor._stop_wanted = True
+
+    signal.signal(signal.SIGHUP, reload)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.set_wakeup_fd(written.detach(), warn_on_full_buffer=False)
+    return wakeup
