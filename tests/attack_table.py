@@ -1,0 +1,253 @@
+"""Every row of the attack table with its state, reviewed by hand; test_attack_table.py keeps it true.
+
+The rows themselves (what comes in, what must come out) are in ATTACKS.md beside the test vectors. A test shows a
+row by carrying `@pytest.mark.attack("F01")`, on the function, on a `pytest.param`, or, as `@pytest.mark.attack("F")`
+on a function whose parameter ids begin with rows of that group. Run as a program, prints the rows that the tests
+carry, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+__all__ = ["TABLE", "Kind", "Row", "rows_of"]
+
+ROW_ID = re.compile(r"[A-Z][0-9]{2}")
+
+
+class Kind(Enum):
+    """Where a row stands."""
+
+    TESTED = "tested"
+    PARTLY = "tested as far as it is built"
+    WAITS = "waits"
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The state of one row. `why`: what it waits for, why it does not apply, or what replaces its wording."""
+
+    kind: Kind
+    why: str = ""
+
+
+def shown(*, superseded_by: str = "") -> Row:
+    """Tests carry the row, whole; `superseded_by` is the requirement that holds in place of the table's."""
+    return Row(Kind.TESTED, superseded_by)
+
+
+def partly(*, waits_for: str) -> Row:
+    """Tests carry what exists of the row; the rest waits."""
+    return Row(Kind.PARTLY, waits_for)
+
+
+def waits_for(feature: str) -> Row:
+    return Row(Kind.WAITS, feature)
+
+
+def not_applicable(because: str) -> Row:
+    return Row(Kind.NOT_APPLICABLE, because)
+
+
+def rows_of(group: str, last: int, exceptions: dict[str, Row], *, default: Row) -> dict[str, Row]:
+    """The rows 1 to `last` of a group: `default` but for the exceptions."""
+    names = [f"{group}{number:02}" for number in range(1, last + 1)]
+    unknown = exceptions.keys() - set(names)
+    if unknown:
+        raise ValueError(f"no such rows: {', '.join(sorted(unknown))}")
+    return {name: exceptions.get(name, default) for name in names}
+
+
+SPF = "SPF"
+DMARC = "DMARC"
+MAPS = "the check of From against the login"
+DOCTOR = "the command that checks a host (doctor)"
+METRICS = "metrics"
+REPORTS = "reports"
+NO_SIGNER = "a process that holds the private keys apart from the workers is not built; docs/architecture.md says so"
+
+TABLE: dict[str, Row] = {
+    **rows_of("F", 48, {}, default=shown()),
+    **rows_of(
+        "E",
+        20,
+        {
+            "E11": waits_for(f"{SPF} and {DMARC}"),
+            "E12": waits_for(f"{SPF} and {DMARC}"),
+            "E13": shown(),
+            "E15": partly(waits_for=f"{SPF}, the first to read the parameters of MAIL"),
+            "E16": partly(waits_for=SPF),
+            "E17": shown(),
+            "E18": shown(),
+            "E19": partly(waits_for=f"{SPF}, the first to use the name given with HELO"),
+            "E20": partly(waits_for=f"{SPF} and {DMARC}"),
+        },
+        default=waits_for(SPF),
+    ),
+    **rows_of(
+        "D",
+        52,
+        {
+            "D01": partly(waits_for=DMARC),
+            "D08": shown(superseded_by="List-* and Sender are signed when present and never oversigned"),
+            "D15": partly(waits_for=METRICS),
+            "D16": waits_for("a counter of signatures that are used again"),
+            "D19": waits_for(f"the list of public suffixes that {DMARC} brings"),
+            "D32": partly(waits_for=DMARC),
+            "D33": shown(superseded_by="of several TXT records each is tried as a key, whatever their order"),
+            "D36": partly(waits_for=DMARC),
+            "D37": partly(waits_for=DMARC),
+            "D49": partly(waits_for=METRICS),
+        },
+        default=shown(),
+    ),
+    **rows_of("S", 24, {"S07": partly(waits_for=SPF)}, default=waits_for(SPF)),
+    **rows_of("M", 13, {}, default=waits_for(DMARC)),
+    **rows_of("A", 14, {}, default=waits_for("ARC")),
+    **rows_of(
+        "R",
+        14,
+        {"R13": waits_for(f"{DOCTOR}; docs/postfix.md says how to order milters")},
+        default=shown(),
+    ),
+    **rows_of(
+        "L",
+        18,
+        {
+            "L04": shown(),
+            "L08": partly(waits_for=MAPS),
+            "L12": shown(),
+            "L13": partly(waits_for=MAPS),
+            "L14": partly(waits_for=DOCTOR),
+            "L15": partly(waits_for=MAPS),
+            "L17": waits_for(f"{DMARC} and {MAPS}, the first that could refuse a bounce"),
+            "L18": shown(),
+        },
+        default=waits_for(MAPS),
+    ),
+    **rows_of(
+        "N",
+        20,
+        {
+            "N01": partly(waits_for="DANE"),
+            "N02": waits_for("DANE"),
+            "N07": waits_for(DOCTOR),
+            "N08": waits_for("tests against a resolver with a zone of many NSEC3 iterations"),
+            "N09": partly(waits_for=f"{SPF} and {DMARC}"),
+            "N13": not_applicable("an answer that has expired is never used"),
+            "N20": waits_for("MTA-STS"),
+        },
+        default=shown(),
+    ),
+    **rows_of("T", 18, {}, default=waits_for("DANE, MTA-STS and TLS reports")),
+    **rows_of(
+        "X",
+        15,
+        {
+            "X01": partly(waits_for=f"{SPF} and {DOCTOR}"),
+            "X02": partly(waits_for="tests with more than one version of Postfix"),
+            "X04": shown(superseded_by="the memory of a warm worker rises by at most 5 MB with 25 and 50 MB"),
+            "X15": waits_for(DOCTOR),
+        },
+        default=shown(),
+    ),
+    **rows_of(
+        "P",
+        28,
+        {
+            "P01": waits_for(f"{DOCTOR}; P13 shows that no session depends on a thread of its own"),
+            "P14": not_applicable("Postfix cuts a field at 60,000 octets, and no other mail server is served"),
+            "P23": partly(waits_for="tests with more than one version of Python"),
+        },
+        default=shown(),
+    ),
+    **rows_of(
+        "V",
+        27,
+        {
+            "V09": waits_for("a test of key rotation over minutes"),
+            "V10": partly(waits_for=METRICS),
+            "V11": waits_for(f"{SPF} and {DMARC}, whose verdicts depend on more than one answer"),
+            "V13": waits_for(REPORTS),
+            "V14": waits_for(REPORTS),
+            "V15": waits_for(MAPS),
+            "V16": waits_for("shedding of load before resources run out"),
+            "V17": waits_for("tests under a clock that jumps"),
+            "V19": waits_for(METRICS),
+            "V20": not_applicable("no SHA-1 is computed: rsa-sha1 is refused by its name"),
+            "V21": waits_for(f"the list of public suffixes that {DMARC} brings"),
+            "V23": waits_for(METRICS),
+            "V27": waits_for("a test over days"),
+        },
+        default=shown(),
+    ),
+    **rows_of(
+        "K",
+        14,
+        {
+            "K04": not_applicable(NO_SIGNER),
+            "K05": not_applicable(NO_SIGNER),
+            "K06": waits_for("a test of the service unit"),
+            "K13": partly(waits_for="an audit of the dependencies for each release"),
+        },
+        default=shown(),
+    ),
+    **rows_of(
+        "G",
+        8,
+        {
+            "G01": shown(),
+            "G02": shown(),
+            "G03": waits_for(METRICS),
+            "G08": waits_for("local parts left out of the log"),
+        },
+        default=waits_for(REPORTS),
+    ),
+    **rows_of(
+        "C",
+        20,
+        {"C13": waits_for(SPF), "C14": waits_for(SPF), "C20": waits_for(REPORTS)},
+        default=shown(),
+    ),
+}
+
+
+class _Collector:
+    """A pytest plugin that notes which test carries which rows."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            callspec = getattr(item, "callspec", None)
+            parameters = callspec.id if callspec is not None else ""
+            for mark in item.iter_markers("attack"):
+                for row in mark.args:
+                    if ROW_ID.fullmatch(row):
+                        self.found.setdefault(row, []).append(item.nodeid)
+                        continue
+                    # A whole group: the row is what the parameters begin with.
+                    match = ROW_ID.match(parameters)
+                    own = match[0] if match and match[0].startswith(row) else f"{row}?"
+                    self.found.setdefault(own, []).append(item.nodeid)
+
+
+def main() -> int:
+    collector = _Collector()
+    arguments = ["--collect-only", "--quiet", "--quiet", "-p", "no:cacheprovider"]
+    code = pytest.main([*arguments, str(Path(__file__).parent)], plugins=[collector])
+    sys.stdout.write("\n" + json.dumps(collector.found))
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
