@@ -1,0 +1,98 @@
+"""docs/configuration.md and docs/rfc-map.md say what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mailguard.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATOR = ROOT / "contrib" / "generate_docs.py"
+
+
+@pytest.fixture
+def generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """contrib/generate_docs.py, to be run on a tree below tmp_path."""
+    spec = importlib.util.spec_from_file_location("generate_docs", GENERATOR)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    return module
+
+
+def test_the_documents_are_as_generated() -> None:
+    done = subprocess.run([sys.executable, str(GENERATOR), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_check_shows_what_is_stale(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "src/mailguard/one.py"
+    source.parent.mkdir(parents=True)
+    source.write_text('"""One (RFC 6376 §3.5)."""\n', encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["generate_docs.py"])
+    assert generator.main() == 0
+    document = tmp_path / "docs/rfc-map.md"
+    before = document.read_text(encoding="utf-8")
+    source.write_text('"""One (RFC 6376 §3.6)."""\n', encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["generate_docs.py", "--check"])
+    assert generator.main() == 1
+    assert document.read_text(encoding="utf-8") == before
+    shown = capsys.readouterr().out
+    assert "-| §3.5 |" in shown
+    assert "+| §3.6 |" in shown
+
+
+def test_the_map_names_file_and_function(generator: ModuleType, tmp_path: Path) -> None:
+    source = tmp_path / "src/mailguard/dkim/one.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(
+        '"""Signing (RFC 6376 §5)."""\n\n\n'
+        "class Signer:\n"
+        '    """RFC 6376 §3.10 is after RFC 6376 §3.7."""\n\n'
+        "    def sign(self) -> None:\n"
+        "        # RFC 6376 §3.7, §5.4.2 and §5.4: and RFC 8301 §3.1.\n"
+        "        pass\n",
+        encoding="utf-8",
+    )
+    text = generator.rfc_map()
+    rows = re.findall(r"^(?:## (RFC \d+)|\| (§\S+) \| (.*) \|)$", text, re.MULTILINE)
+    file = "`src/mailguard/dkim/one.py`"
+    assert [row[0] or row[1] for row in rows] == [
+        "RFC 6376",
+        "§3.7",
+        "§3.10",
+        "§5",
+        "§5.4",
+        "§5.4.2",
+        "RFC 8301",
+        "§3.1",
+    ]
+    assert dict(row[1:] for row in rows[:6] if row[1]) == {
+        "§3.7": f"{file} `Signer`<br>{file} `Signer.sign`",
+        "§3.10": f"{file} `Signer`",
+        "§5": f"{file} (module)",
+        "§5.4": f"{file} `Signer.sign`",
+        "§5.4.2": f"{file} `Signer.sign`",
+    }
+
+
+def test_every_key_is_described(generator: ModuleType) -> None:
+    text = generator.configuration()
+    keys = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) ?\| (.+) \|$", text, re.MULTILINE)
+    names = [key for key, *_ in keys]
+    assert {"mode", "key_selectors", "allow_remote", "subdomains", "key_file", "zone_file"} <= set(names)
+    assert set(Config.model_fields) <= set(names)
+    assert all(meaning.strip() and "None" not in meaning for *_, meaning in keys)
+    assert ("port", "whole number", "`53`", "The port of these resolvers.") in keys
+    assert ("name", "text", "must be given") in [key[:3] for key in keys]
