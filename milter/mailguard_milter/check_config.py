@@ -1,5 +1,6 @@
 """`python -m mailguard_milter.check_config CONFIG`: load all that a generation loads, with every check of the keys.
 
+As root it becomes the daemon's user first, so that it may not read what the daemon may not.
 Prints "ok" and a summary, or what is wrong. Exit codes: 0, 64 usage, 78 configuration.
 """
 
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mailguard.errors import MailguardError
+from mailguard_milter.refusal import Refusal
 
 __all__ = ["main"]
 
@@ -18,8 +20,11 @@ def _summary(path: str) -> Iterator[str]:
     from mailguard import config as configuration
     from mailguard.dkim.signing_key import KeyCheck
     from mailguard_milter import generation
+    from mailguard_milter.identity import Identity
     from mailguard_milter.service import Service
 
+    # As the daemon does: what its user cannot read, or owns, is judged as that user.
+    Identity.to_become(configuration.load(path).user).become()
     application = generation.load(path)
     config = application.config
     service = Service.open(configuration.load(path), check=KeyCheck.FULL)
@@ -45,6 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     except MailguardError as error:
         print(error, file=sys.stderr)
         return 78
+    except Refusal as refusal:
+        print(refusal, file=sys.stderr)
+        return refusal.code
     return 0
 
 

@@ -1,0 +1,40 @@
+"""The daemon with a short patience for workers that hang, and with workers that a test can break.
+
+    python tests/quick_daemon.py CONFIG
+
+A worker hangs or dies at its start if the file `break-workers` is beside the configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mailguard.dns.answers import Resolver
+from mailguard_milter import generation
+from mailguard_milter.generation import Patience
+from mailguard_milter.supervisor import Supervisor
+from mailguard_milter.worker import Application
+
+
+def load(path: str) -> Application:
+    application = generation.load(path)
+
+    def open_resolver() -> Resolver:
+        if os.path.exists(os.path.join(os.path.dirname(path), "break-workers")):
+            os._exit(9)
+        return application.open_resolver()
+
+    return replace(application, open_resolver=open_resolver)
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments[0] == "generation":
+        return generation.main(arguments[1:], load=load, patience=Patience(0.2, 1.0, 30.0))
+    return Supervisor(arguments[0], generation_command=(sys.executable, __file__, "generation")).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

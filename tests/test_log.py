@@ -1,0 +1,278 @@
+"""The log: escaping, bounds, JSON, drops and syslog. ATTACKS.md G01, G02, P26, V18, X12 (rate)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import string
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailguard_milter import log as log_module
+from mailguard_milter.log import (
+    MAX_LINE_BYTES,
+    MAX_QUEUED_LINES,
+    Format,
+    Log,
+    Severity,
+    Sink,
+    SyslogSink,
+    format_line,
+)
+
+
+class Kept(Sink):
+    """Keeps lines, or refuses them while `is_broken`, or waits while `gate` is closed."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.is_broken = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def write(self, line: bytes, severity: Severity) -> None:
+        self.entered.set()
+        self.gate.wait()
+        if self.is_broken:
+            raise ConnectionRefusedError("no syslog")
+        self.lines.append(line)
+
+
+def kept_log(sink: Sink, format: Format = Format.LOGFMT) -> Log:
+    log = Log(sink, format, timestamps=False)
+    log.start()
+    return log
+
+
+HOSTILE = [
+    ("lf", "a\nb", "\\n"),
+    ("cr", "a\rb", "\\r"),
+    ("esc", "\x1b[31m", "\\x1b"),
+    ("bel", "\x07", "\\x07"),
+    ("nul", "a\0b", "\\x00"),
+    ("del", "\x7f", "\\x7f"),
+    ("c1", "\x9b31m", "\\x9b"),
+    ("line separator", "a\u2028b", "\\u2028"),
+    ("paragraph separator", "a\u2029b", "\\u2029"),
+    ("rtl override", "\u202egro", "\\u202e"),
+    ("isolate", "\u2066x", "\\u2066"),
+    ("zero width", "a\u200bb", "\\u200b"),
+    ("bom", "\ufeffx", "\\ufeff"),
+    ("tag", "\U000e0041", "\\U000e0041"),
+    ("surrogate for an octet", "\udcff", "\\xff"),
+    ("surrogate", "\ud800", "\\ud800"),
+    ("quote", 'a" action="accept', '\\"'),
+    ("backslash", "a\\", "\\\\"),
+]
+
+
+@pytest.mark.attack("G01", "G02", "P05")
+@pytest.mark.parametrize(("text", "escaped"), [row[1:] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
+def test_what_is_hostile_is_escaped_in_logfmt(text: str, escaped: str) -> None:
+    line = format_line({"login": text, "action": "reject"}, Format.LOGFMT).decode()
+    assert escaped in line
+    assert line.isprintable()
+    assert line.endswith(" action=reject")
+
+
+@pytest.mark.attack("G01", "G02")
+@pytest.mark.parametrize("text", [row[1] for row in HOSTILE], ids=[row[0] for row in HOSTILE])
+def test_json_is_ascii_and_keeps_the_text(text: str) -> None:
+    line = format_line({"login": text}, Format.JSON)
+    assert line.decode("ascii").isprintable()
+    value = json.loads(line)["login"]
+    value.encode("utf-8")
+    if not any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+        assert value == text
+
+
+@pytest.mark.attack("G01")
+@pytest.mark.parametrize("format", list(Format))
+def test_a_long_value_is_cut_with_a_mark(format: Format) -> None:
+    line = format_line({"from": b"x" * 16_384, "action": "accept"}, format)
+    assert len(line) < 1000
+    assert b"[cut]" in line
+    assert b"accept" in line
+
+
+@pytest.mark.attack("G01", "P26")
+@pytest.mark.parametrize("format", list(Format))
+def test_many_long_values_make_one_bounded_line(format: Format) -> None:
+    line = format_line({f"k{number}": "\u202e" * 5000 for number in range(50)} | {"last": "word"}, format)
+    assert len(line) <= MAX_LINE_BYTES
+    assert line.endswith(b"cut=true" if format is Format.LOGFMT else b'"cut": true}')
+    if format is Format.JSON:
+        json.loads(line)
+
+
+LOGFMT_PAIR = re.compile(r' ?(\w+)=("(?:[^"\\]|\\.)*"|[^ "=\\]*)')
+UNESCAPE = re.compile(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|.)")
+
+
+def parsed_logfmt(line: str) -> dict[str, str]:
+    """An independent reader: the whole line must be pairs."""
+
+    def unescape(match: re.Match[str]) -> str:
+        code = match[1]
+        return chr(int(code[1:], 16)) if len(code) > 1 else {"n": "\n", "r": "\r", "t": "\t"}.get(code, code)
+
+    found, position = {}, 0
+    while position < len(line):
+        pair = LOGFMT_PAIR.match(line, position)
+        assert pair is not None, line[position:]
+        value = pair[2][1:-1] if pair[2].startswith('"') else pair[2]
+        found[pair[1]] = UNESCAPE.sub(unescape, value)
+        position = pair.end()
+    return found
+
+
+@pytest.mark.attack("G01", "G02")
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_logfmt_can_be_read_back(one: str, other: str) -> None:
+    line = format_line({"one": one, "other": other, "end": 1}, Format.LOGFMT).decode()
+    assert line.isprintable()
+    # An octet that was not UTF-8 reads \xNN, as the character with that number does.
+    flat = str.maketrans({code: code - 0xDC00 for code in range(0xDC80, 0xDD00)})
+    assert parsed_logfmt(line) == {"one": one.translate(flat), "other": other.translate(flat), "end": "1"}
+
+
+@pytest.mark.attack("G01", "G02")
+@given(st.one_of(st.text(), st.binary(), st.integers(), st.floats(), st.lists(st.text()), st.none(), st.booleans()))
+def test_every_value_makes_a_valid_line(value: object) -> None:
+    log = kept_log(kept := Kept(), Format.JSON)
+    log.message({"value": value})
+    log.close(timeout_s=10)
+    (line,) = kept.lines
+    assert b"\n" not in line
+    json.loads(line)
+    assert format_line({"value": value}, Format.LOGFMT).decode().isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "logfmt", "as_json"),
+    [
+        (None, b"", b"{}"),
+        ("", b'k=""', b'{"k": ""}'),
+        ("%s%n", b"k=%s%n", b'{"k": "%s%n"}'),
+        ("a b", b'k="a b"', b'{"k": "a b"}'),
+        ("a=b", b'k="a=b"', b'{"k": "a=b"}'),
+        (True, b"k=true", b'{"k": true}'),
+        (0.25, b"k=0.250", b'{"k": 0.25}'),
+        (Severity.INFO, b"k=6", b'{"k": 6}'),
+        (Format.JSON, b"k=json", b'{"k": "json"}'),
+        (("a", "b"), b"k=a,b", b'{"k": ["a", "b"]}'),
+        (10**400, b"k=huge", b'{"k": "huge"}'),
+        ("ü", "k=ü".encode(), b'{"k": "\\u00fc"}'),
+    ],
+    ids=str,
+)
+def test_kinds_of_values(value: object, logfmt: bytes, as_json: bytes) -> None:
+    assert format_line({"k": value}, Format.LOGFMT) == logfmt
+    assert format_line({"k": value}, Format.JSON) == as_json
+
+
+@pytest.mark.attack("V18")
+def test_a_blocked_sink_blocks_nobody_and_what_is_dropped_is_counted() -> None:
+    sink = Kept()
+    sink.gate.clear()
+    log = kept_log(sink)
+    log.message({"n": "first"})
+    assert sink.entered.wait(10)
+    for number in range(MAX_QUEUED_LINES + 25):
+        log.message({"n": number})
+    sink.gate.set()
+    log.close(timeout_s=30)
+    assert b'event="log lines dropped" count=25' in sink.lines
+    assert len(sink.lines) == 1 + MAX_QUEUED_LINES + 1
+
+
+@pytest.mark.attack("V18")
+def test_a_broken_sink_loses_lines_and_says_so_later() -> None:
+    sink = Kept()
+    sink.is_broken = True
+    log = kept_log(sink)
+    for number in range(3):
+        sink.entered.clear()
+        log.message({"n": number})
+        assert sink.entered.wait(10)
+    # The writer has taken the third line; a fourth can only be written after it was refused.
+    sink.gate.clear()
+    log.message({"n": "late"})
+    sink.is_broken = False
+    sink.gate.set()
+    log.close(timeout_s=10)
+    dropped = re.search(rb"count=(\d+)", b"\n".join(sink.lines))
+    assert dropped is not None
+    assert int(dropped[1]) + sum(line.startswith(b"n=") for line in sink.lines) == 4
+
+
+@pytest.mark.attack("X12")
+def test_an_event_is_logged_a_bounded_number_of_times() -> None:
+    log = kept_log(kept := Kept())
+    for _ in range(10_000):
+        log.event("garbage on the socket")
+    log.event("something else")
+    log.close(timeout_s=10)
+    assert len(kept.lines) == log_module.EVENTS_PER_WINDOW + 1
+
+
+def test_a_value_that_cannot_be_printed_fails_nothing() -> None:
+    class Unprintable:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    log = kept_log(kept := Kept())
+    log.message({"value": Unprintable()})
+    log.close(timeout_s=10)
+    assert kept.lines == [b'event="unprintable log record" error=RuntimeError']
+
+
+@pytest.mark.attack("V18")
+def test_syslog_datagrams_and_a_restarted_daemon(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    sink = SyslogSink(path)
+    with pytest.raises(OSError, match="No such file"):
+        sink.write(b"nobody there", Severity.INFO)
+    for text in (b"one", b"two"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+            daemon.bind(path)
+            if text == b"two":
+                with pytest.raises(ConnectionRefusedError):
+                    sink.write(b"lost with the old daemon", Severity.INFO)
+            sink.write(text, Severity.WARNING)
+            received = daemon.recv(4096)
+        os.unlink(path)
+        # facility mail (2), severity warning (4)
+        assert re.fullmatch(rb"<20>\w{3} [ \d]\d [\d:]{8} mailguard-milter\[\d+\]: " + text, received)
+
+
+@pytest.mark.attack("P26")
+def test_lines_of_several_processes_do_not_mix(tmp_path: Path) -> None:
+    program = (
+        "from mailguard_milter.log import *\nimport sys\n"
+        "log = Log(StderrSink(), Format.LOGFMT, timestamps=False); log.start()\n"
+        "for _ in range(300): log.message({'k': sys.argv[1] * 500})\nlog.close(timeout_s=30)"
+    )
+    reader, writer = os.pipe()
+    running = [subprocess.Popen([sys.executable, "-c", program, char], stderr=writer) for char in "abcd"]
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        lines = stream.read().splitlines()
+    assert [process.wait() for process in running] == [0] * 4
+    assert len(lines) == 1200
+    assert set(lines) == {b"k=" + char * 500 for char in (b"a", b"b", b"c", b"d")}
+
+
+@pytest.mark.attack("G01")
+def test_printable_ascii_stays_as_it_is() -> None:
+    text = "".join(set(string.printable) - set(string.whitespace) - set('\\"='))
+    assert format_line({"k": text}, Format.LOGFMT) == b"k=" + text.encode()
