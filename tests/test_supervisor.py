@@ -425,7 +425,6 @@ def test_check_config_as_root_judges_keys_as_the_daemon(daemon: Daemon, owner: s
     key.write_bytes(generate_ed25519())
     key.chmod(0o600)
     shutil.chown(key, owner)
-    shutil.chown(daemon.directory, USER)
     done = subprocess.run(
         [*DAEMON, str(daemon.config), "--check-config"], capture_output=True, text=True, check=False
     )
