@@ -9,11 +9,14 @@ option negotiation. For the main thread of a worker.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import struct
+import sys
 import tempfile
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -109,13 +112,19 @@ class LibmilterSocket:
 
     def sessions(self) -> int:
         """Connections of MTAs that are open, those that have not said anything included."""
-        count = 0
+        return len(self.unread())
+
+    def unread(self) -> dict[int, int]:
+        """For each open connection of an MTA, by its inode, how many octets wait to be read by libmilter."""
+        found = {}
         for descriptor in _socket_descriptors():
             try:
-                count += _is_session(descriptor, self._family, self._name)
+                if _is_session(descriptor, self._family, self._name):
+                    waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+                    found[os.fstat(descriptor).st_ino] = int.from_bytes(waiting, sys.byteorder)
             except OSError:
                 continue  # closed meanwhile
-        return count
+        return found
 
 
 def _socket_descriptors() -> set[int]:

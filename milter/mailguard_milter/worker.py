@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -37,6 +37,9 @@ DRAIN_DEADLINE_S = 600.0
 STOP_DEADLINE_S = 20.0
 # No message may take this long beyond its look-ups: a callback that does will never end.
 HUNG_AFTER_S = 60.0
+# An MTA gives a milter 30 s for a command (milter_command_timeout). When libmilter could not start a thread, it never
+# reads again from the session that it was for, and others may wait behind it.
+STALLED_AFTER_S = 45.0
 # Each session needs one descriptor; the rest is for look-ups, libraries and what comes in between two ticks.
 MAX_SESSIONS = 4096
 SESSIONS_PER_DESCRIPTOR = 0.5
@@ -92,6 +95,24 @@ def serve(application: Application, listener: Listener, listening: socket.socket
         log.close(timeout_s=2.0)
 
 
+class Stalls:
+    """Notices a session whose input waits unread and unchanged for too long. For one thread."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._waiting: dict[int, tuple[int, float]] = {}
+
+    def found(self, unread: Mapping[int, int], now: float) -> bool:
+        """Whether one has waited too long. `unread`: octets by session; `now`: a monotonic clock's seconds."""
+        waiting = {}
+        for session, octets in unread.items():
+            before = self._waiting.get(session)
+            if octets:
+                waiting[session] = before if before is not None and before[0] == octets else (octets, now)
+        self._waiting = waiting
+        return any(now - since > self._patience_s for _, since in waiting.values())
+
+
 class _Watch:
     """What the main thread does while libmilter serves."""
 
@@ -104,6 +125,7 @@ class _Watch:
         self._deadline = float("inf")
         self._quiet_ticks = 0
         self._paused = False
+        self._stalls = Stalls(STALLED_AFTER_S)
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_sessions = min(MAX_SESSIONS, int(descriptors * SESSIONS_PER_DESCRIPTOR))
 
@@ -116,8 +138,12 @@ class _Watch:
             if self._engine.longest_callback_s() > self._hung_after_s:
                 self._log.event("a callback hangs; the worker ends", Severity.ERROR)
                 return EX_SOFTWARE
+            unread = self._engine.socket.unread()
+            if self._stalls.found(unread, time.monotonic()):
+                self._log.event("libmilter has stopped reading; the worker ends", Severity.ERROR)
+                return EX_SOFTWARE
             if self._state is _State.SERVING:
-                self._limit_sessions()
+                self._limit_sessions(len(unread))
             elif self._is_done():
                 return EX_OK
 
@@ -164,8 +190,7 @@ class _Watch:
         # answer that was given a moment ago is on its way out.
         return self._quiet_ticks > 2
 
-    def _limit_sessions(self) -> None:
-        sessions = self._engine.socket.sessions()
+    def _limit_sessions(self, sessions: int) -> None:
         if not self._paused and sessions >= self._max_sessions:
             self._log.event("too many sessions: accepting none until some end", Severity.ERROR, sessions=sessions)
             self._engine.socket.pause()

@@ -1,0 +1,149 @@
+"""Sessions that wait: for a DNS that does not answer, for a slow client, for a thread that libmilter cannot start.
+
+The last is reproduced with a limit on the daemon's processes: messages that wait for the DNS take up libmilter's
+threads, and the next ones need new threads. The sessions that libmilter then forgets end the worker (P12).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailguard_milter.worker import Stalls
+from milter_client import MilterGone
+from test_supervisor import QUICK, USER, Daemon, eventually
+
+MESSAGES = 16
+SESSIONS_AT_ONCE = 60
+# libmilter keeps a few threads beyond those that a callback occupies; Python and the resolver have two or three.
+FEW_THREADS = 30
+SIGNATURE = (
+    b" v=1; a=rsa-sha256; c=relaxed/relaxed; d=evil.test; s=s%d; h=from; b=AAAA;"
+    b" bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+)
+# Run as the daemon's user, which may lower the limits of its own processes.
+LIMIT = "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_NPROC, (0, 0))"
+
+
+@pytest.mark.attack("P12")
+@pytest.mark.parametrize(
+    ("readings", "stalled"),
+    [
+        ([{1: 5}, {1: 5}, {1: 5}], True),
+        ([{1: 5}, {1: 6}, {1: 5}], False),
+        ([{1: 5}, {1: 0}, {1: 5}], False),
+        ([{1: 5}, {2: 5}, {1: 5}], False),
+        ([{1: 0}, {1: 0}, {1: 0}], False),
+        ([{1: 5, 2: 0}, {1: 5, 2: 7}, {1: 5, 2: 0}], True),
+        ([{}, {}, {}], False),
+    ],
+    ids=["unchanged", "changed", "read between", "another session", "idle", "one of two", "none"],
+)
+def test_input_that_waits_unchanged_is_a_stall(readings: list[dict[int, int]], *, stalled: bool) -> None:
+    stalls = Stalls(15.0)
+    assert [stalls.found(unread, 10.0 * second) for second, unread in enumerate(readings)] == [False, False, stalled]
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    directory = Path(tempfile.mkdtemp(prefix="mg-"))
+    directory.chmod(0o755)
+    (directory / "run").mkdir()
+    shutil.chown(directory / "run", USER)
+    found = Daemon(directory)
+    try:
+        yield found
+    finally:
+        found.end()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def silent_dns(daemon: Daemon) -> Iterator[None]:
+    """The daemon, with one worker, asks a DNS server that never answers; its deadline is short."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n')
+        dns = f'nameservers = ["127.0.0.1"]\nport = {silent.getsockname()[1]}\ndeadline_s = 1'
+        daemon.config.write_text(daemon.config.read_text().replace('zone_file = "zone"', dns))
+        yield
+
+
+@pytest.mark.attack("P12")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as the daemon's user")
+@pytest.mark.usefixtures("silent_dns")
+def test_a_worker_that_cannot_start_threads_is_replaced(daemon: Daemon) -> None:
+    daemon.started(*QUICK)
+    (worker,) = daemon.workers()
+    entry = pwd.getpwnam(USER)
+    limit = [sys.executable, "-c", LIMIT, str(worker)]
+    subprocess.run(limit, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[entry.pw_gid])
+    answers = _messages_at_once(daemon, MESSAGES)
+    assert b"gone" in answers, "no session was forgotten: the test shows nothing"
+    eventually(lambda: "libmilter has stopped reading" in daemon.log())
+    eventually(lambda: daemon.workers() not in ([], [worker]))
+    with daemon.client() as client:
+        client.open()
+
+
+@pytest.mark.attack("P10")
+@pytest.mark.usefixtures("silent_dns")
+def test_sixty_messages_at_once_that_wait_for_the_dns_are_all_answered(daemon: Daemon) -> None:
+    daemon.started()
+    assert _messages_at_once(daemon, SESSIONS_AT_ONCE) == [b"c"] * SESSIONS_AT_ONCE
+    assert daemon.log().count("temperror d=evil.test") == SESSIONS_AT_ONCE
+
+
+@pytest.mark.attack("X06")
+def test_slow_clients_hold_no_thread(daemon: Daemon) -> None:
+    daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n')
+    daemon.started()
+    (worker,) = daemon.workers()
+    slow = [daemon.client() for _ in range(SESSIONS_AT_ONCE)]
+    try:
+        for client in slow:
+            client.open()
+            client.mail()
+            client.header(b"From", b" x@evil.test")
+        with daemon.client() as other:
+            assert other.open().message()[-1][0] == b"c"
+        assert len(os.listdir(f"/proc/{worker}/task")) < FEW_THREADS
+    finally:
+        for client in slow:
+            client.socket.close()
+
+
+def _messages_at_once(daemon: Daemon, count: int) -> list[bytes]:
+    """The answers to messages that need a key each: the reply's command octet, or b"gone"."""
+    answers: list[bytes] = []
+    threads = [threading.Thread(target=_message, args=(daemon, number, answers)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == count
+    return answers
+
+
+def _message(daemon: Daemon, number: int, answers: list[bytes]) -> None:
+    with daemon.client() as client:
+        client.socket.settimeout(90)
+        try:
+            client.open()
+            client.mail()
+            client.header(b"From", b" x@evil.test")
+            client.header(b"DKIM-Signature", SIGNATURE % number)
+            client.end_of_header()
+            answers.append(client.end_of_message()[-1][0])
+        except (MilterGone, BrokenPipeError):
+            answers.append(b"gone")
