@@ -249,7 +249,9 @@ def test_a_fault_of_a_testing_key_says_so(text: bytes, testing: bool) -> None:
     assert caught.value.testing is testing
 
 
-@pytest.mark.parametrize(("private", "key_type"), [(rsa_key(1024), "rsa"), (ed25519_key(), "ed25519")], ids=str)
+@pytest.mark.parametrize(
+    ("private", "key_type"), [(rsa_key(1024), "rsa"), (ed25519_key(), "ed25519")], ids=["rsa", "ed25519"]
+)
 @pytest.mark.parametrize("signature", [b"", b"\0", b"\0" * 64, b"\xff" * 128, b"\xff" * 2000], ids=len)
 def test_signatures_of_no_key(private: PrivateKey, key_type: str, signature: bytes) -> None:
     assert not KeyRecord.parse(key_record(private), key_type=key_type).verifies(signature, b"text")
