@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("src/mailguard", "milter/mailguard_milter")
 
+SECTION_SIGN = "\N{SECTION SIGN}"
 CITATION = re.compile(r"RFC (\d{3,5}) §([0-9A-Z]+(?:\.[0-9A-Z]+)*)")
 # "RFC 6376 §3.3 and RFC 8463 §3" is two citations by itself; "RFC 6376 §3.5, §3.7" continues the first.
 CONTINUED = re.compile(r"(?:,| and| or)\s+(?:#\s*)?§([0-9A-Z]+(?:\.[0-9A-Z]+)*)")
@@ -136,7 +137,13 @@ def rfc_map() -> str:
     for source in SOURCES:
         for file in sorted((ROOT / source).rglob("*.py")):
             text = file.read_text(encoding="utf-8")
-            for rfc, section, line in _citations(text):
+            citations = list(_citations(text))
+            if len(citations) != text.count(SECTION_SIGN):
+                bare = f"{file.relative_to(ROOT)}: {text.count(SECTION_SIGN) - len(citations)} section numbers"
+                raise SystemExit(
+                    f"{bare} are not cited as `RFC nnnn {SECTION_SIGN}n`, and would be missing from the map"
+                )
+            for rfc, section, line in citations:
                 place = f"`{file.relative_to(ROOT)}` {_around(text, line)}"
                 found.setdefault(rfc, {}).setdefault(_order(section), (section, set()))[1].add(place)
     parts = [MAP_HEAD]
@@ -171,7 +178,18 @@ def _around(text: str, line: int) -> str:
                 if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                     names.append(child.name)
                 nodes.append(child)
-    return f"`{'.'.join(names)}`" if names else "(module)"
+    return f"`{'.'.join(names)}`" if names else _constant(text, line)
+
+
+def _constant(text: str, line: int) -> str:
+    """The constant on a line, or below the comment that the line belongs to; else the module's own text."""
+    lines = text.splitlines()
+    while lines[line - 1].startswith("#"):
+        line += 1
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and node.lineno <= line <= (node.end_lineno or 0):
+            return f"`{ast.unparse(node.targets[0])}`"
+    return "(module)"
 
 
 def _plain(place: str) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import dsa, ec
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -241,12 +241,34 @@ def test_tags_accepted(text: bytes, testing: bool, strict: bool) -> None:
     assert (key.bits, key.testing, key.strict) == (1024, testing, strict)
 
 
+# No key pair has this modulus, but its size is 9,216 bits.
+TOO_LARGE = (
+    rsa.RSAPublicNumbers(65537, (1 << 9215) | 1)
+    .public_key()
+    .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+)
+
+
 @pytest.mark.attack("D25", "D46")
-@pytest.mark.parametrize(("text", "testing"), [(b"t=y; p=", True), (b"t=s; p=", False)])
-def test_a_fault_of_a_testing_key_says_so(text: bytes, testing: bool) -> None:
+@pytest.mark.parametrize("flags", [b"y", b"s"])
+@pytest.mark.parametrize(
+    ("rest", "key_type"),
+    [
+        (b"p=", "rsa"),
+        (b"p=*", "rsa"),
+        (b"p=AAAA", "rsa"),
+        (b"p=AAAA; k=ed25519", "ed25519"),
+        (b"p=" + P + b"; s=tlsrpt", "rsa"),
+        (b"p=" + P + b"; h=sha1", "rsa"),
+        (b"p=" + P, "ed25519"),
+        (b"p=" + base64.b64encode(TOO_LARGE), "rsa"),
+    ],
+    ids=["revoked", "not base64", "not a key", "length", "service", "hash", "type", "size"],
+)
+def test_a_fault_of_a_testing_key_says_so(rest: bytes, key_type: str, flags: bytes) -> None:
     with pytest.raises(KeyRecordError) as caught:
-        KeyRecord.parse(b"v=DKIM1; " + text, key_type="rsa")
-    assert caught.value.testing is testing
+        KeyRecord.parse(b"v=DKIM1; t=" + flags + b"; " + rest, key_type=key_type)
+    assert caught.value.testing is (flags == b"y")
 
 
 @pytest.mark.parametrize(

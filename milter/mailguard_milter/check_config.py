@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from mailguard.errors import MailguardError
-from mailguard_milter.refusal import Refusal
+from mailguard_milter.refusal import EX_CONFIG, EX_USAGE, Refusal
 
 __all__ = ["main"]
 
@@ -43,13 +43,13 @@ def main(arguments: Sequence[str]) -> int:
     """Check; the exit code."""
     if len(arguments) != 1:
         print("usage: python -m mailguard_milter.check_config CONFIG", file=sys.stderr)
-        return 64
+        return EX_USAGE
     try:
         for line in _summary(arguments[0]):
             print(line)
     except MailguardError as error:
         print(error, file=sys.stderr)
-        return 78
+        return EX_CONFIG
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         return refusal.code

@@ -121,7 +121,7 @@ def _end(
 
 
 def _deletions(found: Sequence[DeleteHeader]) -> list[DeleteHeader]:
-    """From the highest ordinal down: removing a field renumbers those below it."""
+    """RFC 8601 §5, from the highest ordinal down: removing a field renumbers those below it."""
     return sorted(found, key=lambda deletion: deletion.index, reverse=True)
 
 

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from mailguard import config as configuration
 from mailguard.config import Listener
@@ -27,6 +28,7 @@ from mailguard.errors import ConfigError, MailguardError
 from mailguard_milter import worker
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.log import Severity, tell
+from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE
 from mailguard_milter.service import Service
 from mailguard_milter.session import Session
 from mailguard_milter.worker import Application
@@ -42,9 +44,6 @@ LONGEST_DELAY_S = 60.0
 HEALTHY_AFTER_S = 10.0
 # So many deaths in a row before the first worker was ever ready: this generation cannot serve.
 HOPELESS_AFTER = 3
-
-EX_SOFTWARE = 70
-EX_CONFIG = 78
 
 
 def load(path: str) -> Application:
@@ -122,7 +121,7 @@ class _Parent:
             self._ask()
             if not self.was_ready:
                 if hopeless := [slot for slot in self.slots if slot.deaths >= HOPELESS_AFTER]:
-                    return self._give_up(f"the workers of {hopeless[0].listener.address} die while they start")
+                    self._give_up(f"the workers of {hopeless[0].listener.address} die while they start")
                 if all(slot.is_ready for slot in self.slots):
                     self.was_ready = True
                     self.control.send(Word.READY)
@@ -259,7 +258,7 @@ class _Parent:
             if slot.channel is not None:
                 slot.channel.send(word)
 
-    def _give_up(self, why: str) -> int:
+    def _give_up(self, why: str) -> NoReturn:
         self.control.send(Word.FAILED, why=why, code=EX_SOFTWARE)
         for slot in self.slots:
             if slot.pid:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mailguard.errors import MailguardError
+from mailguard_milter.refusal import EX_CONFIG, EX_USAGE
 
 if TYPE_CHECKING:
     from mailguard.config import Config
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the plan; the exit code."""
     if len(arguments) != 1:
         print("usage: python -m mailguard_milter.plan CONFIG", file=sys.stderr)
-        return 64
+        return EX_USAGE
     try:
         # Imported here so that a missing extra, pydantic's or pymilter's, is a line and not a traceback.
         from mailguard import config as configuration
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(plan(configuration.load(arguments[0]))))
     except MailguardError as error:
         print(error, file=sys.stderr)
-        return 78
+        return EX_CONFIG
     return 0
 
 

@@ -58,6 +58,7 @@ class Transaction:
         name = name.rstrip(b" \t")
         key = name.lower()
         if key == authresults.FIELD_KEY or key in service.stripped:
+            # RFC 8601 §5: what claims to be ours came from outside and is removed at the end.
             ordinal = self.counts[key] = self.counts.get(key, 0) + 1
             if key == authresults.FIELD_KEY and service.own_ids.claimed_by(value):
                 self.forged.append(DeleteHeader(name, ordinal))

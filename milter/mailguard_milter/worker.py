@@ -26,6 +26,7 @@ from mailguard.dns.answers import Resolver
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.engine_libmilter import Dialogue, Engine
 from mailguard_milter.log import Format, Log, Severity, Sink, StderrSink, SyslogSink
+from mailguard_milter.refusal import EX_SOFTWARE
 
 __all__ = ["Application", "serve"]
 
@@ -43,9 +44,6 @@ STALLED_AFTER_S = 45.0
 # Each session needs one descriptor; the rest is for look-ups, libraries and what comes in between two ticks.
 MAX_SESSIONS = 4096
 SESSIONS_PER_DESCRIPTOR = 0.5
-
-EX_OK = 0
-EX_SOFTWARE = 70
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ class _Watch:
             if self._state is _State.SERVING:
                 self._limit_sessions(len(unread))
             elif self._is_done():
-                return EX_OK
+                return 0
 
     def _obey(self) -> None:
         tick_s = TICK_S if self._state is _State.SERVING else DRAIN_TICK_S

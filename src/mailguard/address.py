@@ -208,7 +208,7 @@ class _Parser:
         return token
 
     def members(self) -> Iterator[Mailbox]:
-        """RFC 5322 §3.4 mailbox-list, with the empty members of §4.4 obs-mbox-list."""
+        """RFC 5322 §3.4 mailbox-list, with the empty members of RFC 5322 §4.4 obs-mbox-list."""
         number = 0
         while True:
             mailbox = self._member()

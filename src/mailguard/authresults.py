@@ -160,6 +160,7 @@ class OwnIds:
     def claimed_by(self, value: bytes) -> bool:
         """Whether `value`, the octets after the colon of an Authentication-Results field, claims an id of ours.
 
+        RFC 8601 §5: such a field is removed.
         A field whose id can be read is compared by that id: case, a trailing dot, comments, quotes, a version
         and U-labels make no difference. One that cannot be read is ours if any of our ids occurs in what stands
         before its first semicolon, encoded words decoded: a reader less strict than we might believe it.

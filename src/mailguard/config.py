@@ -279,7 +279,7 @@ class Config(Section):
     )
     user: Name = Field(default="mailguard", description="The user that the daemon becomes when root starts it.")
     runtime_directory: FilePath = Field(
-        default="/run/mailguard", description="For the lock, the process id and the control socket."
+        default="/run/mailguard", description="For the lock of the daemon and private files of its workers."
     )
     log: LogConfig = Field(default=LogConfig(), description="")
     dns: DnsConfig = Field(default=DnsConfig(), description="")

@@ -1,9 +1,9 @@
 """The kinds of value that the configuration knows, each checked and normalised in one place.
 
-Domains and selectors (RFC 6376 §3.1), networks, listening addresses, file paths, the authserv-id (RFC 8601
-§2.2) and names of header fields (RFC 5322 §3.6.8), as annotated types for pydantic models. What is wrong with
-a value is said in one plain sentence. Left out: whether files exist and hosts answer. Needs the extra `[cli]`.
-Functions without state, safe on any thread.
+Domains and selectors (RFC 6376 §3.1), networks, listening addresses, file paths, the authserv-id (RFC 8601 §2.2)
+and names of header fields (RFC 5322 §3.6.8), as annotated types for pydantic models. What is wrong with a value is
+said in one plain sentence. Left out: whether files exist and hosts answer. Needs the extra `[cli]`. Functions
+without state, safe on any thread.
 """
 
 from __future__ import annotations

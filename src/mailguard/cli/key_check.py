@@ -1,6 +1,6 @@
 """Whether a private key is sound and the DNS publishes its public half, for `mailguard key test`.
 
-RFC 6376 §3.6.2 (where the record is), §6.1.2 (how a verifier takes it).
+RFC 6376 §3.6.2 (where the record is), RFC 6376 §6.1.2 (how a verifier takes it).
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ _BLANK_LINES = 4096
 _BLANK_BLOCK = CRLF * _BLANK_LINES
 # Larger chunks are cut: the transformation of one holds a few copies of it.
 MAX_CHUNK_BYTES = 1 << 20
-_WSP = b" \t"
 
 
 class Canonicalization(Enum):
@@ -72,7 +71,11 @@ class _Stream:
         self._put_lines(lines)
 
     def finish(self, *, empty_body: bytes) -> None:
-        """The end of the body. `empty_body` is what a body without content becomes."""
+        """The end of the body: the rest of RFC 6376 §3.4.3 and RFC 6376 §3.4.4.
+
+        Empty lines at the end were held back and are dropped; a body with content ends in one CRLF. `empty_body` is
+        what one without content becomes.
+        """
         # What was held back is the beginning of a line end that did not come: a bare CR is content, white space
         # before the end of the body is at the end of a line (dropped where the transformation drops it).
         self._put_lines(self._transform(self._tail + CRLF)[0])
@@ -117,12 +120,15 @@ def _split_blank_lines(octets: bytes) -> tuple[bytes, int]:
 
 
 def _simple_lines(octets: bytes) -> tuple[bytes, bytes]:
-    """RFC 6376 §3.4.3, apart from the end of the body: nothing changes. A CR may be half a line end: held back."""
+    """RFC 6376 §3.4.3, apart from the end of the body (`_Stream.finish`): nothing changes.
+
+    A CR may be half of a line end: it is held back.
+    """
     return (octets[:-1], b"\r") if octets.endswith(b"\r") else (octets, b"")
 
 
 def _relaxed_lines(octets: bytes) -> tuple[bytes, bytes]:
-    """RFC 6376 §3.4.4, apart from the end of the body, and what must be held back for the next chunk."""
+    """RFC 6376 §3.4.4, apart from the end of the body (`_Stream.finish`); and what is held back for later."""
     octets = octets.replace(b"\t", b" ")
     while b"  " in octets:  # each pass halves every run: reduce all white space within a line to one space
         octets = octets.replace(b"  ", b" ")
@@ -133,7 +139,7 @@ def _relaxed_lines(octets: bytes) -> tuple[bytes, bytes]:
     return octets, b""
 
 
-# RFC 6376 §3.4.3: an empty simple body is one CRLF. §3.4.4: an empty relaxed body is nothing.
+# RFC 6376 §3.4.3: an empty simple body is one CRLF. RFC 6376 §3.4.4: an empty relaxed body is nothing.
 _FORMS: dict[Canonicalization, tuple[Callable[[bytes], tuple[bytes, bytes]], bytes]] = {
     Canonicalization.SIMPLE: (_simple_lines, CRLF),
     Canonicalization.RELAXED: (_relaxed_lines, b""),

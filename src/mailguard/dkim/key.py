@@ -77,20 +77,10 @@ class KeyRecord:
             raise KeyRecordError(DkimReason.KEY_SYNTAX, "the record has no p=")
         flags = _words(tags, "t", b"")
         testing = b"y" in flags
-        published = tags["p"].compact
-        if not published:
-            raise KeyRecordError(DkimReason.KEY_REVOKED, "the key is revoked (p= is empty)", testing=testing)
-        if not {b"*", b"email"} & _words(tags, "s", b"*"):
-            raise KeyRecordError(DkimReason.KEY_SERVICE, "the key is not for mail (s=)", testing=testing)
-        if b"sha256" not in _words(tags, "h", b"sha256"):
-            raise KeyRecordError(DkimReason.KEY_HASH, "the key does not allow SHA-256 (h=)", testing=testing)
-        if tags.value("k", b"rsa").lower() != key_type.encode("ascii"):
-            raise KeyRecordError(DkimReason.KEY_TYPE, f"the key is not of type {key_type} (k=)", testing=testing)
         try:
-            octets = base64.b64decode(published, validate=True)
-        except (binascii.Error, ValueError):
-            raise KeyRecordError(DkimReason.KEY_SYNTAX, "p= is not base64", testing=testing) from None
-        key, bits = _ed25519(octets) if key_type == "ed25519" else _rsa(octets)
+            key, bits = _public_key(tags, key_type)
+        except _Unusable as error:
+            raise KeyRecordError(error.reason, str(error), bits=error.bits, testing=testing) from None
         return cls(key, bits, testing, b"s" in flags)
 
     def verifies(self, signature: bytes, signed: bytes) -> bool:
@@ -110,13 +100,38 @@ def _words(tags: TagList, name: str, default: bytes) -> set[bytes]:
     return {word.strip(b" \t\r\n").lower() for word in tags.value(name, default).split(b":")}
 
 
+class _Unusable(ValueError):
+    def __init__(self, reason: DkimReason, detail: str, bits: int | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.bits = bits
+
+
+def _public_key(tags: TagList, key_type: str) -> tuple[RSAPublicKey | Ed25519PublicKey, int]:
+    """p= and its size, if the record's other tags allow its use here (RFC 6376 §6.1.2)."""
+    published = tags["p"].compact
+    if not published:
+        raise _Unusable(DkimReason.KEY_REVOKED, "the key is revoked (p= is empty)")
+    if not {b"*", b"email"} & _words(tags, "s", b"*"):
+        raise _Unusable(DkimReason.KEY_SERVICE, "the key is not for mail (s=)")
+    if b"sha256" not in _words(tags, "h", b"sha256"):
+        raise _Unusable(DkimReason.KEY_HASH, "the key does not allow SHA-256 (h=)")
+    if tags.value("k", b"rsa").lower() != key_type.encode("ascii"):
+        raise _Unusable(DkimReason.KEY_TYPE, f"the key is not of type {key_type} (k=)")
+    try:
+        octets = base64.b64decode(published, validate=True)
+    except (binascii.Error, ValueError):
+        raise _Unusable(DkimReason.KEY_SYNTAX, "p= is not base64") from None
+    return _ed25519(octets) if key_type == "ed25519" else _rsa(octets)
+
+
 def _ed25519(octets: bytes) -> tuple[Ed25519PublicKey, int]:
     if len(octets) != ED25519_KEY_BYTES:
-        raise KeyRecordError(DkimReason.KEY_SYNTAX, f"an Ed25519 key has {ED25519_KEY_BYTES} octets")
+        raise _Unusable(DkimReason.KEY_SYNTAX, f"an Ed25519 key has {ED25519_KEY_BYTES} octets")
     try:
         return Ed25519PublicKey.from_public_bytes(octets), ED25519_BITS
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise KeyRecordError(DkimReason.KEY_SYNTAX, f"p= is not an Ed25519 key: {error}") from None
+        raise _Unusable(DkimReason.KEY_SYNTAX, f"p= is not an Ed25519 key: {error}") from None
 
 
 def _rsa(octets: bytes) -> tuple[RSAPublicKey, int]:
@@ -124,13 +139,14 @@ def _rsa(octets: bytes) -> tuple[RSAPublicKey, int]:
     try:
         key = load_der_public_key(octets)
     except (ValueError, UnsupportedAlgorithm):
-        raise KeyRecordError(DkimReason.KEY_SYNTAX, "p= is not an RSA key") from None
+        raise _Unusable(DkimReason.KEY_SYNTAX, "p= is not an RSA key") from None
     if not isinstance(key, RSAPublicKey):
-        raise KeyRecordError(DkimReason.KEY_TYPE, "p= holds a key that is not RSA")
+        raise _Unusable(DkimReason.KEY_TYPE, "p= holds a key that is not RSA")
     if key.public_numbers().e.bit_length() > MAX_EXPONENT_BITS:
-        raise KeyRecordError(DkimReason.KEY_SYNTAX, f"the key's exponent has more than {MAX_EXPONENT_BITS} bits")
+        raise _Unusable(DkimReason.KEY_SYNTAX, f"the key's exponent has more than {MAX_EXPONENT_BITS} bits")
     bits = key.key_size
+    # RFC 8301 §3.2: no signature with a smaller key is valid.
     if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
         detail = f"the key has {bits} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted"
-        raise KeyRecordError(DkimReason.KEY_SIZE, detail, bits=bits)
+        raise _Unusable(DkimReason.KEY_SIZE, detail, bits)
     return key, bits

@@ -1,7 +1,7 @@
 """SigningKey: a private key with the domain and selector that it signs for, read from a file with care.
 
-RFC 6376 §3.3 and RFC 8463 §3 (algorithms), §3.6.1 (the record to publish). A key is immutable after loading and
-may be used by several threads. `repr` shows no key material.
+RFC 6376 §3.3 and RFC 8463 §3 (algorithms), RFC 6376 §3.6.1 (the record to publish). A key is immutable after
+loading and may be used by several threads. `repr` shows no key material.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ def _private_key(octets: bytes, check: KeyCheck) -> rsa.RSAPrivateKey | ed25519.
     except (ValueError, UnsupportedAlgorithm):
         raise KeyFileError("the PEM block is not a private key that can be read") from None
     if isinstance(key, rsa.RSAPrivateKey):
+        # RFC 8301 §3.2: no signature with a smaller key is valid.
         if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
             raise KeyFileError(f"an RSA key must have {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, not {key.key_size}")
         return key

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
 
@@ -29,6 +29,7 @@ _Candidate = tuple[int, HeaderField, Signature | SignatureError]
 CRLF = b"\r\n"
 # At one selector there should be one key (RFC 6376 §3.6.2.2); each further one costs a signature check.
 MAX_KEYS = 4
+_BODY_CHANGED = "the body was changed after it was signed"
 # How many signatures are read, for each that may be verified, in the search for readable ones.
 READ_FACTOR = 10
 
@@ -78,8 +79,8 @@ class VerificationPlan:
 def plan_verification(message: Message, rules: VerifyRules | None = None) -> VerificationPlan:
     """Choose the signatures to verify: those of the author's domains first, then from the top.
 
-    RFC 6376 §6.1 leaves the order to the verifier; §8.4 warns of messages with very many signatures. The bound
-    applies before any look-up or hash. Of a message with an over-long header, none is chosen.
+    RFC 6376 §6.1 leaves the order to the verifier; RFC 6376 §8.4 warns of messages with very many signatures.
+    The bound applies before any look-up or hash. Of a message with an over-long header, none is chosen.
     """
     rules = rules or VerifyRules()
     fields = message.named(FIELD_KEY)
@@ -176,7 +177,7 @@ def _verify_one(
         return _result(*_no_key(answer), known)
     keys, fault = _keys(answer, signature)
     if not keys:
-        return _judge_testing(fault, known)
+        return _key_fault_result(fault, known)
     bits, testing = keys[0].bits, all(key.testing for key in keys)
     if not same_body:
         result = _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known, key_bits=bits)
@@ -188,9 +189,6 @@ def _verify_one(
     detail = "a signed header field was changed, or another key made the signature"
     result = _result(DkimStatus.FAIL, DkimReason.SIGNATURE, detail, known, key_bits=bits)
     return _as_testing(result) if testing else result
-
-
-_BODY_CHANGED = "the body was changed after it was signed"
 
 
 def _untimely(signature: Signature, rules: VerifyRules, now: float) -> tuple[DkimStatus, DkimReason, str] | None:
@@ -235,25 +233,15 @@ def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRec
     return keys, fault
 
 
-def _judge_testing(fault: KeyRecordError, known: Known) -> DkimResult:
+def _key_fault_result(fault: KeyRecordError, known: Known) -> DkimResult:
     result = _result(DkimStatus.PERMERROR, fault.reason, str(fault), known, key_bits=fault.bits)
     return _as_testing(result) if fault.testing else result
 
 
 def _as_testing(result: DkimResult) -> DkimResult:
     """RFC 6376 §3.6.1 (t=y): a failure is treated as if the message were unsigned."""
-    return DkimResult(
-        status=DkimStatus.NEUTRAL,
-        reason=DkimReason.TESTING,
-        detail=f"the domain is testing DKIM (t=y); otherwise: {result.detail}",
-        domain=result.domain,
-        selector=result.selector,
-        identity=result.identity,
-        algorithm=result.algorithm,
-        key_bits=result.key_bits,
-        signature_prefix=result.signature_prefix,
-        testing=True,
-    )
+    detail = f"the domain is testing DKIM (t=y); otherwise: {result.detail}"
+    return replace(result, status=DkimStatus.NEUTRAL, reason=DkimReason.TESTING, detail=detail, testing=True)
 
 
 def _verified(signature: Signature, rules: VerifyRules, digests: BodyDigests, key: KeyRecord) -> DkimResult:
@@ -278,7 +266,7 @@ class _Header:
         self._canonical: dict[tuple[int, Canonicalization], bytes] = {}
 
     def signed_octets(self, signature: Signature, own: HeaderField) -> bytes:
-        """RFC 6376 §3.7: what the signature signs. §5.4.2: each name takes the lowest instance not yet taken."""
+        """RFC 6376 §3.7: what is signed. RFC 6376 §5.4.2: each name takes the lowest instance not yet taken."""
         form = signature.header_canonicalization
         left: dict[bytes, list[HeaderField]] = {}
         pieces: list[bytes] = []

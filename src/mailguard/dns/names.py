@@ -1,8 +1,8 @@
 """Domain names as questions and answers write them.
 
-RFC 1035 §2.3.4 (sizes), §5.1 (the \\DDD escape). In an answer every octet outside letters, digits, hyphen and
-underscore is escaped, so that what a stranger published cannot be taken for a host name nor break a header or
-a log line. In a question other printable ASCII is allowed as well, because SPF macros put local parts there
+RFC 1035 §2.3.4 (sizes), RFC 1035 §5.1 (the \\DDD escape). In an answer every octet outside letters, digits, hyphen
+and underscore is escaped, so that what a stranger published cannot be taken for a host name nor break a header or a
+log line. In a question other printable ASCII is allowed as well, because SPF macros put local parts there
 (RFC 7208 §7.2); it is sent as it stands. Pure functions, safe to share between threads.
 """
 

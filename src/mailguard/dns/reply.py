@@ -39,7 +39,7 @@ NEGATIVE_TTL_WITHOUT_SOA_S = 30
 
 _IN = dns.rdataclass.IN
 _STRENGTH = (Dnssec.BOGUS, Dnssec.INDETERMINATE, Dnssec.INSECURE, Dnssec.SECURE)
-# RFC 8914 §4.7 to §4.13: DNSSEC Bogus ... NSEC Missing.
+# RFC 8914 §4.7 to RFC 8914 §4.13: DNSSEC Bogus ... NSEC Missing.
 _BOGUS_CODES = range(6, 13)
 
 
