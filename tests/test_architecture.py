@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # Inside the daemon: what decides about a message is below what talks to libmilter, and that below the processes.
 MILTER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("actions", "channel", "log", "notify", "refusal", "sockets"),
+    ("actions", "backoff", "channel", "log", "notify", "refusal", "sockets"),
     ("keyring", "identity", "engine_libmilter"),
     ("service", "listening"),
     ("transaction", "runtime_directory"),

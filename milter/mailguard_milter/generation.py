@@ -26,6 +26,7 @@ from mailguard.config import Listener
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.errors import ConfigError, MailguardError
 from mailguard_milter import worker
+from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE
@@ -38,10 +39,6 @@ __all__ = ["Patience", "load", "main"]
 WORKERS_PER_CORE = 2
 TICK_S = 0.25
 REAP_TICK_S = 0.02
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 60.0
-# A worker that lived this long did not die of its configuration.
-HEALTHY_AFTER_S = 10.0
 # So many deaths in a row before the first worker was ever ready: this generation cannot serve.
 HOPELESS_AFTER = 3
 
@@ -87,7 +84,7 @@ class _Slot:
     started: float = 0.0
     heard: float = 0.0
     asked: float = 0.0
-    deaths: int = 0
+    deaths: Backoff = field(default_factory=Backoff)
     start_at: float = 0.0
 
 
@@ -120,7 +117,7 @@ class _Parent:
             self._reap()
             self._ask()
             if not self.was_ready:
-                if hopeless := [slot for slot in self.slots if slot.deaths >= HOPELESS_AFTER]:
+                if hopeless := [slot for slot in self.slots if slot.deaths.failures >= HOPELESS_AFTER]:
                     self._give_up(f"the workers of {hopeless[0].listener.address} die while they start")
                 if all(slot.is_ready for slot in self.slots):
                     self.was_ready = True
@@ -175,9 +172,8 @@ class _Parent:
             if slot.channel is not None:
                 slot.channel.close()
             slot.pid, slot.channel = 0, None
-            slot.deaths = 1 if slot.is_ready and now - slot.started > HEALTHY_AFTER_S else slot.deaths + 1
+            delay = slot.deaths.failed(was_healthy=slot.is_ready and now - slot.started > HEALTHY_AFTER_S)
             slot.is_ready = False
-            delay = 0.0 if slot.deaths == 1 else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(slot.deaths - 2, 16))
             slot.start_at = now + delay
             if self.ending is None:
                 tell(

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.identity import Identity
 from mailguard_milter.listening import ListeningSocket
@@ -35,17 +36,16 @@ from mailguard_milter.runtime_directory import RuntimeDirectory
 __all__ = ["Supervisor"]
 
 TICK_S = 1.0
+# Reading 5,000 domains takes under a second, loading as many keys a few: these end what hangs, on a disk for example.
 PLAN_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 120.0
+# A generation that is silent this long, asked every few seconds, is hung: it has nothing to do but answer.
 PING_EVERY_S = 5.0
 PATIENCE_S = 20.0
 # Workers end within 20 s of a stop (worker.STOP_DEADLINE_S); systemd waits 90 s by default.
 STOP_TIMEOUT_S = 25.0
 # Each draining generation keeps its workers' memory. The oldest is hurried when there are more.
 MAX_DRAINING = 4
-FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 60.0
-HEALTHY_AFTER_S = 10.0
 
 _PYTHON = (sys.executable, "-P", "-m")
 PLAN = (*_PYTHON, "mailguard_milter.plan")
@@ -79,11 +79,12 @@ class Supervisor:
     _current: _Generation | None = None
     _next: _Generation | None = None
     _draining: list[_Generation] = field(default_factory=list)
-    _leaving: _Generation | None = None
+    # Drains, but has not let go of the sockets yet: a new session may still meet the old configuration.
+    _letting_go: _Generation | None = None
     _reload_wanted: bool = False
     _stop_wanted: bool = False
     _count: int = 0
-    _deaths: int = 0
+    _deaths: Backoff = field(default_factory=Backoff)
     _start_at: float | None = None
     _was_ready: bool = False
     _identity: Identity | None = None
@@ -190,15 +191,15 @@ class Supervisor:
                 self._bury(generation)
         if self._next is not None and self._next.is_ready:
             self._promote(self._next)
-        leaving = self._leaving
-        if leaving is not None and (leaving.is_detached or leaving not in self._draining):
-            self._leaving = None
+        letting_go = self._letting_go
+        if letting_go is not None and (letting_go.is_detached or letting_go not in self._draining):
+            self._letting_go = None
             if self._current is not None:
                 self._announce(self._current)
         if self._start_at is not None and time.monotonic() >= self._start_at:
             self._start_at = None
             self._reload_wanted = True
-        if self._reload_wanted and self._next is None and self._leaving is None:
+        if self._reload_wanted and self._next is None and self._letting_go is None:
             self._reload_wanted = False
             self._reload()
         if self._notifier.watchdog_s:
@@ -257,8 +258,7 @@ class Supervisor:
             hurried.channel.send(Word.STOP)
         self._close_listeners_except(fresh.plan)
         self._was_ready = True
-        # Until the old workers have let go of the sockets, a new session may still meet the old configuration.
-        self._leaving = old
+        self._letting_go = old
         if old is None:
             self._announce(fresh)
 
@@ -281,15 +281,11 @@ class Supervisor:
         elif dead is self._current:
             self._current = None
             tell("the generation died", Severity.ERROR, generation=dead.number, why=why)
-            if time.monotonic() - dead.started > HEALTHY_AFTER_S:
-                self._deaths = 0
             if self._next is None:
-                self._start_later()
+                self._start_later(was_healthy=time.monotonic() - dead.started > HEALTHY_AFTER_S)
 
-    def _start_later(self) -> None:
-        delay = 0.0 if not self._deaths else min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(self._deaths - 1, 16))
-        self._deaths += 1
-        self._start_at = time.monotonic() + delay
+    def _start_later(self, *, was_healthy: bool = False) -> None:
+        self._start_at = time.monotonic() + self._deaths.failed(was_healthy=was_healthy)
 
     def _reload(self) -> None:
         assert self._identity is not None  # noqa: S101 - as above
