@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import smtplib
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -32,9 +33,10 @@ from sandbox_place import (
     SandboxError,
     clean_environment,
     end_processes_in,
-    free_port,
     make_directory,
     make_public_directory,
+    port_of,
+    reserve_port,
     write_file,
 )
 from sandbox_smtp import login_with_xclient, transmit
@@ -43,7 +45,6 @@ __all__ = ["Delivery", "PostfixSandbox", "SandboxError", "Service"]
 
 Service = Literal["inbound", "submission"]
 
-START_ATTEMPTS = 3
 START_TIMEOUT_S = 20.0
 CLIENT_NAME = "client.sandbox.test"
 SESSION_TIMEOUT_S = 60.0
@@ -138,7 +139,12 @@ class Delivery:
         found = _DELIVERY_FIELDS.match(raw)
         if found is None:
             raise SandboxError(f"a delivered file does not begin as virtual(8) writes it: {raw[:200]!r}")
-        return cls(raw, raw[found.end() :], found[1].decode(), found[2].decode())
+        return cls(
+            raw,
+            raw[found.end() :],
+            found[1].decode(errors="backslashreplace"),
+            found[2].decode(errors="backslashreplace"),
+        )
 
 
 class PostfixSandbox:
@@ -169,6 +175,7 @@ class PostfixSandbox:
         }
         self._users = dict(users or {})
         self._keep = keep
+        self._reserved: dict[Service, socket.socket] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -189,10 +196,8 @@ class PostfixSandbox:
         try:
             self._write_mailboxes()
             self._write_logins()
-            for attempt in range(START_ATTEMPTS):
-                self._write_configuration()
-                if self._has_started(is_last=attempt == START_ATTEMPTS - 1):
-                    return
+            self._write_configuration()
+            self._start_processes()
         except BaseException:
             self.stop()
             raise
@@ -202,6 +207,8 @@ class PostfixSandbox:
         if self.directory == Path():
             return
         left = end_processes_in(self.directory / "queue")
+        for held in self._reserved.values():
+            held.close()
         if not self._keep:
             shutil.rmtree(self.directory, ignore_errors=True)
         if left:
@@ -325,7 +332,8 @@ class PostfixSandbox:
             shutil.chown(directory / "sasldb2", group="postfix")
 
     def _write_configuration(self) -> None:
-        self.ports = {"inbound": free_port(), "submission": free_port()}
+        self._reserved = {"inbound": reserve_port(), "submission": reserve_port()}
+        self.ports = {service: port_of(held) for service, held in self._reserved.items()}
         # What submission accepts goes on to inbound; to Postfix that is a content filter.
         submission = {
             "content_filter": f"smtp:[{HOST}]:{self.ports['inbound']}",
@@ -346,8 +354,7 @@ class PostfixSandbox:
             # Postfix waits 2 s before it reads a file that has just changed.
             os.utime(path, (0, 0))
 
-    def _has_started(self, *, is_last: bool) -> bool:
-        """Whether it runs; False if a port was taken meanwhile and another attempt is left."""
+    def _start_processes(self) -> None:
         process = subprocess.Popen(
             ["postfix", "-c", str(self.directory / "config"), "start"],
             env=clean_environment(),
@@ -365,11 +372,8 @@ class PostfixSandbox:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(START_TIMEOUT_S)
             raise
-        if process.returncode == 0:
-            return True
-        if "Address already in use" in self.log() and not is_last:
-            return False
-        raise SandboxError(f"Postfix did not start: {said.decode(errors='replace')}\n{self.log_tail()}")
+        if process.returncode:
+            raise SandboxError(f"Postfix did not start: {said.decode(errors='replace')}\n{self.log_tail()}")
 
 
 def _service(port: int, options: Mapping[str, str]) -> str:

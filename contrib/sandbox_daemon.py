@@ -233,6 +233,8 @@ def _can_run_checkout(user: str) -> bool:
 
 def _copy_code(target: Path) -> Path:
     """A directory for PYTHONPATH that everybody can read."""
+    if target.exists():
+        return target
     shutil.copytree(sysconfig.get_paths()["platlib"], target, ignore=shutil.ignore_patterns(*NOT_COPIED))
     for package in (CHECKOUT / "src" / "mailguard", CHECKOUT / "milter" / "mailguard_milter"):
         shutil.copytree(package, target / package.name, ignore=shutil.ignore_patterns("__pycache__"))

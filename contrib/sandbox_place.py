@@ -1,4 +1,4 @@
-"""Where a sandbox lives: a directory that every user can reach, a free port, and an end to what runs in there.
+"""Where a sandbox lives: a directory that every user can reach, a port, and an end to what runs in there.
 
 A process belongs to a sandbox if its working directory is in it, which holds for each of Postfix's daemons and for
 each process of mailguard's; so also those are found whose parent was killed. Nothing here keeps state.
@@ -27,7 +27,9 @@ __all__ = [
     "is_public",
     "make_directory",
     "make_public_directory",
+    "port_of",
     "processes_in",
+    "reserve_port",
     "write_file",
 ]
 
@@ -74,18 +76,35 @@ def write_file(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def free_port() -> int:
-    """A TCP port on which nothing listens now."""
-    for _ in range(100):
-        port = random.choice(PORTS)  # noqa: S311 - not a secret
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-            return port
+def reserve_port() -> socket.socket:
+    """A socket that holds a port of 127.0.0.1 for Postfix, until it is closed.
+
+    Postfix binds with SO_REUSEPORT, so that two instances would share a port and each get half of the other's mail.
+    Set after the bind, it lets Postfix in; a bind without it, as another reservation's, is refused.
+    """
+    for port in random.sample(PORTS, 100):
+        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            held.bind((HOST, port))
+        except OSError:
+            held.close()
+            continue
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return held
     raise SandboxError("no free port was found on 127.0.0.1")
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 on which nothing listens now."""
+    with reserve_port() as held:
+        return port_of(held)
+
+
+def port_of(held: socket.socket) -> int:
+    """The port of an IPv4 socket."""
+    port = held.getsockname()[1]
+    assert isinstance(port, int)  # noqa: S101 - for the type checker
+    return port
 
 
 def clean_environment() -> dict[str, str]:

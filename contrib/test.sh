@@ -3,18 +3,11 @@
 #
 #   sh contrib/test.sh [--replace-mta] [pytest arguments]
 #
-# All three run, also when one fails; the exit code is 0 only if none does. As a user with sudo, the tests run as
-# root, because Postfix needs it.
+# All three run, also when one fails; the exit code is 0 only if none does. The tests run as root, with sudo where
+# that is needed: Postfix changes its user, and so does the daemon.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
-if [ "${1-}" = --replace-mta ]; then
-  shift
-  sh "$here/setup.sh" --replace-mta test
-else
-  sh "$here/setup.sh" test
-fi
-cd "$here/.."
-python=$PWD/.venv/bin/python
+root=$(dirname -- "$here")
 failed=
 
 check() {
@@ -24,20 +17,53 @@ check() {
   "$@" || failed="$failed $name"
 }
 
-run_tests() {
-  # Two processes on two cores. A later -n of the caller counts.
-  set -- "$python" -m pytest -n "$(nproc)" "$@"
+tests() {
   if [ "$(id -u)" -eq 0 ]; then
-    "$@"
+    sh "$here/test.sh" --tests-as-root "$@"
   else
     # Nothing that root writes stays in the checkout.
-    sudo -- env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/mailguard-hypothesis "$@" -p no:cacheprovider
+    sudo -- env PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/mailguard-hypothesis \
+      ${MAILGUARD_VECTORS:+MAILGUARD_VECTORS="$MAILGUARD_VECTORS"} \
+      sh "$here/test.sh" --tests-as-root -p no:cacheprovider "$@"
   fi
 }
 
-check ruff "$python" -m ruff check src milter tests contrib benchmarks
-check mypy "$python" -m mypy --strict
+# In a checkout that the user of the daemon cannot read (one below /root, say), the tests run in a copy of it.
+tests_as_root() {
+  directory=$root
+  if ! setpriv --reuid=nobody --regid=nogroup --clear-groups \
+    "$root/.venv/bin/python" -P -c 'import mailguard_milter.worker' >/dev/null 2>&1; then
+    echo "(in a copy of the checkout: the user nobody, as whom daemons run here, cannot read $root)"
+    directory=$(mktemp -d /tmp/mailguard-checkout.XXXXXX)
+    trap 'rm -rf -- "$directory"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    cp -RP -- "$root/." "$directory/"
+    chmod -R go+rX,go-w -- "$directory"
+    PIP_USER=0 "$directory/.venv/bin/python" -m pip --disable-pip-version-check install --quiet \
+      --root-user-action=ignore --no-deps --no-build-isolation --editable "$directory"
+    export MAILGUARD_VECTORS="${MAILGUARD_VECTORS:-$root/../shared/vectors}"
+  fi
+  cd -- "$directory"
+  # A process for each core. A later -n of the caller counts.
+  .venv/bin/python -m pytest -n "$(nproc)" "$@"
+}
+
+if [ "${1-}" = --tests-as-root ]; then
+  shift
+  tests_as_root "$@"
+  exit
+fi
+if [ "${1-}" = --replace-mta ]; then
+  shift
+  sh "$here/setup.sh" --replace-mta test
+else
+  sh "$here/setup.sh" test
+fi
+cd -- "$root"
+check ruff .venv/bin/python -m ruff check src milter tests contrib benchmarks
+check mypy .venv/bin/python -m mypy --strict
 if [ -n "$failed" ]; then printf '\nFailed so far:%s\n' "$failed"; fi
 # Last, so that the output ends with pytest's summary line.
-check pytest run_tests "$@"
+check pytest tests "$@"
 [ -z "$failed" ]
