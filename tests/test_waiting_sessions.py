@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon_process import QUICK, USER, Daemon, eventually
 from mailguard_milter.worker import Stalls
 from milter_client import MilterGone
-from test_supervisor import QUICK, USER, Daemon, eventually
 
 MESSAGES = 16
 SESSIONS_AT_ONCE = 60

@@ -1,0 +1,176 @@
+"""The daemon as processes, for tests: its files, its signals, its log, and its workers."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from milter_client import MilterClient
+
+PATIENCE_S = 30.0
+IS_ROOT = os.geteuid() == 0
+USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
+DAEMON = (sys.executable, "-m", "mailguard_milter", "-c")
+QUICK = (sys.executable, str(Path(__file__).with_name("quick_daemon.py")))
+
+
+def eventually(what: Callable[[], Any], *, within_s: float = PATIENCE_S) -> Any:
+    """The first true value of `what`."""
+    deadline = time.monotonic() + within_s
+    while not (value := what()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert value, f"{what} did not come true"
+    return value
+
+
+class Daemon:
+    """A daemon, its files and its processes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "mg.toml"
+        self.runtime = directory / "run"
+        self.socket = self.runtime / "m.sock"
+        self.stderr = directory / "stderr"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(directory / "notify"))
+        self.notified.settimeout(PATIENCE_S)
+        (directory / "notify").chmod(0o666)
+        (directory / "zone").write_text("$ORIGIN test.\n$TTL 60\n@ IN SOA ns root 1 1 1 1 1\n")
+        (directory / "zone").chmod(0o644)
+        self.configure()
+
+    def configure(self, *, authserv_id: str = "mx1.us.test", listeners: str | None = None, extra: str = "") -> None:
+        if listeners is None:
+            listeners = f'[[listeners]]\naddress = "unix:{self.socket}"\nworkers = 2\n'
+        fresh = self.config.with_suffix(".new")
+        fresh.write_text(
+            f'authserv_id = "{authserv_id}"\nuser = "{USER}"\nruntime_directory = "{self.runtime}"\n{extra}\n'
+            f'[log]\ndestination = "stderr"\n[dns]\nzone_file = "zone"\n{listeners}'
+        )
+        fresh.chmod(0o644)
+        fresh.replace(self.config)
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        with open(self.stderr, "ab") as stderr:
+            self.process = subprocess.Popen(
+                [*(command or DAEMON), str(self.config)],
+                stderr=stderr,
+                env={**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify")},
+            )
+        return self.process
+
+    def started(self, *command: str) -> int:
+        pid = self.start(*command).pid
+        self.await_ready()
+        return pid
+
+    def heard(self) -> str:
+        return self.notified.recv(4096).decode()
+
+    def await_ready(self) -> None:
+        while "READY=1" not in self.heard():
+            continue
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def reload(self) -> None:
+        self.signal(signal.SIGHUP)
+        self.await_ready()
+
+    def log(self) -> str:
+        return self.stderr.read_text()
+
+    def client(self) -> MilterClient:
+        return MilterClient(str(self.socket))
+
+    def verdict(self) -> str:
+        """The authserv-id that a message gets."""
+        with self.client() as client:
+            return authserv_id(client.open())
+
+    def end(self) -> None:
+        if self.process is not None:
+            for pid in self.family():
+                kill(pid, signal.SIGKILL)
+            self.process.kill()
+            self.process.wait()
+        self.notified.close()
+
+    def family(self) -> list[int]:
+        """All processes of this daemon, also of generations whose supervisor is gone; the supervisor first."""
+        assert self.process is not None
+        others = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
+        return sorted(others, key=lambda pid: pid != self.process.pid if self.process else False)
+
+    def _is_ours(self, pid: int) -> bool:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            return str(self.config).encode() in words and state(pid) != "Z"
+        except OSError:
+            return False
+
+    def workers(self) -> list[int]:
+        assert self.process is not None
+        family = self.family()
+        return [pid for pid in family if parent(pid) in set(family) - {self.process.pid}]
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def authserv_id(client: MilterClient) -> str:
+    replies = client.message()
+    assert replies[-1] == (b"c", b""), replies
+    (field,) = [data for code, data in replies if code == b"i"]
+    return field.split(b"\0")[-2].split(b";")[0].decode().strip()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    directory = Path(tempfile.mkdtemp(prefix="mg-"))
+    # The daemon's user must be able to pass.
+    directory.chmod(0o755)
+    if IS_ROOT:
+        (directory / "run").mkdir(mode=0o755)
+        shutil.chown(directory / "run", USER)
+    made = Daemon(directory)
+    yield made
+    made.end()
+    shutil.rmtree(directory)

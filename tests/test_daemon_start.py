@@ -1,0 +1,288 @@
+"""Starting the daemon: what it gives up, what it refuses and why, and --check-config.
+
+ATTACKS.md rows: V24-V26, K01, K07-K09, P17, P25.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon_process import (
+    DAEMON,
+    IS_ROOT,
+    PATIENCE_S,
+    USER,
+    Daemon,
+    free_port,
+    kill,
+)
+from mailguard import config as configuration
+from mailguard.dkim.signing_key import generate_ed25519
+from mailguard_milter import __main__ as command
+from mailguard_milter.identity import Identity
+from mailguard_milter.listening import check_directory
+from mailguard_milter.refusal import Refusal
+
+# Start and end
+
+
+@pytest.mark.attack("V25", "P25", "P24")
+def test_ready_means_that_mail_is_served_and_the_end_leaves_nothing(daemon: Daemon) -> None:
+    daemon.started()
+    assert daemon.verdict() == "mx1.us.test"
+    status = daemon.socket.stat()
+    assert stat.S_IMODE(status.st_mode) == 0o660
+    assert status.st_uid == pwd.getpwnam(USER).pw_uid
+    assert len(daemon.workers()) == 2
+    daemon.signal(signal.SIGTERM)
+    assert daemon.process is not None
+    assert daemon.process.wait(PATIENCE_S) == 0
+    assert "STOPPING=1" in daemon.heard()
+    assert daemon.family() == []
+    assert [entry.name for entry in daemon.runtime.iterdir()] == ["lock"]
+
+
+@pytest.mark.attack("K07")
+@pytest.mark.skipif(not IS_ROOT, reason="only root can give up root")
+def test_every_process_has_given_up_root_for_good(daemon: Daemon) -> None:
+    daemon.started()
+    user = pwd.getpwnam(USER)
+    family = daemon.family()
+    assert len(family) == 4
+    for pid in family:
+        fields = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        assert set(fields["Uid"].split()) == {str(user.pw_uid)}
+        assert set(fields["Gid"].split()) == {str(user.pw_gid)}
+        assert "0" not in fields["Groups"].split()
+        assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+
+
+@pytest.mark.attack("K07")
+@pytest.mark.skipif(not IS_ROOT, reason="only root changes its user")
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [("no-such-user", "adduser --system --group --no-create-home no-such-user"), ("root", '"root" is root')],
+)
+def test_root_without_a_user_to_become_is_refused(daemon: Daemon, user: str, told: str) -> None:
+    daemon.config.write_text(daemon.config.read_text().replace(f'user = "{USER}"', f'user = "{user}"'))
+    assert daemon.start().wait(PATIENCE_S) == 78
+    assert told.replace('"', '\\"') in daemon.log()
+    assert not daemon.socket.exists()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs root to try")
+@pytest.mark.attack("K07")
+def test_giving_up_root_is_verified() -> None:
+    """In a child: a user database that names root's group keeps the daemon from starting."""
+    program = (
+        "from mailguard_milter.identity import Identity\n"
+        "from mailguard_milter.refusal import Refusal\n"
+        "try:\n    Identity('x', 65534, 65534, (65534, 0)).become()\n"
+        "except Refusal as refusal:\n    print(refusal.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "70\n"
+
+
+@pytest.mark.attack("V24")
+def test_a_second_daemon_ends_and_leaves_the_first_alone(daemon: Daemon) -> None:
+    pid = daemon.started()
+    inode = daemon.socket.stat().st_ino
+    second = subprocess.run([*DAEMON, str(daemon.config)], capture_output=True, text=True, check=False)
+    assert second.returncode == 75
+    assert f"another mailguard-milter runs with this configuration (process {pid}" in second.stderr
+    assert daemon.socket.stat().st_ino == inode
+    assert daemon.verdict() == "mx1.us.test"
+
+
+@pytest.mark.attack("V24", "K08")
+def test_a_daemon_with_another_runtime_directory_does_not_take_the_socket(daemon: Daemon) -> None:
+    daemon.started()
+    other = daemon.directory / "other"
+    other.mkdir()
+    if IS_ROOT:
+        shutil.chown(other, USER)
+    text = daemon.config.read_text().replace(
+        f'runtime_directory = "{daemon.runtime}"', f'runtime_directory = "{other}"'
+    )
+    (daemon.directory / "other.toml").write_text(text)
+    second = subprocess.run(
+        [*DAEMON, str(daemon.directory / "other.toml")], capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 75
+    assert "another process listens there" in second.stderr
+    assert daemon.verdict() == "mx1.us.test"
+
+
+@pytest.mark.attack("V26", "K08")
+def test_what_a_killed_daemon_left_is_no_obstacle(daemon: Daemon) -> None:
+    daemon.started()
+    for pid in daemon.family():
+        kill(pid, signal.SIGKILL)
+    assert daemon.process is not None
+    daemon.process.wait()
+    assert daemon.socket.is_socket()
+    (daemon.runtime / "worker-left").mkdir()
+    daemon.started()
+    assert daemon.verdict() == "mx1.us.test"
+    assert not (daemon.runtime / "worker-left").exists()
+
+
+def a_file(path: Path, directory: Path) -> None:
+    path.write_text("precious")
+
+
+def a_directory(path: Path, directory: Path) -> None:
+    path.mkdir()
+
+
+def a_symlink(path: Path, directory: Path) -> None:
+    (directory / "precious").write_text("precious")
+    path.symlink_to(directory / "precious")
+
+
+def a_symlink_to_a_socket(path: Path, directory: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(directory / "precious"))
+    path.symlink_to(directory / "precious")
+
+
+@pytest.mark.attack("K08", "V26")
+@pytest.mark.parametrize("make", [a_file, a_directory, a_symlink, a_symlink_to_a_socket])
+@pytest.mark.parametrize("name", ["m.sock", "lock"])
+def test_what_is_in_the_way_stays(daemon: Daemon, make: Callable[[Path, Path], None], name: str) -> None:
+    daemon.runtime.mkdir(exist_ok=True)
+    make(daemon.runtime / name, daemon.directory)
+    if name == "lock" and make is a_file:
+        (daemon.runtime / name).unlink()
+        os.mkfifo(daemon.runtime / name)
+    before = os.lstat(daemon.runtime / name)
+    assert daemon.start().wait(PATIENCE_S) in (75, 78)
+    assert "remove it" in daemon.log()
+    after = os.lstat(daemon.runtime / name)
+    assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+    if (daemon.directory / "precious").is_file():
+        assert (daemon.directory / "precious").read_text() == "precious"
+
+
+@pytest.mark.attack("K08")
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_socket_in_a_directory_of_everybody_is_refused(daemon: Daemon, mode: int) -> None:
+    public = daemon.directory / "public"
+    public.mkdir()
+    public.chmod(mode)
+    daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{public}/m.sock"\n')
+    assert daemon.start().wait(PATIENCE_S) == 78
+    assert f"every user can write to {public}" in daemon.log()
+    assert list(public.iterdir()) == []
+
+
+@pytest.mark.attack("K08")
+@pytest.mark.skipif(not IS_ROOT, reason="only root can make files of others")
+def test_directories_and_sockets_of_other_users_are_refused(daemon: Daemon) -> None:
+    foreign = daemon.directory / "foreign"
+    foreign.mkdir()
+    os.chown(foreign, 12_345, -1)
+    with pytest.raises(Refusal, match="belongs to another user"):
+        check_directory(str(foreign), Identity.to_become(USER))
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(daemon.socket))
+    os.chown(daemon.socket, 12_345, -1)
+    assert daemon.start().wait(PATIENCE_S) == 78
+    assert "belongs to another user" in daemon.log()
+    assert daemon.socket.is_socket()
+
+
+@pytest.mark.attack("K09")
+@pytest.mark.parametrize("address", ["inet:0.0.0.0:{port}", "inet6:[::]:{port}"])
+def test_an_address_that_others_reach_needs_a_word(daemon: Daemon, address: str) -> None:
+    daemon.configure(listeners=f'[[listeners]]\naddress = "{address.format(port=free_port())}"\n')
+    assert daemon.start().wait(PATIENCE_S) == 78
+    assert "allow_remote = true" in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("lisseners = []\n", 'mg.toml:1: lisseners: unknown key, did you mean \\"listeners\\"?'),
+        ("[", "mg.toml:1: not TOML"),
+        ('[domains."us.test"]\nselectors = [{name = "s", key_file = "/no/such"}]\n', "/no/such"),
+    ],
+    ids=["unknown key", "syntax", "key"],
+)
+def test_a_bad_configuration_is_refused_with_its_place(daemon: Daemon, content: str, told: str) -> None:
+    if content.startswith("[domains"):
+        daemon.configure(extra="")
+        content = daemon.config.read_text() + content
+    daemon.config.write_text(content)
+    assert daemon.start().wait(PATIENCE_S) == 78
+    assert told in daemon.log()
+    assert not daemon.socket.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--no-such-option"], 64, "unrecognized arguments"),
+        (["-c", "/no/such/file", "--check-config"], 78, "/no/such/file: cannot be read"),
+        (["-c", "/no/such/file"], 78, "/no/such/file: cannot be read"),
+    ],
+)
+def test_the_command_line(arguments: list[str], code: int, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mailguard_milter", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert told in done.stderr
+
+
+def test_check_config_says_what_it_found(daemon: Daemon) -> None:
+    done = subprocess.run(
+        [*DAEMON, str(daemon.config), "--check-config"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == f"ok: {daemon.config}"
+    assert f"listener unix:{daemon.socket}, role auto" in done.stdout
+    assert not daemon.socket.exists()
+
+
+@pytest.mark.attack("K01", "K07")
+@pytest.mark.skipif(not IS_ROOT, reason="only root can make files of others")
+@pytest.mark.parametrize(("owner", "code", "told"), [(USER, 0, "signs us.test"), ("root", 78, "cannot be opened")])
+def test_check_config_as_root_judges_keys_as_the_daemon(daemon: Daemon, owner: str, code: int, told: str) -> None:
+    daemon.configure()
+    with daemon.config.open("a") as config:
+        config.write('[domains."us.test"]\nselectors = [{name = "s", key_file = "s.pem"}]\n')
+    key = daemon.directory / "s.pem"
+    key.write_bytes(generate_ed25519())
+    key.chmod(0o600)
+    shutil.chown(key, owner)
+    done = subprocess.run(
+        [*DAEMON, str(daemon.config), "--check-config"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert told in done.stdout + done.stderr
+
+
+def test_the_default_file_is_the_one_of_the_configuration() -> None:
+    assert command.DEFAULT_CONFIG == configuration.DEFAULT_PATH
+
+
+def test_the_supervisor_imports_neither_mailguard_nor_pydantic() -> None:
+    program = "import sys, mailguard_milter.__main__; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"mailguard", "pydantic", "milter", "dns", "cryptography", "asyncio"}
