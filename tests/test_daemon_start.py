@@ -30,6 +30,7 @@ from daemon_process import (
 from mailguard import config as configuration
 from mailguard.dkim.signing_key import generate_ed25519
 from mailguard_milter import __main__ as command
+from mailguard_milter import supervisor
 from mailguard_milter.identity import Identity
 from mailguard_milter.listening import check_directory
 from mailguard_milter.refusal import Refusal
@@ -257,6 +258,12 @@ def test_check_config_says_what_it_found(daemon: Daemon) -> None:
     assert done.stdout.splitlines()[0] == f"ok: {daemon.config}"
     assert f"listener unix:{daemon.socket}, role auto" in done.stdout
     assert not daemon.socket.exists()
+
+
+def test_a_python_that_the_user_cannot_run_is_said() -> None:
+    daemon = supervisor.Supervisor("mg.toml", generation_command=(__file__,))
+    with pytest.raises(Refusal, match=r'the user "nobody" cannot run .*test_daemon_start\.py \(Permission denied\)'):
+        daemon._spawn({"user": "nobody", "listeners": []})
 
 
 @pytest.mark.attack("K01", "K07")

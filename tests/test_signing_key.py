@@ -177,6 +177,18 @@ def test_directory_of_another_user(home: Path) -> None:
         load(path)
 
 
+@as_root
+@pytest.mark.attack("K01")
+def test_another_owner_may_be_named(home: Path) -> None:
+    (home / "a").mkdir()
+    path = write(home / "a" / "k.pem")
+    os.chown(path, STRANGER, STRANGERS_GROUP)
+    os.chown(home / "a", STRANGER, STRANGERS_GROUP)
+    with pytest.raises(KeyFileError, match="belongs to another user"):
+        SigningKey.load(path, domain="us.test", selector="s1", owner=STRANGER + 1)
+    assert SigningKey.load(path, domain="us.test", selector="s1", owner=STRANGER).domain == "us.test"
+
+
 @pytest.mark.attack("K02")
 def test_link(home: Path) -> None:
     write(home / "key.pem")

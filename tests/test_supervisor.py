@@ -303,7 +303,7 @@ def test_the_unit_is_as_little_exposed_as_it_says() -> None:
 def test_the_unit_and_the_daemon_agree() -> None:
     text = UNIT.read_text()
     assert "ExecReload=/bin/kill -HUP $MAINPID" in text
-    assert f"ExecStart=/usr/bin/mailguard-milter -c {command.DEFAULT_CONFIG}" in text
+    assert f"ExecStart=/opt/mailguard/bin/mailguard-milter -c {command.DEFAULT_CONFIG}" in text
     stop_s = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
     assert stop_s is not None
     assert int(stop_s[1]) > supervisor.STOP_TIMEOUT_S > worker.STOP_DEADLINE_S

@@ -165,14 +165,24 @@ class Supervisor:
         ours, theirs = Channel.pair()
         sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
         orders = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
-        process = subprocess.Popen(
-            [*self.generation_command, json.dumps(orders)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno(), *sockets.values()],
-            # A group of its own: its workers can be killed with it.
-            start_new_session=True,
-        )
-        theirs.close()
+        command = [*self.generation_command, json.dumps(orders)]
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno(), *sockets.values()],
+                # A group of its own: its workers can be killed with it.
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise Refusal(
+                f'the user "{plan["user"]}" cannot run {command[0]} ({error.strerror}); install Python and mailguard'
+                " where that user can read them, such as a virtual environment of /usr/bin/python3 below /opt",
+                EX_SOFTWARE,
+            ) from None
+        finally:
+            theirs.close()
         now = time.monotonic()
         return _Generation(self._count, process, ours, plan, started=now, heard=now, asked=now)
 
@@ -293,6 +303,7 @@ class Supervisor:
         try:
             plan = self._read_plan()
             self._open_listeners(plan)
+            self._next = self._spawn(plan)
         except Refusal as refusal:
             self._reload_failed(str(refusal))
             return
@@ -301,7 +312,6 @@ class Supervisor:
             for key in ("user", "runtime_directory"):
                 if plan[key] != current.plan[key]:
                     tell(f"{key} changed: that takes effect at the next start", Severity.WARNING)
-        self._next = self._spawn(plan)
 
     def _reload_failed(self, why: str) -> None:
         if self._current is not None:

@@ -88,13 +88,16 @@ class SigningKey:
         selector: str,
         permissions: KeyPermissions = KeyPermissions.STRICT,
         check: KeyCheck = KeyCheck.QUICK,
+        owner: int | None = None,
     ) -> SigningKey:
         """Read a private key file: PEM (PKCS#1 or PKCS#8, RSA or Ed25519), or Ed25519 as 32 octets or their base64.
 
         Raises KeyFileError where the file or a directory above it could be changed or read by others, is not a
-        regular file, or is not one usable key. The checks are made on the open file.
+        regular file, or is not one usable key. The checks are made on the open file. Files and directories may
+        belong to root, to this process's user, and to the user with the number `owner`.
         """
-        octets = _read_private_file(Path(path), permissions)
+        owners = frozenset({0, os.geteuid()} if owner is None else {0, os.geteuid(), owner})
+        octets = _read_private_file(Path(path), permissions, owners)
         try:
             return cls.from_bytes(octets, domain=domain, selector=selector, check=check)
         except KeyFileError as error:
@@ -178,11 +181,10 @@ def _raw_ed25519(octets: bytes) -> ed25519.Ed25519PrivateKey:
     return ed25519.Ed25519PrivateKey.from_private_bytes(seed)
 
 
-def _read_private_file(path: Path, permissions: KeyPermissions) -> bytes:
+def _read_private_file(path: Path, permissions: KeyPermissions, owners: frozenset[int]) -> bytes:
     """The content of a file that only its owner (and root) can have written or read."""
     if "\0" in str(path):
         raise KeyFileError(f"{str(path)!r} is not a file name")
-    _check_directories(path)
     try:
         # O_NONBLOCK: opening a FIFO without writer would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -191,7 +193,8 @@ def _read_private_file(path: Path, permissions: KeyPermissions) -> bytes:
             raise KeyFileError(f"{path} is a symbolic link; name the file itself") from None
         raise KeyFileError(f"{path} cannot be opened: {error.strerror}") from None
     try:
-        _check_file(path, os.fstat(descriptor), permissions)
+        _check_directories(path, owners)
+        _check_file(path, os.fstat(descriptor), permissions, owners)
         return os.read(descriptor, MAX_KEY_FILE_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None
@@ -199,10 +202,10 @@ def _read_private_file(path: Path, permissions: KeyPermissions) -> bytes:
         os.close(descriptor)
 
 
-def _check_file(path: Path, found: os.stat_result, permissions: KeyPermissions) -> None:
+def _check_file(path: Path, found: os.stat_result, permissions: KeyPermissions, owners: frozenset[int]) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise KeyFileError(f"{path} is not a regular file")
-    if found.st_uid not in (0, os.geteuid()):
+    if found.st_uid not in owners:
         raise KeyFileError(f"{path} belongs to another user (uid {found.st_uid}): chown it to root or this user")
     forbidden, mode = (0o077, "600") if permissions is KeyPermissions.STRICT else (0o037, "640")
     if found.st_mode & forbidden:
@@ -213,7 +216,7 @@ def _check_file(path: Path, found: os.stat_result, permissions: KeyPermissions) 
         raise KeyFileError(f"{path} has {found.st_size} octets, which is no private key")
 
 
-def _check_directories(path: Path) -> None:
+def _check_directories(path: Path, owners: frozenset[int]) -> None:
     """No directory above may let everybody replace the file: writable by all is allowed only with the sticky bit.
 
     Directories that a group may write are not refused: what is in them is checked as a file.
@@ -225,5 +228,5 @@ def _check_directories(path: Path) -> None:
             raise KeyFileError(f"{path}: {directory} cannot be examined: {error.strerror}") from None
         if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
             raise KeyFileError(f"{path}: {directory} is writable by everybody: chmod o-w it")
-        if found.st_uid not in (0, os.geteuid()):
+        if found.st_uid not in owners:
             raise KeyFileError(f"{path}: {directory} belongs to another user (uid {found.st_uid})")
