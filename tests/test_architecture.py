@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mailguard.policy",),
     ("mailguard.config_values", "mailguard.config_file"),
     ("mailguard.config", "mailguard.explain"),
+    ("mailguard.key_places",),
     ("mailguard.dns.names",),
     ("mailguard.dns.cache", "mailguard.dns.reply", "mailguard.dns.exchange", "mailguard.dns.servers"),
     ("mailguard.dns.zone", "mailguard.dns.lookups"),

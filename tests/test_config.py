@@ -426,3 +426,32 @@ def test_a_missing_extra_is_named(package: str) -> None:
     )
     done = run_without([package], program)
     assert "pip install 'mailguard-milter[cli]'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "[domains.example.com]\nselectors = []\n",
+            'domains.example.com: unknown key; a domain has quotes: write [domains."example.com"]',
+        ),
+        ("[listeners]\nworkers = 1\n", "listeners: is a list of tables: write [[listeners]], with two brackets"),
+        ("mode = enforce\n", "not TOML: Invalid value; text needs quotes"),
+        (
+            '[domains."us.test"]\nkey_file = "k"\n',
+            'it belongs in [[domains."example.com".selectors]]',
+        ),
+        ('[verify]\nstrip_headers = ["From"]\n', "a field that a message cannot do without"),
+        ('[[listeners]]\nmode = "0666"\n', "lets every user connect"),
+    ],
+    ids=[
+        "domain without quotes",
+        "one bracket",
+        "word without quotes",
+        "wrong table",
+        "From stripped",
+        "open socket",
+    ],
+)
+def test_common_mistakes_are_told_with_the_remedy(tmp_path: Path, text: str, told: str) -> None:
+    assert any(told in line for line in refusal(write(tmp_path, text)))

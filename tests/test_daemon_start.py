@@ -293,3 +293,52 @@ def test_the_supervisor_imports_neither_mailguard_nor_pydantic() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not loaded & {"mailguard", "pydantic", "milter", "dns", "cryptography", "asyncio"}
+
+
+def test_check_config_reads_the_keys_of_the_pattern_in_full(daemon: Daemon) -> None:
+    sign = f'key_pattern = "{daemon.directory}/{{domain}}/{{selector}}.pem"\nkey_selectors = ["s"]\n'
+    daemon.configure(extra=f"[sign]\n{sign}")
+    for domain in ("one.test", "two.test"):
+        key = daemon.directory / domain / "s.pem"
+        key.parent.mkdir()
+        key.write_bytes(generate_ed25519())
+        key.chmod(0o600)
+        shutil.chown(key, USER)
+    check = [*DAEMON, str(daemon.config), "--check-config"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "where 2 keys are now" in done.stdout
+    (daemon.directory / "two.test" / "s.pem").write_bytes(b"junk")
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert "two.test/s.pem" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("listener", "told"),
+    [
+        ('address = "unix:/tmp/m.sock"', "every user can write to /tmp; choose a directory of its own\n"),
+        ('address = "unix:{socket}"\ngroup = "no-such-group"', 'there is no group "no-such-group"'),
+    ],
+    ids=["directory", "group"],
+)
+def test_check_config_says_what_would_refuse_the_socket(daemon: Daemon, listener: str, told: str) -> None:
+    daemon.configure(listeners="[[listeners]]\n" + listener.format(socket=daemon.socket) + "\n")
+    done = subprocess.run(
+        [*DAEMON, str(daemon.config), "--check-config"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 78
+    assert told in done.stderr
+
+
+def test_a_listener_has_two_workers_a_core(daemon: Daemon) -> None:
+    daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\n')
+    daemon.started()
+    assert len(daemon.workers()) == 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.mark.attack("K09")
+def test_an_address_that_others_reach_is_warned_of(daemon: Daemon) -> None:
+    daemon.configure(listeners=f'[[listeners]]\naddress = "inet:0.0.0.0:{free_port()}"\nallow_remote = true\n')
+    daemon.started()
+    assert 'level=warning event="other hosts can reach a listener and have mail signed"' in daemon.log()

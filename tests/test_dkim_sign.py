@@ -27,7 +27,7 @@ OVERSIGNED = [
 ]
 WHERE_PRESENT = [
     *("Sender", "List-Id", "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post"),
-    *("List-Owner", "List-Archive"),
+    *("List-Owner", "List-Archive", "List-Software"),
 ]
 FULL = (
     b"".join(name.encode() + b": <a@us.test>\r\n" for name in OVERSIGNED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -150,3 +152,23 @@ def test_the_log_does_not_show_keys(keys: Path) -> None:
     assert "PRIVATE" not in repr(conclusion)
     key = SigningKey.load(keys / "ed.pem", domain="us.test", selector="e1")
     assert repr(key) == "SigningKey(e1._domainkey.us.test, ed25519-sha256, 256 bits)"
+
+
+@pytest.mark.attack("D49")
+def test_a_domain_whose_name_is_too_long_for_a_file_has_no_key(keys: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    pattern = {"key_pattern": str(tmp_path / "{domain}.{selector}.pem"), "key_selectors": ["s" * 60]}
+    ring = KeyRing(configuration(keys, sign=pattern))
+    assert ring.keys_for(Domain.parse(".".join(["a" * 60] * 4))) == ()
+
+
+@pytest.mark.attack("D49")
+def test_a_key_out_of_sight_is_a_key_error(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    pattern = {"key_pattern": str(tmp_path / "{domain}" / "{selector}.pem"), "key_selectors": ["s"]}
+    ring = KeyRing(configuration(keys, sign=pattern))
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(KeyFileError, match=r"closed\.test/s\.pem cannot be examined: Permission denied"):
+        ring.keys_for(Domain.parse("closed.test"))

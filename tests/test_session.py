@@ -293,7 +293,7 @@ def test_an_abort_forgets_the_message_at_once(keys: Path) -> None:
         "verify",
         None,
         b"",
-        "verified",
+        "no signature",
     )
 
 

@@ -83,7 +83,8 @@ def _verified(
     dkim = _summary(results)
     if message.malformed is not None:
         return _malformed(service, state, message, actions, dkim=dkim)
-    return _end(state, message, [*actions, Accept()], action="accept", reason="verified", dkim=dkim)
+    reason = "verified" if results else "no signature"
+    return _end(state, message, [*actions, Accept()], action="accept", reason=reason, dkim=dkim)
 
 
 def _malformed(

@@ -34,7 +34,7 @@ class Identity:
             entry = pwd.getpwnam(user)
         except KeyError:
             raise Refusal(
-                f'there is no user "{user}", and the daemon does not run as root; create it with:'
+                f'there is no user "{user}", which the daemon becomes when root starts it; create it with:'
                 f" adduser --system --group --no-create-home {user}"
             ) from None
         if entry.pw_uid == 0 or entry.pw_gid == 0:

@@ -6,11 +6,14 @@ that needs them, and kept. A ring may be used by several threads: at worst two l
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 from mailguard.config import Config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.domain import Domain
+from mailguard.errors import KeyFileError
 
 __all__ = ["KeyRing"]
 
@@ -72,9 +75,21 @@ class KeyRing:
             return ()
         # A Domain has nothing but letters, digits, hyphens and dots between them: it cannot leave the directory.
         paths = [(name, Path(pattern.format(domain=domain, selector=name))) for name in selectors]
-        return tuple(self._load(path, domain, name) for name, path in paths if path.exists())
+        return tuple(self._load(path, domain, name) for name, path in paths if _exists(path))
 
     def _load(self, path: Path, domain: Domain, selector: str) -> SigningKey:
         return SigningKey.load(
             path, domain=domain, selector=selector, permissions=self._permissions, check=self._check
         )
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something at `path`. Raises KeyFileError where that cannot be seen: it may be a key."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        # A sender chooses the domain: one whose name is too long for a file has no key.
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise KeyFileError(f"{path} cannot be examined: {error.strerror}") from None
+    return True

@@ -18,6 +18,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from mailguard_milter.identity import Identity, group_id
+from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
 
 __all__ = ["ListeningSocket", "check_directory"]
@@ -52,7 +53,8 @@ def _check_route(route: str, identity: Identity) -> None:
             # In a sticky directory (/tmp) an entry can be replaced by its owner alone: good enough further up.
             held = below is not None and status.st_mode & stat.S_ISVTX and below.st_uid in (0, identity.uid)
             if not held:
-                raise Refusal(f"every user can write to {directory}; choose another, or run: chmod o-w {directory}")
+                remedy = "" if status.st_mode & stat.S_ISVTX else f", or run: chmod o-w {directory}"
+                raise Refusal(f"every user can write to {directory}; choose a directory of its own{remedy}")
         below = os.lstat(directory)
         if directory == "/":
             return
@@ -86,6 +88,8 @@ class ListeningSocket:
         ip = ip_address(plan["ip"])
         if not ip.is_loopback and not plan["allow_remote"]:
             raise Refusal(f"{plan['address']} can be reached by other hosts; listen on loopback, or set allow_remote")
+        if not ip.is_loopback:
+            tell("other hosts can reach a listener and have mail signed", Severity.WARNING, address=plan["address"])
         opened = socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,12 +3,13 @@
 The public names, re-exported. Importing this needs neither libmilter nor the command line's packages.
 """
 
+from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dkim.sign import SigningRules
-from mailguard.dkim.signing_key import SigningKey
-from mailguard.dkim.verify import VerifyRules
+from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
+from mailguard.dkim.verify import BodyLengthRule, VerifyRules
 from mailguard.dns.answers import Answers, Resolver, Unanswered
-from mailguard.dns.live import open_resolver
+from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Answer, Dnssec, Question, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
@@ -20,6 +21,10 @@ from mailguard.pipeline import sign_dkim, verify_dkim
 __all__ = [
     "Answer",
     "Answers",
+    "BodyDigests",
+    "BodyLengthRule",
+    "BodyRequest",
+    "Canonicalization",
     "DkimReason",
     "DkimResult",
     "DkimStatus",
@@ -27,11 +32,14 @@ __all__ = [
     "Domain",
     "Envelope",
     "HeaderField",
+    "KeyCheck",
+    "KeyPermissions",
     "MailguardError",
     "MalformedReason",
     "Message",
     "Question",
     "Resolver",
+    "ResolverConfig",
     "SigningKey",
     "SigningRefused",
     "SigningRules",

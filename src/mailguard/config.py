@@ -75,6 +75,8 @@ DEFAULT_KEY_PATTERN = "/etc/mailguard/keys/{domain}/{selector}.pem"
 MAX_DEADLINE_S = 25
 MAX_WORKERS = 256
 
+# What follows the last dot of [domains.example.com], written without quotes.
+_LAST_LABEL = re.compile("[a-z]{2,6}")
 _BODY_LENGTH_KEY = re.compile(r"l|l_tag|.*(?:body|length).*")
 
 
@@ -96,7 +98,8 @@ class LogConfig(Section):
 
     destination: Literal["syslog", "stderr"] = Field(
         default="syslog",
-        description="`syslog` is the mail facility of /dev/log; `stderr` suits systemd and containers.",
+        description="Where the line of each message goes: `syslog` is the mail facility of /dev/log; `stderr` suits"
+        " systemd and containers. What the daemon itself does (a start, a reload, a dead worker) is said on stderr.",
     )
     format: Literal["logfmt", "json"] = Field(default="logfmt", description="`logfmt` (`key=value`) or `json`.")
 
@@ -318,6 +321,8 @@ def _unique(values: tuple[Any, ...], key: Any, what: str) -> tuple[Any, ...]:
 
 
 def _unknown_key(path: KeyPath) -> str | None:
+    if path[0] == "domains" and len(path) > 2 and "." not in str(path[1]) and _LAST_LABEL.fullmatch(str(path[-1])):
+        return f'a domain has quotes: write [domains."{".".join(map(str, path[1:]))}"]'
     # A signature with l= lets whoever comes later append to the body (RFC 6376 §8.2).
     if path[0] in ("sign", "domains") and _BODY_LENGTH_KEY.fullmatch(str(path[-1]).lower()):
         return (

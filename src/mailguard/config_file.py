@@ -61,6 +61,8 @@ class TomlFile:
         if position is None:
             return f"{self.path}: not TOML: {message}"
         what = message[: position.start()]
+        if "Invalid value" in what:
+            what += "; text needs quotes"
         if position[1] is None:
             return f"{self.path}:{self._text.count(chr(10)) + 1}: not TOML: {what} at the end of the file"
         return f"{self.path}:{position[1]}: not TOML: {what} (column {position[2]})"
@@ -242,6 +244,8 @@ def _what(
     if kind == "extra_forbidden":
         reason = unknown_key(path)
         return f"unknown key; {reason}" if reason else f"unknown key{_nearest(path, model)}"
+    if kind == "tuple_type" and isinstance(detail["input"], dict):
+        return f"is a list of tables: write [[{_dotted(path)}]], with two brackets"
     if kind in _MUST_BE:
         return f"must be {_MUST_BE[kind].format(**context)}, not {_shown(detail['input'])}"
     if kind in ("literal_error", "enum"):
@@ -293,12 +297,19 @@ def _model_at(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
     return model
 
 
-def _tables(model: type[BaseModel], path: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+def _tables(
+    model: type[BaseModel], path: Sequence[str], *, is_list: bool = False
+) -> list[tuple[str, tuple[str, ...]]]:
     """Each table that the model has: how to say where it is, and its keys."""
     place = f"in [{'.'.join(path)}]" if path else "at the top, before the first [table]"
+    if is_list:
+        place = f"in [[{'.'.join(path)}]]"
     tables = [(place, tuple(model.model_fields))]
     for name, field in model.model_fields.items():
         inner = _model_in(field.annotation)
         if inner is not None:
-            tables += _tables(inner, (*path, name))
+            kind = get_origin(field.annotation)
+            # A table of tables has names of the administrator's own.
+            key = (name,) if kind in (None, tuple) else (name, '"example.com"')
+            tables += _tables(inner, (*path, *key), is_list=kind is tuple)
     return tables

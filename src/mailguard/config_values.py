@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Literal
@@ -41,6 +42,27 @@ MAX_SOCKET_PATH_BYTES = 107
 
 # RFC 2045 §5.1: the octets of a token, which is one form of the `value` that RFC 8601 §2.2 asks for.
 _TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")
+# RFC 5322 §3.6, and what tells where a message came from and how to read it.
+_KEPT_FIELDS = frozenset(
+    [
+        "from",
+        "sender",
+        "reply-to",
+        "to",
+        "cc",
+        "date",
+        "message-id",
+        "in-reply-to",
+        "references",
+        "subject",
+        "received",
+        "return-path",
+        "mime-version",
+        "content-type",
+        "content-transfer-encoding",
+        "dkim-signature",
+    ]
+)
 # RFC 5322 §3.6.8: the octets of a field name.
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _SOCKET_MODE = re.compile(r"0?[0-7]{3}")
@@ -164,6 +186,8 @@ def _authserv_id(value: str) -> str:
 def _field_name(value: str) -> str:
     if not _FIELD_NAME.fullmatch(value):
         raise ValueError(f'"{value}" is not the name of a header field')
+    if value.lower() in _KEPT_FIELDS:
+        raise ValueError(f'"{value}" is a field that a message cannot do without; it is not stripped')
     return value
 
 
@@ -183,6 +207,8 @@ def _listen_address(value: str) -> str:
 def _socket_mode(value: str) -> str:
     if not _SOCKET_MODE.fullmatch(value):
         raise ValueError(f'"{value}" is not a mode in octal; write it as in "0660"')
+    if int(value, 8) & stat.S_IWOTH:
+        raise ValueError(f'"{value}" lets every user connect, and whoever connects can have mail signed; use "0660"')
     return value
 
 

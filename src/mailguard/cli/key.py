@@ -13,13 +13,14 @@ from datetime import UTC, date, datetime
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.key_check import CheckedKey, check_keys, keys_of
+from mailguard.cli.key_check import CheckedKey, check_keys
 from mailguard.cli.key_files import find_owner, store_keys
 from mailguard.cli.parameters import as_domain, as_selector, as_selectors
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey, generate_ed25519, generate_rsa
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
+from mailguard.key_places import keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
 
 __all__ = ["default_selector", "key", "zone_line"]

@@ -5,27 +5,22 @@ RFC 6376 §3.6.2 (where the record is), RFC 6376 §6.1.2 (how a verifier takes i
 
 from __future__ import annotations
 
-import glob
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.config import Config
 from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.signature import ALGORITHMS, key_name
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.dns.answers import Resolver
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.domain import Domain
-from mailguard.errors import DomainError, KeyFileError
+from mailguard.errors import KeyFileError
+from mailguard.key_places import WantedKey
 
-__all__ = ["CheckedKey", "KeyOutcome", "WantedKey", "check_keys", "keys_of"]
-
-WantedKey = tuple[Domain, str, str]
-"""Domain, selector and key file."""
+__all__ = ["CheckedKey", "KeyOutcome", "check_keys"]
 
 
 class KeyOutcome(Enum):
@@ -70,36 +65,6 @@ class CheckedKey:
     def is_to_be_published(self) -> bool:
         """Whether publishing `record` is the remedy."""
         return self.outcome is KeyOutcome.WRONG and bool(self.record)
-
-
-def keys_of(config: Config) -> list[WantedKey]:
-    """Every key that `config` names, and every file that its pattern finds now."""
-    wanted = [
-        (Domain.parse(domain), selector.name, selector.key_file)
-        for domain, rule in config.domains.items()
-        for selector in rule.selectors
-    ]
-    pattern = config.sign.key_pattern
-    for selector in config.sign.key_selectors if pattern else ():
-        for domain, file in _found(str(pattern), selector):
-            if domain not in config.domains:
-                wanted.append((domain, selector, file))
-    return wanted
-
-
-def _found(pattern: str, selector: str) -> Iterable[tuple[Domain, str]]:
-    pieces = pattern.replace("{selector}", selector).split("{domain}")
-    shape = re.compile("([^/]+)".join([re.escape(pieces[0]), re.escape(pieces[1])]))
-    for file in sorted(glob.glob("*".join(map(glob.escape, pieces)))):
-        match = shape.match(file)
-        if match is None:
-            continue
-        try:
-            domain = Domain.parse(match[1])
-        except DomainError:
-            continue
-        if file == pattern.replace("{selector}", selector).replace("{domain}", domain):
-            yield domain, file
 
 
 def check_keys(

@@ -35,17 +35,9 @@ OVERSIGNED = (
     "Content-Type",
     "Content-Transfer-Encoding",
 )
-SIGNED_WHERE_PRESENT = (
-    "Sender",
-    "List-Id",
-    "List-Help",
-    "List-Unsubscribe",
-    "List-Unsubscribe-Post",
-    "List-Subscribe",
-    "List-Post",
-    "List-Owner",
-    "List-Archive",
-)
+SIGNED_WHERE_PRESENT = ("Sender",)
+"""And every field whose name begins with `LIST_PREFIX`."""
+LIST_PREFIX = b"list-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,11 +91,19 @@ def _header(fields: Iterable[HeaderField], form: Canonicalization) -> tuple[list
         present.setdefault(field.key, []).append(field)
     names: list[bytes] = []
     signed: list[bytes] = []
-    for name, extra in [(name, 1) for name in OVERSIGNED] + [(name, 0) for name in SIGNED_WHERE_PRESENT]:
-        instances = present.get(name.lower().encode("ascii"), [])
-        names += [name.encode("ascii")] * (len(instances) + extra)
+    wanted = [(name.encode("ascii"), 1) for name in OVERSIGNED]
+    wanted += [(name.encode("ascii"), 0) for name in SIGNED_WHERE_PRESENT]
+    wanted += [(instances[0].name, 0) for key, instances in present.items() if _is_list_field(key)]
+    for name, extra in wanted:
+        instances = present.get(name.lower(), [])
+        names += [name] * (len(instances) + extra)
         signed += [canonical_field(field, form) for field in reversed(instances)]
     return names, signed
+
+
+def _is_list_field(key: bytes) -> bool:
+    # A name with a semicolon is a legal field name, and would end h=.
+    return key.startswith(LIST_PREFIX) and b";" not in key
 
 
 def _sign_with(
