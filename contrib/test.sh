@@ -66,7 +66,8 @@ else
   sh "$here/setup.sh" test
 fi
 cd -- "$root"
-check ruff .venv/bin/python -m ruff check src milter tests contrib benchmarks
+check ruff .venv/bin/python -m ruff check .
+check format .venv/bin/python -m ruff format --check .
 check mypy .venv/bin/python -m mypy --strict
 if [ -n "$failed" ]; then printf '\nFailed so far:%s\n' "$failed"; fi
 # Last, so that the output ends with pytest's summary line.
