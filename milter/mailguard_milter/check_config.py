@@ -6,6 +6,7 @@ Prints "ok" and a summary, or what is wrong. Exit codes: 0, 64 usage, 78 configu
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,8 @@ __all__ = ["main"]
 
 
 def _summary(path: str) -> Iterator[str]:
-    # Imported here so that a missing extra is a line and not a traceback.
+    # Imported here so that a missing extra is a line and not a traceback; first what only [milter] brings.
+    importlib.import_module("mailguard_milter.engine_libmilter")
     from mailguard import config as configuration
     from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
     from mailguard.key_places import keys_of

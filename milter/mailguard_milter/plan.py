@@ -6,6 +6,7 @@ process instead. Exit codes (sysexits.h): 0, 64 usage, 78 configuration, with th
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -46,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m mailguard_milter.plan CONFIG", file=sys.stderr)
         return EX_USAGE
     try:
-        # Imported here so that a missing extra, pydantic's or pymilter's, is a line and not a traceback.
+        # Imported here so that a missing extra is a line and not a traceback; first what only [milter] brings.
+        importlib.import_module("mailguard_milter.engine_libmilter")
         from mailguard import config as configuration
-        from mailguard_milter import engine_libmilter  # noqa: F401
 
         print(json.dumps(plan(configuration.load(arguments[0]))))
     except MailguardError as error:
