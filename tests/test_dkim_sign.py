@@ -207,3 +207,12 @@ def test_what_we_sign_we_verify(fields: list[tuple[str, bytes]], body: bytes, ru
     header = b"From: <a@us.test>\r\n" + b"".join(name.encode() + b":" + value + b"\r\n" for name, value in fields)
     raw = header + b"\r\n" + body
     assert result_of(signed(raw, our_key("ed25519-sha256"), rules=rules)).status is DkimStatus.PASS
+
+
+@pytest.mark.parametrize("name", [b"List-a;b", b"List-" + b"a" * 900], ids=["semicolon", "long"])
+def test_a_list_field_that_does_not_fit_into_h_is_left_unsigned(name: bytes) -> None:
+    (field,) = fields_for(b"From: a@us.test\r\n" + name + b": x\r\nList-Software: y\r\n\r\nHello.\r\n")
+    names = TagList.parse(field.value)["h"].compact.split(b":")
+    assert b"List-Software" in names
+    assert name not in names
+    assert max(map(len, field.raw.split(b"\r\n"))) <= 78

@@ -102,8 +102,8 @@ def _header(fields: Iterable[HeaderField], form: Canonicalization) -> tuple[list
 
 
 def _is_list_field(key: bytes) -> bool:
-    # A name with a semicolon is a legal field name, and would end h=.
-    return key.startswith(LIST_PREFIX) and b";" not in key
+    # A name with a semicolon is legal and would end h=; one longer than a line could not be folded.
+    return key.startswith(LIST_PREFIX) and b";" not in key and len(key) < MAX_LINE_CHARS - 1
 
 
 def _sign_with(
