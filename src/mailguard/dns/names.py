@@ -2,8 +2,8 @@
 
 RFC 1035 §2.3.4 (sizes), RFC 1035 §5.1 (the \\DDD escape). In an answer every octet outside letters, digits, hyphen
 and underscore is escaped, so that what a stranger published cannot be taken for a host name nor break a header or a
-log line. In a question other printable ASCII is allowed as well, because SPF macros put local parts there
-(RFC 7208 §7.2); it is sent as it stands. Pure functions, safe to share between threads.
+log line. In a question other printable ASCII and the space are allowed as well, because SPF macros put local parts
+there (RFC 7208 §7.2); it is sent as it stands. Pure functions, safe to share between threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_LABEL_CHARS = 63
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 _TEXT_OF_OCTET = tuple(chr(octet) if octet in _PLAIN else f"\\{octet:03d}" for octet in range(256))
-_ASKABLE = frozenset(chr(octet) for octet in range(0x21, 0x7F)) - frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ\\.")
+_ASKABLE = frozenset(chr(octet) for octet in range(0x20, 0x7F)) - frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ\\.")
 
 
 def escaped_name(labels: Iterable[bytes]) -> str:
@@ -36,6 +36,8 @@ def why_unaskable(name: str) -> str:
     """Why `name` cannot be the name of a Question, for people; "" if it can."""
     if not name or len(name) > MAX_NAME_CHARS:
         return "the name is empty" if not name else "the name is too long"
+    if name == "@":
+        return "the name is the root in master files (RFC 1035 §5.1)"
     for label in name.split("."):
         if not label:
             return "a label of the name is empty"
