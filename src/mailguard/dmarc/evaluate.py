@@ -1,0 +1,184 @@
+"""The verdict for one author domain (RFC 9989 §5.3).
+
+Pure: what it asks comes from `Answers`; SPF and DKIM have been judged before. Left out: taking the author domain
+from the header (message.py), what is done about the verdict (policy.py), reports. Values are frozen and safe to
+share between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from mailguard.dkim.result import DkimResult
+from mailguard.dmarc.align import align, alignment_questions, candidate_questions, identifiers
+from mailguard.dmarc.discover import Discovery, discover, policy_questions
+from mailguard.dmarc.record import DmarcPolicy, RequestedPolicy
+from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus, DmarcVerdict
+from mailguard.dmarc.suffixes import PublicSuffixes
+from mailguard.dns.answers import Answers
+from mailguard.domain import Domain
+from mailguard.spf.result import SpfResult, SpfStatus
+
+__all__ = ["judge", "needs", "strictest"]
+
+
+def judge(
+    author_domain: Domain,
+    *,
+    spf: SpfResult | None,
+    dkim: Sequence[DkimResult],
+    answers: Answers,
+    suffixes: PublicSuffixes | None = None,
+) -> DmarcVerdict:
+    """The verdict on mail from `author_domain`.
+
+    `spf` is the result for MAIL FROM, None if there is none; a result for HELO counts for nothing. With `suffixes`,
+    Organizational Domains and policy discovery are those of RFC 7489, otherwise those of RFC 9989. Raises Unanswered
+    while an answer is missing. A missing answer never makes a fail, nor a pass.
+    """
+    discovery = discover(author_domain, answers, suffixes)
+    found = identifiers(spf, dkim)
+    answers.need((*policy_questions(discovery), *alignment_questions(discovery, found)))
+    requested, is_known = discovery.requested(answers)
+    if requested is None and is_known:
+        # RFC 9989 §4.10.1: the DMARC mechanism is not applied.
+        return _unapplied(discovery)
+    alignments = align(discovery, found, answers, suffixes)
+    status, reason = _status(discovery, requested, alignments)
+    return DmarcVerdict(
+        status=status,
+        reason=reason,
+        detail=_detail(reason, discovery, requested, alignments),
+        author_domain=author_domain,
+        policy=requested.policy if requested else None,
+        policy_tag=requested.tag if requested else None,
+        is_testing=requested is not None and requested.is_testing,
+        record=discovery.record,
+        record_domain=discovery.record_domain,
+        organizational_domain=discovery.organizational_domain,
+        alignments=alignments,
+        method=discovery.method,
+        walk=_walk(discovery),
+    )
+
+
+def needs(
+    author_domain: Domain, *, candidates: Iterable[Domain], answers: Answers, suffixes: PublicSuffixes | None = None
+) -> None:
+    """Ask for what `judge` will ask, before it is known which of `candidates` (SPF's domain, every d=) passed.
+
+    Raises Unanswered, first for the author domain's walk and then for those of the candidates, until all is known.
+    """
+    discovery = discover(author_domain, answers, suffixes)
+    answers.need((*policy_questions(discovery), *candidate_questions(discovery, candidates)))
+
+
+def strictest(verdicts: Sequence[DmarcVerdict]) -> DmarcVerdict:
+    """The verdict that stands where From names several domains (RFC 9989 §11.5); never a pass.
+
+    A domain that passes vouches for itself only, and readers are shown the others too. Raises ValueError for no
+    verdicts.
+    """
+    return max((_without_pass(verdict) for verdict in verdicts), key=_strictness)
+
+
+def _without_pass(verdict: DmarcVerdict) -> DmarcVerdict:
+    if verdict.status is not DmarcStatus.PASS:
+        return verdict
+    return replace(
+        verdict,
+        status=DmarcStatus.PERMERROR,
+        reason=DmarcReason.SEVERAL_DOMAINS,
+        detail="From names several domains, so that the pass of one is none for the message",
+    )
+
+
+def _strictness(verdict: DmarcVerdict) -> int:
+    match verdict.status, verdict.policy:
+        case DmarcStatus.FAIL, DmarcPolicy.REJECT:
+            return 5
+        case DmarcStatus.FAIL, DmarcPolicy.QUARANTINE:
+            return 4
+        case DmarcStatus.TEMPERROR, _:
+            return 3  # what is missing might be a refusal
+        case DmarcStatus.FAIL, _:
+            return 2
+        case DmarcStatus.PERMERROR, _:
+            return 1
+    return 0
+
+
+def _status(
+    discovery: Discovery, requested: RequestedPolicy | None, alignments: Sequence[Alignment]
+) -> tuple[DmarcStatus, DmarcReason]:
+    if discovery.record is None:
+        return DmarcStatus.TEMPERROR, DmarcReason.POLICY_UNAVAILABLE
+    if any(one.counts and one.aligned is Aligned.YES for one in alignments):
+        # RFC 9989 §4.4.1: any one suffices. What the policy for the others would be does not matter then.
+        return DmarcStatus.PASS, DmarcReason.ALIGNED
+    if requested is None:
+        return DmarcStatus.TEMPERROR, DmarcReason.POLICY_UNAVAILABLE
+    if any(_might_pass(one) for one in alignments):
+        # RFC 9989 §5.3.6: with a DNS error in what it hangs on, the message neither passes nor fails.
+        return DmarcStatus.TEMPERROR, DmarcReason.AUTHENTICATION_UNAVAILABLE
+    passed = any(one.counts for one in alignments)
+    return DmarcStatus.FAIL, DmarcReason.NOT_ALIGNED if passed else DmarcReason.NOTHING_PASSED
+
+
+def _might_pass(one: Alignment) -> bool:
+    """Whether the DNS kept it from being an aligned pass. What could never be aligned is not waited for."""
+    if one.counts:
+        return one.aligned is Aligned.UNKNOWN
+    return one.result == SpfStatus.TEMPERROR.value and one.aligned is not Aligned.NO
+
+
+def _unapplied(discovery: Discovery) -> DmarcVerdict:
+    reason = DmarcReason.NO_RECORD if discovery.record is None else DmarcReason.RECORD_UNUSABLE
+    return DmarcVerdict(
+        status=DmarcStatus.NONE,
+        reason=reason,
+        detail=_detail(reason, discovery, None, ()),
+        author_domain=discovery.author_domain,
+        record=discovery.record,
+        record_domain=discovery.record_domain,
+        organizational_domain=discovery.organizational_domain,
+        method=discovery.method,
+        walk=_walk(discovery),
+    )
+
+
+def _walk(discovery: Discovery) -> tuple[str, ...]:
+    return tuple(map(str, discovery.visits))
+
+
+def _detail(
+    reason: DmarcReason, discovery: Discovery, requested: RequestedPolicy | None, alignments: Sequence[Alignment]
+) -> str:
+    author = discovery.author_domain
+    match reason:
+        case DmarcReason.NO_RECORD:
+            return f"there is no DMARC record for {author}"
+        case DmarcReason.RECORD_UNUSABLE:
+            return f"the DMARC record at {discovery.record_domain} has no usable policy and asks for no reports"
+        case DmarcReason.POLICY_UNAVAILABLE if discovery.record is None:
+            return f"the DNS does not say which DMARC policy {author} has"
+        case DmarcReason.POLICY_UNAVAILABLE:
+            return f"the DNS does not say whether {author} exists, on which its DMARC policy depends"
+        case DmarcReason.ALIGNED:
+            by = next(one for one in alignments if one.counts and one.aligned is Aligned.YES)
+            return f"{by.method.upper()} passes for {by.domain}, which is aligned with {author}"
+    policy = f"the policy of {author} is {_policy_text(discovery, requested)}"
+    match reason:
+        case DmarcReason.AUTHENTICATION_UNAVAILABLE:
+            return f"the DNS did not answer what could have made it pass; {policy}"
+        case DmarcReason.NOT_ALIGNED:
+            return f"nothing that passes is aligned with {author}; {policy}"
+    return f"neither SPF nor DKIM passes; {policy}"
+
+
+def _policy_text(discovery: Discovery, requested: RequestedPolicy | None) -> str:
+    if requested is None:
+        return "not known"
+    weaker = ", one step weaker for t=y" if requested.is_testing else ""
+    return f"{requested.policy.value} ({requested.tag}= at {discovery.record_domain}{weaker})"
