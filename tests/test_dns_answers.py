@@ -19,6 +19,7 @@ class RecordingResolver(Resolver):
 
     def __init__(self) -> None:
         self.batches: list[tuple[Question, ...]] = []
+        self.prefetched: list[tuple[Question, ...]] = []
 
     def resolve(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
         batch = tuple(questions)
@@ -29,7 +30,7 @@ class RecordingResolver(Resolver):
         return self.resolve(questions, deadline=deadline)
 
     def prefetch(self, questions: Iterable[Question]) -> None:
-        raise AssertionError("an evaluation does not prefetch")
+        self.prefetched.append(tuple(questions))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -151,3 +152,64 @@ def test_an_exception_of_the_evaluation_comes_out(run: Run) -> None:
 
     with pytest.raises(KeyError, match="of its own"):
         run(evaluation, RecordingResolver())
+
+
+class ResolverWithCache(RecordingResolver):
+    """Has some answers at hand."""
+
+    def __init__(self, *at_hand: Question) -> None:
+        super().__init__()
+        self.known = {question: Answer(question, Status.NOERROR, (b"at hand",)) for question in at_hand}
+
+    def at_hand(self, question: Question) -> Answer | None:
+        return self.known.get(question)
+
+
+def test_what_is_at_hand_needs_no_round(run: Run) -> None:
+    starts: list[int] = []
+
+    def evaluation(answers: Answers) -> object:
+        starts.append(len(starts))
+        answers.need([A, B])
+        return answers.get(A).records + answers.get(B).records
+
+    resolver = ResolverWithCache(A, B)
+    assert run(evaluation, resolver) == (b"at hand", b"at hand")
+    assert (resolver.batches, starts) == ([], [0])
+
+
+def test_an_answer_that_was_read_stays_through_the_evaluation(run: Run) -> None:
+    resolver = ResolverWithCache(A)
+
+    def evaluation(answers: Answers) -> object:
+        first = answers.get(A)
+        resolver.known.clear()  # its time is over
+        answers.get(B)
+        return first.records
+
+    assert run(evaluation, resolver) == (b"at hand",)
+    assert resolver.batches == [(B,)]
+
+
+def test_what_is_wanted_is_asked_for_and_not_waited_for(run: Run) -> None:
+    def evaluation(answers: Answers) -> object:
+        answers.want([A, B, C])
+        return answers.get(A).status
+
+    resolver = ResolverWithCache(C)
+    assert run(evaluation, resolver) is Status.NOERROR
+    assert resolver.batches == [(A,)]
+    assert resolver.prefetched == [(B,)]
+
+
+def test_peeking_asks_nothing_and_consumes_nothing() -> None:
+    answers = Answers({A: Answer(A, Status.NODATA)})
+    assert answers.peek(A) == Answer(A, Status.NODATA)
+    assert answers.peek(B) is None
+    assert (answers.missing, answers.wanted, answers.consumed) == ((), (), ())
+
+
+def test_a_closed_one_wants_nothing() -> None:
+    answers = Answers(closed=True)
+    answers.want([A])
+    assert answers.wanted == ()

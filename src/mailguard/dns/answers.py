@@ -2,8 +2,10 @@
 
 An evaluation is a function of `Answers`. It asks with `get`; what is known is returned, what is not is
 noted as missing and ends the evaluation with `Unanswered`. A stage that will need several names calls
-`need` first, so that one round of parallel look-ups serves all. `evaluate` (and its awaited twin) resolves
-what is missing and starts the evaluation again from the top. Nothing here does I/O by itself.
+`need` first, so that one round of parallel look-ups serves all. What will perhaps be needed is told with `want`:
+it is looked up meanwhile, and nobody waits for it. `evaluate` (and its awaited twin) resolves what is missing and
+starts the evaluation again from the top. What a resolver has at hand is read at once, so that with a warm cache
+the first run is the last. Nothing here does I/O by itself.
 
 An `Answers` belongs to one evaluation and is not shared between threads.
 """
@@ -31,19 +33,40 @@ class Unanswered(Exception):
     """The evaluation cannot go on until its `Answers.missing` are known."""
 
 
+Peek = Callable[[Question], Answer | None]
+
+
 class Answers:
     """The answers known so far, and a record of what was asked."""
 
-    def __init__(self, known: Mapping[Question, Answer] | None = None, *, closed: bool = False) -> None:
-        """`known` is read, not changed. A closed one answers every unknown question with TEMPFAIL."""
+    def __init__(
+        self, known: Mapping[Question, Answer] | None = None, *, closed: bool = False, at_hand: Peek | None = None
+    ) -> None:
+        """`known` is read, not changed; what is not in it is looked for with `at_hand`, once.
+
+        A closed one answers every unknown question with TEMPFAIL.
+        """
         self._known = known if known is not None else {}
         self._closed = closed
+        self._at_hand = at_hand
+        self._read: dict[Question, Answer] = {}
         self._missing: dict[Question, None] = {}
+        self._wanted: dict[Question, None] = {}
         self._consumed: dict[Question, Answer] = {}
+
+    def peek(self, question: Question) -> Answer | None:
+        """The answer if it is known; it counts neither as missing nor as consumed."""
+        answer = self._known.get(question)
+        if answer is None and self._at_hand is not None:
+            answer = self._read.get(question)
+            if answer is None and (answer := self._at_hand(question)) is not None:
+                # Kept, so that one evaluation never sees two answers to one question.
+                self._read[question] = answer
+        return answer
 
     def get(self, question: Question) -> Answer:
         """The answer to `question`. Raises Unanswered where it is not known yet."""
-        answer = self._known.get(question)
+        answer = self.peek(question)
         if answer is None:
             if not self._closed:
                 self._missing[question] = None
@@ -56,10 +79,25 @@ class Answers:
         """Name all that the next steps may ask. Raises Unanswered if any of it is unknown; consumes nothing."""
         if self._closed:
             return
-        unknown = [question for question in questions if question not in self._known]
+        unknown = [question for question in questions if self.peek(question) is None]
         if unknown:
             self._missing.update(dict.fromkeys(unknown))
             raise Unanswered(", ".join(map(str, unknown)))
+
+    def want(self, questions: Iterable[Question]) -> None:
+        """Tell what may be asked later, to be looked up without waiting for it. Raises nothing, consumes nothing."""
+        if not self._closed:
+            self._wanted.update(dict.fromkeys(question for question in questions if self.peek(question) is None))
+
+    @property
+    def read(self) -> Mapping[Question, Answer]:
+        """What was found at hand."""
+        return self._read
+
+    @property
+    def wanted(self) -> tuple[Question, ...]:
+        """What was told with `want` and is not missing."""
+        return tuple(question for question in self._wanted if question not in self._missing)
 
     @property
     def missing(self) -> tuple[Question, ...]:
@@ -91,6 +129,10 @@ class Resolver(ABC):
     def prefetch(self, questions: Iterable[Question]) -> None:
         """Begin to look these up and return at once. A later `resolve` of the same joins the look-up."""
 
+    def at_hand(self, question: Question) -> Answer | None:
+        """The answer if it can be had without asking anybody, in about a microsecond. Thread-safe."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Give back threads and sockets. Closing twice is harmless."""
@@ -118,22 +160,28 @@ class _Done(Generic[T]):
 
 
 def _attempt(
-    evaluation: Callable[[Answers], T], known: Mapping[Question, Answer], *, round_number: int
+    evaluation: Callable[[Answers], T], known: dict[Question, Answer], resolver: Resolver, *, round_number: int
 ) -> _Done[T] | tuple[Question, ...]:
     """The result, or what is missing for it. A result that comes out while something is missing is void."""
-    answers = Answers(known, closed=round_number >= MAX_ROUNDS)
+    answers = Answers(known, closed=round_number >= MAX_ROUNDS, at_hand=resolver.at_hand)
     try:
         result = evaluation(answers)
     except Unanswered:
-        return answers.missing
-    return answers.missing or _Done(result)
+        pass  # answers.missing tells
+    else:
+        if not answers.missing:
+            return _Done(result)
+    known.update(answers.read)
+    if answers.wanted:
+        resolver.prefetch(answers.wanted)
+    return answers.missing
 
 
 def evaluate(evaluation: Callable[[Answers], T], resolver: Resolver, *, deadline: float) -> T:
     """Run `evaluation` until it needs nothing more; look-ups end at `deadline` (`time.monotonic()` seconds)."""
     known: dict[Question, Answer] = {}
     for round_number in count():
-        outcome = _attempt(evaluation, known, round_number=round_number)
+        outcome = _attempt(evaluation, known, resolver, round_number=round_number)
         if isinstance(outcome, _Done):
             return outcome.result
         known.update(resolver.resolve(outcome, deadline=deadline))
@@ -144,7 +192,7 @@ async def evaluate_async(evaluation: Callable[[Answers], T], resolver: Resolver,
     """`evaluate`, awaited."""
     known: dict[Question, Answer] = {}
     for round_number in count():
-        outcome = _attempt(evaluation, known, round_number=round_number)
+        outcome = _attempt(evaluation, known, resolver, round_number=round_number)
         if isinstance(outcome, _Done):
             return outcome.result
         known.update(await resolver.resolve_async(outcome, deadline=deadline))

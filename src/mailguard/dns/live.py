@@ -116,6 +116,10 @@ class LiveResolver(Resolver):
         if missing:
             engine.begin(missing, deadline=None)
 
+    def at_hand(self, question: Question) -> Answer | None:
+        """See Resolver.at_hand: what the cache has."""
+        return self._engine().at_hand(question)
+
     def close(self) -> None:
         """End the thread and close the sockets. Questions still open, and later ones, are answered TEMPFAIL."""
         self._engine().close()
@@ -175,6 +179,10 @@ class _Engine:
         self._lock = Lock()
         self._running: _Running | None = None
         self._closed = False
+
+    def at_hand(self, question: Question) -> Answer | None:
+        """The answer that is in the cache."""
+        return self._cache.get(question)
 
     def cached(self, questions: Iterable[Question]) -> tuple[dict[Question, Answer], tuple[Question, ...]]:
         """The answers that are at hand, and the questions, each once, that have none."""
