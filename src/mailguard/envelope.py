@@ -20,5 +20,7 @@ class Envelope:
     """The reverse path without angle brackets and parameters; empty for the null sender."""
     rcpt_to: tuple[bytes, ...] = ()
     """The accepted forward paths without angle brackets."""
+    mail_from_as_read: bytes | None = None
+    """The reverse path as the mail server itself reads it, where that is known and differs from `mail_from`."""
     login: bytes | None = None
     """The SASL login, None for a client that did not authenticate."""
