@@ -18,11 +18,14 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from mailguard.authresults import build
 from mailguard.dkim.result import DkimResult
 from mailguard.dkim.signing_key import SigningKey
 from mailguard.dkim.verify import VerifyRules, plan_verification
 from mailguard.dns.question import Question
 from mailguard.dns.zone import ZoneResolver
+from mailguard.envelope import Envelope
+from mailguard.evidence import Evidence
 from mailguard.message import Message
 from mailguard.pipeline import verify_dkim
 
@@ -119,6 +122,12 @@ def result_of(
     """The result of the only signature."""
     (result,) = results_of(raw, resolver, now=now, rules=rules)
     return result
+
+
+def written(*results: DkimResult) -> bytes:
+    """Our Authentication-Results for a message of which nothing but this is known."""
+    envelope = Envelope(client_ip=None, helo=b"", mail_from=b"")
+    return build("mx.us.test", Evidence(envelope=envelope, dkim=results), None).value
 
 
 def questions_of(raw: bytes) -> tuple[Question, ...]:
