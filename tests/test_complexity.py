@@ -17,7 +17,7 @@ import pytest
 
 import mailguard.dkim.canonical
 from mailguard.address import AddressSyntaxError, parse_mailboxes
-from mailguard.authresults import OwnIds
+from mailguard.authserv_id import OwnIds
 from mailguard.dkim.canonical import (
     BodyDigests,
     BodyRequest,
@@ -26,10 +26,13 @@ from mailguard.dkim.canonical import (
 )
 from mailguard.dkim.signature import Signature, SignatureError
 from mailguard.dkim.verify import plan_verification
+from mailguard.dmarc.record import DmarcRecord
 from mailguard.domain import Domain
 from mailguard.errors import DomainError, TagListError
 from mailguard.message import HeaderField, Message
 from mailguard.pipeline import sign_dkim
+from mailguard.spf.macro import DomainSpec, MacroError, parse_macros
+from mailguard.spf.record import Record, RecordError
 from mailguard.taglist import TagList
 from mailguard_milter.log import Format, format_line
 from zone0 import NOW, ke, mail, our_key, results_of, sign_as
@@ -40,8 +43,9 @@ RATIO = 2.3
 # The best of so many rounds; of fewer where that is enough, of more where a neighbour on the processor disturbs.
 LEAST_ROUNDS, MOST_ROUNDS = 5, 25
 LEAST_S = 0.005
-# The n of 4n: a quarter of what an address field, a tag list, a name, a header may have; of a large body.
-ADDRESSES, TAGS, NAME, HEADER, BODY = 8_192, 16_384, 256, 65_536, 262_144
+# The n of 4n: a quarter of what an address field, a tag list, a name, a header, an SPF or DMARC record may have; of a
+# large body.
+ADDRESSES, TAGS, NAME, HEADER, SPF, DMARC, BODY = 8_192, 16_384, 256, 65_536, 2_048, 1_024, 262_144
 
 Work = Callable[[], object]
 RELAXED, SIMPLE = Canonicalization.RELAXED, Canonicalization.SIMPLE
@@ -166,6 +170,9 @@ tag_list = tried(TagList.parse, TagListError)
 signature = tried(field(Signature.parse), SignatureError)
 relaxed = field(lambda one: canonical_field(one, RELAXED))
 domain = tried(Domain.parse, DomainError)
+spf_record = tried(Record.parse, RecordError)
+macros = tried(lambda octets: parse_macros(octets.decode("latin-1")), MacroError)
+domain_spec = tried(lambda octets: DomainSpec.parse(octets.decode("latin-1")), MacroError)
 claimed = OwnIds(["mx.us.test", "bücher.test"]).claimed_by
 
 
@@ -185,6 +192,21 @@ PARSERS: list[tuple[str, Callable[[bytes], object], int, list[bytes]]] = [
     ("C08", addresses, ADDRESSES, [b'"', b'"\\', b"\\", b'"a" ', b'a"', b"[", b"[]", b'["', b'"(']),
     ("C09", addresses, ADDRESSES, [b",", b"a@b.test,", b"<a@b.test>,", b"@", b"a@", b"<", b"a ", b"a@b.test ", b":"]),
     ("C10", claimed, TAGS, [b"(", b"()", b")", b'"', b'""', b'"\\', b"\\", b";", b"header.d=x ", b"dkim=pass;"]),
+    (
+        "C06",
+        DmarcRecord.parse,
+        DMARC,
+        [b";", b"=", b"p=none;", b"rua=mailto:a@b.test,", b"rua=,", b"a:b,", b" ", b"!"],
+    ),
+    ("C13", spf_record, SPF, [b"ip4:1.2.3.4 ", b"a ", b"a/", b"ip6:", b"::", b"include:a.test ", b"x=", b" ", b"a:"]),
+    (
+        "C13",
+        spf_record,
+        SPF,
+        [b"exists:%{l}.a.test ", b"redirect=a.test ", b"mx/24//64 ", b"//", b"1.", b"-", b"+a "],
+    ),
+    ("C14", macros, SPF, [b"%{d9}", b"1", b"%", b"%{", b"%{d-+,/_=}", b"%{dr-", b"%%", b"%_", b"-+,/_=", b"r"]),
+    ("C14", domain_spec, SPF, [b"%{d9}.", b"1", b".", b"a.", b"-", b"%{", b"}", b"%{d99999}"]),
     ("C12", signature, TAGS, [b"\r\n A", b" A ", b"A\t", b"AAAA\r\n\t"]),
     (
         "C15",
@@ -198,7 +220,13 @@ PARSERS: list[tuple[str, Callable[[bytes], object], int, list[bytes]]] = [
     ("C19", logged, TAGS, [b"a", b"\n", b"\x1b", b"\xff", LINE_SEPARATOR, b'"', b"\\", b"%s", b" =", b"\0"]),
 ]
 # What stands before the run: nothing, or what sets the scanner on another path.
-BEFORE = {"C10": [b"", b"("], "C12": [b"v=1; bh="], "C18": [b"", b'"']}
+BEFORE = {
+    "C10": [b"", b"("],
+    "C12": [b"v=1; bh="],
+    "C13": [b"v=spf1 "],
+    "C14": [b"", b"%{d", b"%{d1r"],
+    "C18": [b"", b'"'],
+}
 CASES = [
     pytest.param(parse, size, before, run, id=f"{name} {before!r} {run!r}"[:50], marks=pytest.mark.attack(name))
     for name, parse, size, patterns in PARSERS

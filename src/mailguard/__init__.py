@@ -8,6 +8,9 @@ from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dkim.sign import SigningRules
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.dkim.verify import BodyLengthRule, VerifyRules
+from mailguard.dmarc.record import AlignmentMode, DmarcPolicy, DmarcRecord
+from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus, DmarcVerdict
+from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers, Resolver, Unanswered
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Answer, Dnssec, Question, Status
@@ -15,38 +18,100 @@ from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
 from mailguard.errors import MailguardError, SigningRefused
+from mailguard.evidence import Evidence
+from mailguard.explain import Explanation
+from mailguard.inbound import InboundRules
+from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.message import HeaderField, MalformedReason, Message
-from mailguard.pipeline import sign_dkim, verify_dkim
+from mailguard.outcome import Outcome
+from mailguard.pipeline import (
+    authenticate,
+    authenticate_async,
+    check_spf,
+    evaluate_dmarc,
+    sign_dkim,
+    verify_dkim,
+)
+from mailguard.policy import (
+    Decision,
+    Disposition,
+    DomainPolicy,
+    Finding,
+    Mode,
+    Override,
+    OverrideKind,
+    Policy,
+    Refusal,
+    Rule,
+    TrustedSource,
+    decide,
+)
+from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
 __all__ = [
+    "Aligned",
+    "Alignment",
+    "AlignmentMode",
     "Answer",
     "Answers",
     "BodyDigests",
     "BodyLengthRule",
     "BodyRequest",
     "Canonicalization",
+    "Decision",
+    "Disposition",
     "DkimReason",
     "DkimResult",
     "DkimStatus",
+    "DmarcPolicy",
+    "DmarcReason",
+    "DmarcRecord",
+    "DmarcStatus",
+    "DmarcVerdict",
     "Dnssec",
     "Domain",
+    "DomainPolicy",
     "Envelope",
+    "Evidence",
+    "Explanation",
+    "Finding",
     "HeaderField",
+    "InboundRules",
+    "IprevResult",
+    "IprevStatus",
     "KeyCheck",
     "KeyPermissions",
     "MailguardError",
     "MalformedReason",
     "Message",
+    "Mode",
+    "Outcome",
+    "Override",
+    "OverrideKind",
+    "Policy",
+    "PublicSuffixes",
     "Question",
+    "Refusal",
     "Resolver",
     "ResolverConfig",
+    "Rule",
     "SigningKey",
     "SigningRefused",
     "SigningRules",
+    "SpfIdentity",
+    "SpfReason",
+    "SpfResult",
+    "SpfStatus",
     "Status",
+    "TrustedSource",
     "Unanswered",
     "VerifyRules",
     "ZoneResolver",
+    "authenticate",
+    "authenticate_async",
+    "check_spf",
+    "decide",
+    "evaluate_dmarc",
     "open_resolver",
     "sign_dkim",
     "verify_dkim",

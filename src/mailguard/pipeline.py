@@ -4,19 +4,113 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest
 from mailguard.dkim.result import DkimResult
 from mailguard.dkim.sign import SigningRules, sign, sign_body_requests
 from mailguard.dkim.signing_key import SigningKey
 from mailguard.dkim.verify import VerifyRules, plan_verification, verify
-from mailguard.dns.answers import Resolver, evaluate
+from mailguard.dmarc.evaluate import judge
+from mailguard.dmarc.result import DmarcVerdict
+from mailguard.dns.answers import Answers, Resolver, evaluate, evaluate_async
+from mailguard.dns.live import open_resolver
+from mailguard.domain import Domain
+from mailguard.envelope import Envelope
+from mailguard.inbound import InboundPlan, InboundRules, judge_inbound, plan_inbound
 from mailguard.message import HeaderField, Message
+from mailguard.outcome import Outcome
+from mailguard.policy import Policy, decide
+from mailguard.spf.check import check_host
+from mailguard.spf.result import SpfIdentity, SpfResult
 
-__all__ = ["LOOKUP_TIME_S", "sign_dkim", "verify_dkim"]
+__all__ = [
+    "LOOKUP_TIME_S",
+    "authenticate",
+    "authenticate_async",
+    "check_spf",
+    "evaluate_dmarc",
+    "sign_dkim",
+    "verify_dkim",
+]
 
 # All look-ups for one message together: below every time-out of SMTP (RFC 5321 §4.5.3.2) and of Postfix.
 LOOKUP_TIME_S = 8.0
+
+
+def authenticate(
+    raw: bytes,
+    *,
+    ip: str | IPv4Address | IPv6Address | None,
+    helo: str | bytes,
+    mail_from: str | bytes,
+    resolver: Resolver | None = None,
+    now: float | None = None,
+    policy: Policy | None = None,
+    rules: InboundRules | None = None,
+) -> Outcome:
+    """Judge a message that came in by SMTP: SPF, DKIM, DMARC and what `policy` makes of them.
+
+    `raw` is the whole message, CRLF or LF line ends. `ip` is the client's address, `helo` the argument of its HELO or
+    EHLO, `mail_from` the reverse path, empty for the null sender, with or without angle brackets. Without a
+    `resolver`, one is opened for this call and closed after it; `now` is in POSIX seconds and defaults to the clock.
+    Look-ups take at most `LOOKUP_TIME_S`; what is open then is a temperror. Raises ValueError if `ip` is no address,
+    and nothing for what a message or the DNS may hold.
+    """
+    plan, digests = _prepared(raw, _envelope(ip, helo, mail_from), rules)
+    judged_at = time.time() if now is None else now
+    deadline = time.monotonic() + LOOKUP_TIME_S
+    with open_resolver() if resolver is None else nullcontext(resolver) as used:
+        return evaluate(
+            lambda answers: _outcome(plan, digests, answers, now=judged_at, policy=policy), used, deadline=deadline
+        )
+
+
+async def authenticate_async(
+    raw: bytes,
+    *,
+    ip: str | IPv4Address | IPv6Address | None,
+    helo: str | bytes,
+    mail_from: str | bytes,
+    resolver: Resolver | None = None,
+    now: float | None = None,
+    policy: Policy | None = None,
+    rules: InboundRules | None = None,
+) -> Outcome:
+    """`authenticate`, awaited: look-ups leave the event loop free."""
+    plan, digests = _prepared(raw, _envelope(ip, helo, mail_from), rules)
+    judged_at = time.time() if now is None else now
+    deadline = time.monotonic() + LOOKUP_TIME_S
+    async with open_resolver() if resolver is None else nullcontext(resolver) as used:
+        return await evaluate_async(
+            lambda answers: _outcome(plan, digests, answers, now=judged_at, policy=policy), used, deadline=deadline
+        )
+
+
+def check_spf(
+    envelope: Envelope,
+    *,
+    resolver: Resolver,
+    identity: SpfIdentity = SpfIdentity.MAIL_FROM,
+    now: float | None = None,
+) -> SpfResult:
+    """check_host() of RFC 7208 §4 for one identity. `now` is in POSIX seconds and defaults to the clock."""
+    judged_at = time.time() if now is None else now
+    deadline = time.monotonic() + LOOKUP_TIME_S
+    return evaluate(
+        lambda answers: check_host(envelope, answers, identity=identity, now=judged_at), resolver, deadline=deadline
+    )
+
+
+def evaluate_dmarc(
+    author_domain: Domain, *, spf: SpfResult | None, dkim: Sequence[DkimResult], resolver: Resolver
+) -> DmarcVerdict:
+    """DMARC for one author domain (RFC 9989), from results of SPF (for the reverse path) and DKIM."""
+    deadline = time.monotonic() + LOOKUP_TIME_S
+    return evaluate(
+        lambda answers: judge(author_domain, spf=spf, dkim=dkim, answers=answers), resolver, deadline=deadline
+    )
 
 
 def verify_dkim(
@@ -52,3 +146,31 @@ def _digests(message: Message, requests: Sequence[BodyRequest]) -> BodyDigests:
     digests.update(message.body)
     digests.finish()
     return digests
+
+
+def _envelope(ip: str | IPv4Address | IPv6Address | None, helo: str | bytes, mail_from: str | bytes) -> Envelope:
+    reverse_path = _octets(mail_from)
+    if reverse_path.startswith(b"<") and reverse_path.endswith(b">"):
+        reverse_path = reverse_path[1:-1]
+    return Envelope(
+        client_ip=ip_address(ip) if isinstance(ip, str) else ip, helo=_octets(helo), mail_from=reverse_path
+    )
+
+
+def _octets(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+
+
+def _prepared(raw: bytes, envelope: Envelope, rules: InboundRules | None) -> tuple[InboundPlan, BodyDigests]:
+    """What the DNS cannot change: parsing and hashing, done once."""
+    message = Message.parse(raw)
+    plan = plan_inbound(message, envelope, rules)
+    return plan, _digests(message, plan.body_requests)
+
+
+def _outcome(
+    plan: InboundPlan, digests: BodyDigests, answers: Answers, *, now: float, policy: Policy | None
+) -> Outcome:
+    judged = judge_inbound(plan, digests, answers, now=now)
+    decision = decide(judged.evidence, judged.verdict, policy=policy or Policy())
+    return Outcome(message=plan.message, judged=judged, decision=decision, now=now, answers=answers.consumed)

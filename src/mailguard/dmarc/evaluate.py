@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from mailguard.dkim.result import DkimResult
 from mailguard.dmarc.align import align, alignment_questions, candidate_questions, identifiers
-from mailguard.dmarc.discover import Discovery, discover, policy_questions
+from mailguard.dmarc.discover import Discovery, Found, discover, policy_questions
 from mailguard.dmarc.record import DmarcPolicy, RequestedPolicy
 from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus, DmarcVerdict
 from mailguard.dmarc.suffixes import PublicSuffixes
@@ -158,7 +158,10 @@ def _detail(
     author = discovery.author_domain
     match reason:
         case DmarcReason.NO_RECORD:
-            return f"there is no DMARC record for {author}"
+            several = next((visit.domain for visit in discovery.visits if visit.found is Found.SEVERAL), None)
+            # RFC 9989 §4.10: several at one name are none; their owner will not have meant that.
+            why = f": there are several at {several}, which count as none" if several is not None else ""
+            return f"there is no DMARC record for {author}{why}"
         case DmarcReason.RECORD_UNUSABLE:
             return f"the DMARC record at {discovery.record_domain} has no usable policy and asks for no reports"
         case DmarcReason.POLICY_UNAVAILABLE if discovery.record is None:

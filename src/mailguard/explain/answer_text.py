@@ -1,0 +1,25 @@
+"""What the DNS said to a question, in a few words. Pure."""
+
+from __future__ import annotations
+
+from mailguard.dns.question import Answer, Status
+
+__all__ = ["answer_text"]
+
+_NO_RECORDS = {
+    Status.NODATA: "the name exists, without records of this type",
+    Status.NXDOMAIN: "the name does not exist",
+    Status.TEMPFAIL: "no answer",
+    Status.BOGUS: "DNSSEC validation failed",
+}
+# These have a cause that the resolver tells.
+_FAILURES = frozenset({Status.TEMPFAIL, Status.BOGUS})
+
+
+def answer_text(answer: Answer) -> str:
+    """Such as "2 records" or "no answer: SERVFAIL from 192.0.2.53"."""
+    if answer.status is Status.NOERROR:
+        count = len(answer.records)
+        return f"{count} record{'' if count == 1 else 's'}"
+    text = _NO_RECORDS[answer.status]
+    return f"{text}: {answer.detail}" if answer.status in _FAILURES and answer.detail else text

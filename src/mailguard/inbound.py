@@ -1,0 +1,194 @@
+"""Judging a message from outside: SPF, DKIM, iprev and DMARC together. Pure.
+
+Two steps, as for DKIM alone: `plan_inbound` reads the header and the envelope and says which body digests and which
+look-ups will be wanted; `judge_inbound` takes the digests and the answers. Everything that waits for the DNS is asked
+for together and before any signature is checked, so that a restart repeats no cryptography.
+Left out: what to do about it (policy.py). Values are frozen; safe to share between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import TypeVar
+
+from mailguard.dkim.canonical import BodyDigests, BodyRequest
+from mailguard.dkim.signature import Signature
+from mailguard.dkim.verify import VerificationPlan, VerifyRules, plan_verification, verify
+from mailguard.dmarc.evaluate import judge, needs, strictest
+from mailguard.dmarc.result import DmarcReason, DmarcStatus, DmarcVerdict
+from mailguard.dmarc.suffixes import PublicSuffixes
+from mailguard.dns.answers import Answers, Unanswered
+from mailguard.dns.question import Question
+from mailguard.domain import Domain
+from mailguard.envelope import Envelope
+from mailguard.evidence import Evidence
+from mailguard.iprev import check_iprev
+from mailguard.message import MalformedReason, Message
+from mailguard.spf.check import check_host, first_questions
+from mailguard.spf.result import SpfIdentity
+
+__all__ = ["DEFAULT_INTERNAL_NETWORKS", "InboundPlan", "InboundRules", "Judged", "judge_inbound", "plan_inbound"]
+
+# Real mail names one domain. Each further one costs a tree walk of up to eight look-ups.
+MAX_AUTHOR_DOMAINS = 4
+DEFAULT_INTERNAL_NETWORKS = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundRules:
+    """Local choices that the RFCs leave to the receiver."""
+
+    verifying: VerifyRules = field(default_factory=VerifyRules)
+    checks_helo: bool = True
+    """RFC 7208 §2.3 recommends to check the HELO name beside the reverse path."""
+    checks_iprev: bool = False
+    receiver: str = "unknown"
+    """This host's name, for %{r} in an explanation (RFC 7208 §7.3)."""
+    suffixes: PublicSuffixes | None = None
+    """Organizational Domains by this list, as RFC 7489 has it. None: by tree walk (RFC 9989 §4.10)."""
+    internal_networks: tuple[IPv4Network | IPv6Network, ...] = DEFAULT_INTERNAL_NETWORKS
+    """Clients of our own: their address says nothing about the sender's domain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboundPlan:
+    """What will be judged."""
+
+    message: Message
+    envelope: Envelope
+    rules: InboundRules
+    signatures: VerificationPlan
+    author_domains: tuple[Domain, ...]
+    """Those to judge; empty where the message is malformed."""
+    malformed: MalformedReason | None
+    is_internal: bool
+    """The client is our own: SPF, iprev and DMARC would judge ourselves."""
+
+    @property
+    def body_requests(self) -> tuple[BodyRequest, ...]:
+        """What BodyDigests must compute."""
+        return self.signatures.body_requests
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What can be asked before the body is there; `judge_inbound` may need more."""
+        answers = Answers()
+        with suppress(Unanswered):
+            answers.need(self.signatures.questions)
+        if not self.is_internal:
+            with suppress(Unanswered):
+                answers.need(first_questions(self.envelope))
+            self._ask_for_policies(answers)
+        return answers.missing
+
+    def _ask_for_policies(self, answers: Answers) -> None:
+        candidates = {found.domain for _, found in self.signatures.chosen if isinstance(found, Signature)}
+        candidates.update(Domain(question.name) for question in first_questions(self.envelope))
+        for domain in self.author_domains:
+            with suppress(Unanswered):
+                needs(domain, candidates=sorted(candidates), answers=answers, suffixes=self.rules.suffixes)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The evidence and DMARC's verdict on it."""
+
+    evidence: Evidence
+    verdict: DmarcVerdict | None
+    """None for a client of our own. With several author domains, the strictest of `verdicts`, and never a pass."""
+    verdicts: tuple[DmarcVerdict, ...] = ()
+    """One for each author domain."""
+
+
+def plan_inbound(message: Message, envelope: Envelope, rules: InboundRules | None = None) -> InboundPlan:
+    """Read the header. `message` needs no body; `envelope` is what SMTP said."""
+    rules = rules or InboundRules()
+    malformed = message.malformed
+    domains = message.author.domains
+    if malformed is MalformedReason.SEVERAL_DOMAINS and len(domains) <= MAX_AUTHOR_DOMAINS:
+        # RFC 9989 §4.2 leaves these to the receiver: each domain is judged, and none of them is lent a pass.
+        malformed = None
+    return InboundPlan(
+        message=message,
+        envelope=envelope,
+        rules=rules,
+        signatures=plan_verification(message, rules.verifying),
+        author_domains=domains if malformed is None else (),
+        malformed=malformed,
+        is_internal=_is_internal(envelope.client_ip, rules.internal_networks),
+    )
+
+
+def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, now: float) -> Judged:
+    """Judge. `digests` is finished; `now` is in POSIX seconds. Raises Unanswered while an answer is missing."""
+    rules, envelope = plan.rules, plan.envelope
+    spf = helo_spf = iprev = None
+    with suppress(Unanswered):
+        answers.need(plan.signatures.questions)
+    if not plan.is_internal:
+        spf = _attempt(
+            lambda: check_host(envelope, answers, identity=SpfIdentity.MAIL_FROM, now=now, receiver=rules.receiver)
+        )
+        if rules.checks_helo and envelope.mail_from:
+            helo_spf = _attempt(
+                lambda: check_host(envelope, answers, identity=SpfIdentity.HELO, now=now, receiver=rules.receiver)
+            )
+        if rules.checks_iprev:
+            iprev = _attempt(lambda: check_iprev(envelope.client_ip, answers))
+        plan._ask_for_policies(answers)
+    if answers.missing:
+        raise Unanswered(", ".join(map(str, answers.missing)))
+    evidence = Evidence(
+        envelope=envelope,
+        author_domains=plan.author_domains,
+        malformed=plan.malformed,
+        malformed_detail=plan.message.malformed_detail if plan.malformed is not None else "",
+        spf=spf,
+        helo_spf=helo_spf,
+        dkim=verify(plan.signatures, digests, answers, now=now),
+        ignored_signatures=plan.signatures.ignored,
+        iprev=iprev,
+    )
+    if plan.is_internal:
+        return Judged(evidence, None)
+    if plan.malformed is not None:
+        return Judged(evidence, _malformed(evidence))
+    verdicts = tuple(
+        judge(domain, spf=spf, dkim=evidence.dkim, answers=answers, suffixes=rules.suffixes)
+        for domain in plan.author_domains
+    )
+    return Judged(evidence, _one(verdicts), verdicts)
+
+
+def _attempt(stage: Callable[[], T]) -> T | None:
+    """The stage's result; None where an answer is missing, which `Answers.missing` then tells."""
+    try:
+        return stage()
+    except Unanswered:
+        return None
+
+
+def _one(verdicts: Sequence[DmarcVerdict]) -> DmarcVerdict:
+    return verdicts[0] if len(verdicts) == 1 else strictest(verdicts)
+
+
+def _malformed(evidence: Evidence) -> DmarcVerdict:
+    return DmarcVerdict(
+        status=DmarcStatus.PERMERROR,
+        reason=DmarcReason.MALFORMED,
+        detail=f"malformed message: {evidence.malformed_detail}",
+        author_domain=None,
+    )
+
+
+def _is_internal(client: IPv4Address | IPv6Address | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    if client is None:
+        return False
+    mapped = client.ipv4_mapped if isinstance(client, IPv6Address) else None
+    address = mapped or client
+    return any(address in network for network in networks)

@@ -1,0 +1,425 @@
+"""Local policy: evidence and DMARC's verdict become a decision. Pure.
+
+RFC 7372 (reply codes for authentication failures), RFC 9989 §5.3.6 and RFC 9989 §5.4 (a receiver's own choice, and
+its exceptions). What strangers wrote reaches a reply only as validated domain names. Left out: whose mail is signed,
+which is decided before. Frozen values; safe to share between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+
+from mailguard.dkim.result import DkimStatus
+from mailguard.dmarc.record import DmarcPolicy
+from mailguard.dmarc.result import DmarcReason, DmarcStatus, DmarcVerdict
+from mailguard.domain import Domain
+from mailguard.evidence import Evidence
+from mailguard.evidence_text import identifiers_text
+from mailguard.iprev import IprevStatus
+from mailguard.spf.result import SpfResult, SpfStatus
+
+__all__ = [
+    "Decision",
+    "Disposition",
+    "DomainPolicy",
+    "Finding",
+    "Mode",
+    "Override",
+    "OverrideKind",
+    "Policy",
+    "Refusal",
+    "Rule",
+    "TrustedSource",
+    "decide",
+]
+
+
+class Mode(Enum):
+    """Whether mailguard refuses mail."""
+
+    MONITOR = "monitor"
+    ENFORCE = "enforce"
+
+
+class Disposition(Enum):
+    """What is done with a message."""
+
+    ACCEPT = "accept"
+    MARK = "header"
+    """Accepted, with a header field that names the rule."""
+    QUARANTINE = "quarantine"
+    """Accepted into Postfix's hold queue, until somebody releases or deletes it."""
+    TEMPFAIL = "tempfail"
+    REJECT = "reject"
+
+
+# What a stricter finding outweighs: a refusal that stands whatever the DNS says comes before waiting for it.
+_STRICTNESS = {
+    Disposition.ACCEPT: 0,
+    Disposition.MARK: 1,
+    Disposition.QUARANTINE: 2,
+    Disposition.TEMPFAIL: 3,
+    Disposition.REJECT: 4,
+}
+_KEEPS_MAIL_BACK = frozenset({Disposition.QUARANTINE, Disposition.REJECT})
+
+
+class Rule(Enum):
+    """Everything that can decide about a message, by the name that logs, replies and docs/reasons.md use."""
+
+    NO_OBJECTION = "no-objection"
+    INTERNAL_CLIENT = "internal-client"
+    MALFORMED = "malformed"
+    DMARC_REJECT = "dmarc-reject"
+    DMARC_QUARANTINE = "dmarc-quarantine"
+    DMARC_NONE = "dmarc-none"
+    DMARC_TEMPERROR = "dmarc-temperror"
+    DMARC_PERMERROR = "dmarc-permerror"
+    SPF_FAIL = "spf-fail"
+    SPF_SOFTFAIL = "spf-softfail"
+    SPF_NEUTRAL = "spf-neutral"
+    SPF_NONE = "spf-none"
+    SPF_PERMERROR = "spf-permerror"
+    SPF_TEMPERROR = "spf-temperror"
+    HELO_FAIL = "helo-fail"
+    HELO_SOFTFAIL = "helo-softfail"
+    HELO_NEUTRAL = "helo-neutral"
+    HELO_NONE = "helo-none"
+    HELO_PERMERROR = "helo-permerror"
+    HELO_TEMPERROR = "helo-temperror"
+    DKIM_NO_PASS = "dkim-no-pass"
+    DKIM_NO_AUTHOR_PASS = "dkim-no-author-pass"
+    DKIM_TEMPERROR = "dkim-temperror"
+    IPREV_FAIL = "iprev-fail"
+    IPREV_TEMPERROR = "iprev-temperror"
+    TRUSTED_TEMPERROR = "trusted-temperror"
+    """Whether a trusted source vouches for the message could not be found out."""
+
+
+_SPF_RULES = {status: Rule(f"spf-{status.value}") for status in SpfStatus if status is not SpfStatus.PASS}
+_HELO_RULES = {status: Rule(f"helo-{status.value}") for status in SpfStatus if status is not SpfStatus.PASS}
+# The first of each is answered TEMPFAIL only where one of the others, known, would have kept the message back.
+_DEPENDS = {
+    Rule.SPF_TEMPERROR: tuple(rule for status, rule in _SPF_RULES.items() if status is not SpfStatus.TEMPERROR),
+    Rule.HELO_TEMPERROR: tuple(rule for status, rule in _HELO_RULES.items() if status is not SpfStatus.TEMPERROR),
+    Rule.DKIM_TEMPERROR: (Rule.DKIM_NO_PASS, Rule.DKIM_NO_AUTHOR_PASS),
+    Rule.IPREV_TEMPERROR: (Rule.IPREV_FAIL,),
+}
+_DMARC_RULES = {
+    DmarcPolicy.REJECT: Rule.DMARC_REJECT,
+    DmarcPolicy.QUARANTINE: Rule.DMARC_QUARANTINE,
+    DmarcPolicy.NONE: Rule.DMARC_NONE,
+}
+_DMARC_ACCEPTS = frozenset([*_DMARC_RULES.values(), Rule.DMARC_PERMERROR])
+# RFC 7372 §3 for DKIM, SPF, iprev and DMARC (several checks failed); RFC 3463 §3.7 for a message's structure.
+_REJECT_CODES = {
+    Rule.MALFORMED: "5.6.0",
+    Rule.DMARC_REJECT: "5.7.26",
+    Rule.DMARC_QUARANTINE: "5.7.26",
+    Rule.DMARC_NONE: "5.7.26",
+    Rule.DKIM_NO_PASS: "5.7.20",
+    Rule.DKIM_NO_AUTHOR_PASS: "5.7.22",
+    Rule.IPREV_FAIL: "5.7.25",
+    **dict.fromkeys([*_SPF_RULES.values(), *_HELO_RULES.values()], "5.7.23"),
+    Rule.SPF_PERMERROR: "5.7.24",
+    Rule.HELO_PERMERROR: "5.7.24",
+}
+# RFC 5321 §4.5.3.1.5 allows 512 octets for a reply; the code, our name, the rule and the end need some of them.
+MAX_REASON_CHARS = 380
+_TEMPFAIL_CODES = {Rule.SPF_TEMPERROR: "4.7.24", Rule.HELO_TEMPERROR: "4.7.24"}
+_DEFAULT_ACTIONS = {
+    **dict.fromkeys(Rule, Disposition.ACCEPT),
+    Rule.MALFORMED: Disposition.REJECT,
+    Rule.DMARC_REJECT: Disposition.REJECT,
+    Rule.DMARC_QUARANTINE: Disposition.QUARANTINE,
+    # These wait for the DNS only where its answer could keep the message back.
+    Rule.DMARC_TEMPERROR: Disposition.TEMPFAIL,
+    Rule.SPF_TEMPERROR: Disposition.TEMPFAIL,
+    Rule.HELO_TEMPERROR: Disposition.TEMPFAIL,
+    Rule.DKIM_TEMPERROR: Disposition.TEMPFAIL,
+    Rule.IPREV_TEMPERROR: Disposition.TEMPFAIL,
+    Rule.TRUSTED_TEMPERROR: Disposition.TEMPFAIL,
+}
+
+
+class OverrideKind(Enum):
+    """Why a policy was set aside, in the words of RFC 9990."""
+
+    MAILING_LIST = "mailing_list"
+    TRUSTED_FORWARDER = "trusted_forwarder"
+    LOCAL_POLICY = "local_policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedSource:
+    """Who may send what policy would refuse. One of the entries has to hold, and nothing unverified counts.
+
+    `networks` and `logins` are of the connection, and excuse malformed messages too. Domain names match
+    themselves and their subdomains.
+    """
+
+    kind: OverrideKind
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    logins: tuple[str, ...] = ()
+    dkim: tuple[Domain, ...] = ()
+    """d= of a signature that passes."""
+    spf: tuple[Domain, ...] = ()
+    """The domain for which SPF passes."""
+    ptr: tuple[Domain, ...] = ()
+    """The client's name, confirmed by its address (iprev pass)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainPolicy:
+    """Actions for mail whose From is in this domain, in place of the general ones."""
+
+    domain: Domain
+    subdomains: bool = False
+    actions: Mapping[Rule, Disposition] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The administrator's choices. The defaults enforce what DMARC asks for, and nothing else."""
+
+    mode: Mode = Mode.ENFORCE
+    actions: Mapping[Rule, Disposition] = field(default_factory=dict)
+    """A rule that is not in it does what the default says."""
+    domains: tuple[DomainPolicy, ...] = ()
+    trusted: tuple[TrustedSource, ...] = ()
+
+    def action(self, rule: Rule, author_domains: Iterable[Domain]) -> Disposition:
+        """What `rule` does with mail from these domains; with several, the strictest."""
+        general = self.actions.get(rule, _DEFAULT_ACTIONS[rule])
+        own = [self._domain_action(rule, domain, general) for domain in author_domains]
+        return max(own, key=_STRICTNESS.__getitem__, default=general)
+
+    def _domain_action(self, rule: Rule, author: Domain, general: Disposition) -> Disposition:
+        """The nearest rule for the domain that names an action."""
+        found = [
+            each
+            for each in self.domains
+            if rule in each.actions
+            and (author == each.domain or (each.subdomains and author.is_equal_or_below(each.domain)))
+        ]
+        return max(found, key=lambda each: len(each.domain)).actions[rule] if found else general
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that applies to the message, what it would do by itself, and why it applies."""
+
+    rule: Rule
+    disposition: Disposition
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What set the policy aside: the kind and the verified identity."""
+
+    kind: OverrideKind
+    identity: str
+    """Such as "dkim=lists.example.org"; a validated name, an address or a login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An SMTP reply: "550", "5.7.26" and one line of printable ASCII."""
+
+    code: str
+    enhanced: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do with the message, and why."""
+
+    disposition: Disposition
+    """What is done. In monitor mode never QUARANTINE, TEMPFAIL or REJECT."""
+    would: Disposition
+    """What enforcing does."""
+    rule: Rule
+    """The rule that decided."""
+    reason: str
+    """For people, one sentence in our words."""
+    refusal: Refusal | None = None
+    """The reply that belongs to `would`, where that is TEMPFAIL or REJECT."""
+    override: Override | None = None
+    """Set where a trusted source made a difference."""
+    findings: tuple[Finding, ...] = ()
+    """Every rule that applies, the strictest first."""
+
+
+def decide(evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy) -> Decision:
+    """Apply `policy`. `verdict` is None for a client of our own, for whom sender policy means nothing."""
+    findings = sorted(
+        _findings(evidence, verdict, policy), key=lambda each: _STRICTNESS[each.disposition], reverse=True
+    )
+    deciding = _deciding(findings, verdict)
+    override: Override | None = None
+    if verdict is None:
+        deciding = Finding(Rule.INTERNAL_CLIENT, Disposition.ACCEPT, "the client is in an internal network")
+    elif deciding.disposition is not Disposition.ACCEPT:
+        deciding, override = _excused(evidence, deciding, policy)
+    would = deciding.disposition
+    refused = would not in (Disposition.ACCEPT, Disposition.MARK)
+    return Decision(
+        disposition=Disposition.ACCEPT if refused and policy.mode is Mode.MONITOR else would,
+        would=would,
+        rule=deciding.rule,
+        reason=deciding.reason,
+        refusal=_refusal(deciding),
+        override=override,
+        findings=tuple(findings),
+    )
+
+
+def _deciding(findings: Sequence[Finding], verdict: DmarcVerdict | None) -> Finding:
+    """The strictest; of those that accept, only DMARC's is worth a name in the log."""
+    for finding in findings:
+        if finding.disposition is not Disposition.ACCEPT or finding.rule in _DMARC_ACCEPTS:
+            return finding
+    reason = verdict.detail if verdict is not None else "nothing speaks against it"
+    return Finding(Rule.NO_OBJECTION, Disposition.ACCEPT, reason)
+
+
+def _findings(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) -> Iterator[Finding]:
+    """Every rule that applies, with its action."""
+    authors = evidence.author_domains
+    for rule, reason in _applying(evidence, verdict, policy):
+        action = policy.action(rule, authors)
+        depends = _DEPENDS.get(rule)
+        if depends is not None and not _KEEPS_MAIL_BACK & {policy.action(each, authors) for each in depends}:
+            # A missing answer delays no message whose fate it cannot change.
+            action = Disposition.ACCEPT
+        yield Finding(rule, action, reason)
+
+
+def _applying(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) -> Iterator[tuple[Rule, str]]:
+    if evidence.malformed is not None:
+        yield Rule.MALFORMED, f"malformed message: {evidence.malformed_detail}"
+    if verdict is None:
+        return
+    rule = _dmarc_rule(evidence, verdict, policy)
+    if rule is not None:
+        # RFC 9989 §7.2: the reply is to have the word DMARC.
+        yield rule, f"DMARC: {verdict.detail}: {identifiers_text(evidence, verdict)}"
+    for result, rules in ((evidence.spf, _SPF_RULES), (evidence.helo_spf, _HELO_RULES)):
+        if result is not None and result.status in rules:
+            yield rules[result.status], _spf_reason(result)
+    yield from _dkim_rules(evidence)
+    if evidence.iprev is not None and evidence.iprev.status is not IprevStatus.PASS:
+        temporary = evidence.iprev.status is IprevStatus.TEMPERROR
+        yield (Rule.IPREV_TEMPERROR if temporary else Rule.IPREV_FAIL), f"iprev: {evidence.iprev.detail}"
+
+
+def _dmarc_rule(evidence: Evidence, verdict: DmarcVerdict, policy: Policy) -> Rule | None:
+    match verdict.status:
+        case DmarcStatus.FAIL:
+            return _DMARC_RULES[verdict.policy or DmarcPolicy.NONE]
+        case DmarcStatus.PERMERROR if verdict.reason is not DmarcReason.MALFORMED:
+            return Rule.DMARC_PERMERROR
+        case DmarcStatus.TEMPERROR if not verdict.has_aligned_pass:
+            # RFC 9989 §5.3.6 leaves errors to the receiver. What fails if the DNS says so must not pass without it,
+            # and what would be accepted anyhow is not delayed.
+            known = [_DMARC_RULES[verdict.policy]] if verdict.policy is not None else list(_DMARC_RULES.values())
+            could = {policy.action(rule, evidence.author_domains) for rule in known}
+            return Rule.DMARC_TEMPERROR if could & _KEEPS_MAIL_BACK else None
+    return None
+
+
+def _spf_reason(result: SpfResult) -> str:
+    what = "the HELO name" if result.identity.value == "helo" or result.is_null_sender else "the sender's domain"
+    name = f"{what} {result.domain}" if result.domain is not None else what
+    return f"SPF {result.status.value} for {name}: {result.detail}"
+
+
+def _dkim_rules(evidence: Evidence) -> Iterator[tuple[Rule, str]]:
+    passing = evidence.passing_signatures
+    waiting = any(each.status is DkimStatus.TEMPERROR for each in evidence.dkim)
+    from_author = any(each.domain in evidence.author_domains for each in passing)
+    if waiting and not from_author:
+        yield Rule.DKIM_TEMPERROR, "DKIM: a key could not be looked up"
+    elif not passing:
+        what = "no signature passes" if evidence.dkim else "there is no signature"
+        yield Rule.DKIM_NO_PASS, f"DKIM: {what}"
+    elif not from_author:
+        yield Rule.DKIM_NO_AUTHOR_PASS, "DKIM: no passing signature is of the author's domain"
+
+
+def _excused(evidence: Evidence, deciding: Finding, policy: Policy) -> tuple[Finding, Override | None]:
+    """The finding, or acceptance where a trusted source vouches for the message.
+
+    RFC 9989 §5.4: other knowledge than the published policy; only a verified identity is knowledge.
+    """
+    for source in policy.trusted:
+        identity = _vouched(evidence, source, malformed=deciding.rule is Rule.MALFORMED)
+        if identity:
+            reason = (
+                f"accepted as {source.kind.value} ({identity}) in spite of {deciding.rule.value}: {deciding.reason}"
+            )
+            return Finding(deciding.rule, Disposition.ACCEPT, reason), Override(source.kind, identity)
+    if deciding.rule is not Rule.MALFORMED and any(_may_vouch(evidence, source) for source in policy.trusted):
+        # The refusal hangs on an answer that is missing.
+        waits = policy.action(Rule.TRUSTED_TEMPERROR, evidence.author_domains)
+        if _STRICTNESS[deciding.disposition] >= _STRICTNESS[Disposition.QUARANTINE]:
+            reason = f"whether a trusted source vouches for it could not be looked up; otherwise {deciding.reason}"
+            return Finding(Rule.TRUSTED_TEMPERROR, waits, reason), None
+    return deciding, None
+
+
+def _vouched(evidence: Evidence, source: TrustedSource, *, malformed: bool) -> str:
+    """The verified identity that `source` lists, or nothing."""
+    client, login = evidence.envelope.client_ip, evidence.envelope.login
+    if client is not None and any(client in network for network in source.networks):
+        return f"network {client}"
+    if login is not None and login.decode("utf-8", "surrogateescape") in source.logins:
+        return "login"
+    if malformed:
+        # A signature may not cover what makes the message malformed, such as a second From.
+        return ""
+    for result in evidence.passing_signatures:
+        if result.domain is not None and _listed(result.domain, source.dkim):
+            return f"dkim={result.domain}"
+    spf = evidence.spf
+    if (
+        spf is not None
+        and spf.status is SpfStatus.PASS
+        and spf.domain is not None
+        and _listed(spf.domain, source.spf)
+    ):
+        return f"spf={spf.domain}"
+    iprev = evidence.iprev
+    if iprev is not None and iprev.status is IprevStatus.PASS and iprev.name is not None:
+        return f"ptr={iprev.name}" if _listed(iprev.name, source.ptr) else ""
+    return ""
+
+
+def _may_vouch(evidence: Evidence, source: TrustedSource) -> bool:
+    """Whether a listed identity was not verified only because the DNS did not answer."""
+    signatures = (each.domain for each in evidence.dkim if each.status is DkimStatus.TEMPERROR)
+    if any(domain is not None and _listed(domain, source.dkim) for domain in signatures):
+        return True
+    spf = evidence.spf
+    if spf is not None and spf.status is SpfStatus.TEMPERROR and spf.domain is not None:
+        return _listed(spf.domain, source.spf)
+    return bool(source.ptr) and evidence.iprev is not None and evidence.iprev.status is IprevStatus.TEMPERROR
+
+
+def _listed(domain: Domain, names: Iterable[Domain]) -> bool:
+    return any(domain.is_equal_or_below(name) for name in names)
+
+
+def _refusal(finding: Finding) -> Refusal | None:
+    # The rule stands last, where a reader looks it up in docs/reasons.md.
+    text = f"mailguard: {finding.reason[:MAX_REASON_CHARS]} [{finding.rule.value}]"
+    if finding.disposition is Disposition.TEMPFAIL:
+        return Refusal("451", _TEMPFAIL_CODES.get(finding.rule, "4.7.0"), f"{text}; try again later")
+    if finding.disposition is Disposition.REJECT:
+        return Refusal("550", _REJECT_CODES.get(finding.rule, "5.7.1"), text)
+    return None
