@@ -24,6 +24,7 @@ from mailguard.config import (
     VerifyConfig,
     load,
 )
+from mailguard.config_inbound import DmarcConfig, ResultsConfig, SpfConfig, TraceConfig
 from mailguard.errors import ConfigError
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "contrib" / "mailguard.toml"
@@ -89,9 +90,11 @@ def test_the_example_loads_and_what_it_comments_out_is_the_default(tmp_path: Pat
 def test_every_key_of_the_model_is_in_the_example() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     named = {line.lstrip("# ").partition(" = ")[0] for line in text.splitlines() if " = " in line}
-    for section in (Config, LogConfig, DnsConfig, Listener, SignConfig, NetworkRule, DomainRule, VerifyConfig):
-        plain = set(section.model_fields) - {"log", "dns", "listeners", "sign", "domains", "verify"}
-        assert plain <= named, section
+    tables = {line.strip("# []").split(".")[0] for line in text.splitlines() if line.strip("# ").startswith("[")}
+    shown = (LogConfig, DnsConfig, Listener, SignConfig, NetworkRule, DomainRule, VerifyConfig)
+    for section in (Config, *shown, SpfConfig, DmarcConfig, ResultsConfig, TraceConfig):
+        assert set(section.model_fields) <= named | tables, section
+    assert {"malformed", "trusted_temperror", "internal_networks", "dmarc", "spf"} <= named
 
 
 def test_values_are_normalised(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any, Literal
 
 from mailguard.domain import Domain
@@ -20,8 +19,6 @@ from mailguard.errors import ConfigError, DomainError, MissingExtraError
 
 try:
     from pydantic import (
-        BaseModel,
-        ConfigDict,
         Field,
         StrictBool,
         StrictFloat,
@@ -36,6 +33,14 @@ except ModuleNotFoundError as error:
     ) from error
 
 from mailguard.config_file import KeyPath, TomlFile, sentences
+from mailguard.config_inbound import (
+    DmarcConfig,
+    PolicyConfig,
+    ResultsConfig,
+    SpfConfig,
+    TraceConfig,
+    TrustedRule,
+)
 from mailguard.config_values import (
     AuthservId,
     DomainKey,
@@ -47,10 +52,12 @@ from mailguard.config_values import (
     Name,
     Nameserver,
     Network,
+    Section,
     Selector,
     SocketAddress,
     SocketMode,
 )
+from mailguard.policy import Mode
 
 __all__ = [
     "DEFAULT_PATH",
@@ -78,19 +85,6 @@ MAX_WORKERS = 256
 # What follows the last dot of [domains.example.com], written without quotes.
 _LAST_LABEL = re.compile("[a-z]{2,6}")
 _BODY_LENGTH_KEY = re.compile(r"l|l_tag|.*(?:body|length).*")
-
-
-class Mode(Enum):
-    """Whether mailguard refuses mail."""
-
-    MONITOR = "monitor"
-    ENFORCE = "enforce"
-
-
-class Section(BaseModel):
-    """A table of the configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 class LogConfig(Section):
@@ -290,6 +284,12 @@ class Config(Section):
     sign: SignConfig = Field(default=SignConfig(), description="")
     domains: Mapping[DomainKey, DomainRule] = Field(default_factory=dict, description="")
     verify: VerifyConfig = Field(default=VerifyConfig(), description="")
+    spf: SpfConfig = Field(default=SpfConfig(), description="")
+    dmarc: DmarcConfig = Field(default=DmarcConfig(), description="")
+    results: ResultsConfig = Field(default=ResultsConfig(), description="")
+    policy: PolicyConfig = Field(default=PolicyConfig(), description="")
+    trusted: tuple[TrustedRule, ...] = Field(default=(), description="")
+    trace: TraceConfig = Field(default=TraceConfig(), description="")
 
     @field_validator("domains", mode="before")
     @classmethod

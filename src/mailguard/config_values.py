@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, PlainValidator, StrictStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, StrictStr, ValidationInfo
 
 from mailguard.dkim.signature import parse_selector
 from mailguard.domain import Domain
@@ -32,6 +32,7 @@ __all__ = [
     "Name",
     "Nameserver",
     "Network",
+    "Section",
     "Selector",
     "SocketAddress",
     "SocketMode",
@@ -67,6 +68,12 @@ _KEPT_FIELDS = frozenset(
 _FIELD_NAME = re.compile(r"[!-9;-~]+")
 _SOCKET_MODE = re.compile(r"0?[0-7]{3}")
 _INET = re.compile(r"(?:inet:(?P<v4>[^\[\]:]+)|inet6:\[(?P<v6>[^\[\]]+)\]):(?P<port>[0-9]{1,5})")
+
+
+class Section(BaseModel):
+    """A table of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 @dataclass(frozen=True, slots=True)

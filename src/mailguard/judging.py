@@ -1,0 +1,41 @@
+"""What a configuration says about judging mail from outside, as the values that inbound.py and policy.py take.
+
+Reads the list of public suffixes where the configuration asks for it.
+"""
+
+from __future__ import annotations
+
+from mailguard.config import Config
+from mailguard.dkim.verify import BodyLengthRule, VerifyRules
+from mailguard.dmarc.suffixes import PublicSuffixes
+from mailguard.inbound import InboundRules
+from mailguard.policy import Policy
+
+__all__ = ["inbound_rules", "policy_of"]
+
+
+def inbound_rules(config: Config) -> InboundRules:
+    """How mail is checked. Raises ConfigError for a list of public suffixes that cannot be used."""
+    by_list = config.dmarc.organizational_domain == "psl"
+    return InboundRules(
+        verifying=VerifyRules(
+            max_signatures=config.verify.max_signatures,
+            body_length=BodyLengthRule(config.verify.body_length),
+        ),
+        checks_helo=config.spf.check_helo,
+        # A trusted name is one that leads back to the client's address.
+        checks_iprev=config.results.iprev or any(rule.ptr for rule in config.trusted),
+        receiver=config.authserv_id,
+        suffixes=PublicSuffixes.load(config.dmarc.suffix_list) if by_list else None,
+        internal_networks=config.policy.internal_networks,
+    )
+
+
+def policy_of(config: Config) -> Policy:
+    """What becomes of it."""
+    return Policy(
+        mode=config.mode,
+        actions=config.policy.actions(),
+        domains=config.policy.domain_policies(),
+        trusted=tuple(rule.source() for rule in config.trusted),
+    )
