@@ -1,0 +1,650 @@
+"""Traces on their way from the workers into the database, whatever becomes of the writer, the disk or the file.
+
+ATTACKS.md rows, for this database: V13, V14. Mail is never concerned: what cannot be kept is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon_process import eventually
+from judged_messages import judge_message
+from mailguard.message import HeaderField, Message
+from mailguard.trace import MAX_TRACE_BYTES, Trace
+from mailguard.trace_reader import TraceReader
+from mailguard.trace_store import Row, TraceStore, TraceStoreError
+from mailguard_milter import trace_pipe, trace_process
+from mailguard_milter.log import Format, Log, Severity, Sink
+from mailguard_milter.trace_pipe import MAX_PACKET_BYTES, TraceSender, pack, unpack
+from mailguard_milter.trace_process import TraceProcess
+from mailguard_milter.trace_writer import RETRY_S, Keeper
+from zone0 import NOW, ke, mail, sign_as
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    # Of now: an older one would be deleted at once.
+    return judge_message(sign_as(ke(), mail("<x@bank.test>")), now=time.time()).trace()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "trace.sqlite")
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reading.settimeout(PATIENCE_S)
+    yield reading, writing
+    reading.close()
+    writing.close()
+
+
+class Lines(Sink):
+    """A log that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, line: bytes, severity: Severity) -> None:
+        self.lines.append(line.decode())
+
+    def dropped(self) -> int:
+        told = [re.search(r'event="traces dropped" count=(\d+)', line) for line in self.lines]
+        return sum(int(match[1]) for match in told if match)
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def log(lines: Lines) -> Iterator[Log]:
+    made = Log(lines, Format.LOGFMT, timestamps=False)
+    made.start()
+    yield made
+    made.close(timeout_s=PATIENCE_S)
+
+
+def row(trace: Trace, number: int = 0) -> Row:
+    return Row.of(replace(trace, queue_id=f"{number:08X}"))
+
+
+def queue_ids(path: str) -> list[str]:
+    try:
+        with TraceReader(path) as reader:
+            return [each.queue_id for each in reader.since(0)]
+    except TraceStoreError:
+        return []
+
+
+# Packets
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", bytes(range(256)), b"x" * MAX_TRACE_BYTES])
+def test_a_packet_comes_back_as_it_was(trace: Trace, content: bytes) -> None:
+    made = row(trace)._replace(content=content, queue_id="a'\"\\b", reason="\\x1b" * 150)
+    packet = pack(made)
+    assert unpack(packet) == made
+    assert len(packet) <= MAX_PACKET_BYTES
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        None,
+        5,
+        [],
+        ["Q", 1.0, "c", "d", "a", "w", "r"],
+        ["Q", 1.0, "c", "d", "a", "w", "r", "s", "t"],
+        ["Q", "1.0", "c", "d", "a", "w", "r", "s"],
+        ["Q", float("nan"), "c", "d", "a", "w", "r", "s"],
+        ["Q", 1.0, None, "d", "a", "w", "r", "s"],
+        ["Q", 1.0, "c", "d", "a", "w", "r", "\udcff"],
+    ],
+    ids=["null", "number", "empty", "short", "long", "time", "nan", "none", "surrogate"],
+)
+def test_what_is_no_packet_is_refused(columns: object) -> None:
+    with pytest.raises(ValueError, match=r"not|none"):
+        unpack(json.dumps(columns).encode() + b"\ncontent")
+
+
+@pytest.mark.parametrize(
+    "packet", [b"", b"\n", b"no json\n", b'["Q", 1.0, "c", "d", "a", "w", "r", "s"]', b"\xff\xfe\n"]
+)
+def test_noise_is_no_packet(packet: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        unpack(packet)
+
+
+# The worker's end
+
+
+def test_what_is_put_arrives(trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log) -> None:
+    sender = TraceSender(pair[1], log)
+    sender.start()
+    sender.put(trace, b"4bZk1x2Qp3z")
+    sender.put(trace, None)
+    sender.put(trace, b"\xff\n")
+    arrived = [unpack(pair[0].recv(MAX_PACKET_BYTES)) for _ in range(3)]
+    assert [each.queue_id for each in arrived] == ["4bZk1x2Qp3z", "", "\\\\xff\\n"]
+    assert arrived[0] == Row.of(replace(trace, queue_id="4bZk1x2Qp3z"))
+    sender.close(timeout_s=PATIENCE_S)
+    assert pair[0].recv(10) == b""
+
+
+def test_what_is_queued_at_the_end_is_sent(trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log) -> None:
+    sender = TraceSender(pair[1], log)
+    sender.start()
+    for number in range(20):
+        sender.put(trace, b"%08X" % number)
+    sender.close(timeout_s=PATIENCE_S)
+    assert [unpack(pair[0].recv(MAX_PACKET_BYTES)).queue_id for _ in range(20)] == [f"{n:08X}" for n in range(20)]
+
+
+@pytest.mark.attack("V13")
+def test_while_nobody_reads_mail_goes_on_and_the_loss_is_told(
+    trace: Trace,
+    pair: tuple[socket.socket, socket.socket],
+    log: Log,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trace_pipe, "WRITER_PATIENCE_S", 0.01)
+    monkeypatch.setattr(trace_pipe, "MAX_QUEUED_TRACES", 50)
+    sender = TraceSender(pair[1], log)
+    sender.start()
+    put = 5000
+    for _ in range(put):
+        sender.put(trace, b"Q")
+    # The thread is given time to try what is left in the queue.
+    eventually(lambda: sender._queue.qsize() == 0)
+    sender.close(timeout_s=PATIENCE_S)
+    arrived = 0
+    while pair[0].recv(MAX_PACKET_BYTES):
+        arrived += 1
+    log.close(timeout_s=PATIENCE_S)
+    assert 0 < arrived < put
+    assert lines.dropped() == put - arrived
+
+
+@pytest.mark.attack("V13")
+def test_large_headers_do_not_fill_the_memory(
+    pair: tuple[socket.socket, socket.socket], trace: Trace, log: Log
+) -> None:
+    """Of those with the largest headers few are queued: here none is taken out."""
+    large = replace(trace, message=Message((HeaderField(b"X", b"x" * 250_000),)))
+    sender = TraceSender(pair[1], log)
+    blocked = threading.Event()
+    sender._thread = threading.Thread(target=blocked.wait, daemon=True)
+    sender.start()
+    for _ in range(1000):
+        sender.put(large, b"Q")
+    assert sender._queue.qsize() == trace_pipe.MAX_QUEUED_HEADER_BYTES // 250_001
+    assert sender._dropped == 1000 - sender._queue.qsize()
+    blocked.set()
+
+
+def test_what_was_sent_makes_room_for_the_next(
+    trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace_pipe, "MAX_QUEUED_HEADER_BYTES", trace.header_octets)
+    sender = TraceSender(pair[1], log)
+    sender.start()
+    for number in range(5):
+        sender.put(trace, b"%08X" % number)
+        assert unpack(pair[0].recv(MAX_PACKET_BYTES)).queue_id == f"{number:08X}"
+        eventually(lambda: sender._queued_bytes == 0)
+    sender.close(timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("what", ["reader-gone", "too-large"])
+def test_one_that_cannot_be_sent_is_counted_and_the_next_is_tried(
+    trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log, lines: Lines, what: str
+) -> None:
+    sender = TraceSender(pair[1], log)
+    sender.start()
+    if what == "reader-gone":
+        pair[0].close()
+        sender.put(trace, b"Q")
+    else:
+        noise = random.Random(1).randbytes(250_000)
+        sender.put(replace(trace, message=Message((HeaderField(b"X", noise),))), b"Q")
+        sender.put(trace, b"R")
+        assert unpack(pair[0].recv(MAX_PACKET_BYTES)).queue_id == "R"
+    sender.close(timeout_s=PATIENCE_S)
+    log.close(timeout_s=PATIENCE_S)
+    assert lines.dropped() == len(lines.lines) == 1
+
+
+def test_a_fault_of_ours_costs_one_trace(
+    trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log, lines: Lines
+) -> None:
+    sender = TraceSender(pair[1], log)
+    sender.start()
+    sender.put(replace(trace, version=object()), b"Q")  # type: ignore[arg-type]  # what cannot be encoded
+    sender.put(trace, b"R")
+    assert unpack(pair[0].recv(MAX_PACKET_BYTES)).queue_id == "R"
+    sender.close(timeout_s=PATIENCE_S)
+    log.close(timeout_s=PATIENCE_S)
+    assert lines.dropped() == 1
+    assert any('event="trace not written"' in line and "TypeError" in line for line in lines.lines)
+
+
+def test_before_it_is_started_nothing_is_queued(
+    trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log
+) -> None:
+    sender = TraceSender(pair[1], log)
+    sender.put(trace, b"Q")
+    assert (sender._queue.qsize(), sender._dropped) == (0, 1)
+
+
+# The database, whatever becomes of it
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def keeper_of(path: str, clock: Clock) -> Keeper:
+    return Keeper(lambda: TraceStore(path, max_days=7, max_bytes=1 << 26), path, clock=clock)
+
+
+def told(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    return [re.search(r'event="?([^"]*?)"?( [a-z_]+=|$)', line)[1] for line in capfd.readouterr().err.splitlines()]  # type: ignore[index]  # every line has an event
+
+
+def damage(path: str) -> None:
+    Path(path).write_bytes(os.urandom(8192))
+
+
+@pytest.mark.attack("V14")
+@pytest.mark.parametrize("when", ["at-the-start", "in-use"])
+def test_a_damaged_database_is_renamed_and_a_new_one_made(
+    path: str, trace: Trace, clock: Clock, capfd: pytest.CaptureFixture[str], when: str
+) -> None:
+    keeper = keeper_of(path, clock)
+    if when == "in-use":
+        keeper.add([row(trace, n) for n in range(100)])
+        keeper.close()
+        keeper = keeper_of(path, clock)
+        keeper.tend(NOW, soon=False)
+        # Behind its back, where the next row goes.
+        content = Path(path).read_bytes()
+        with open(path, "r+b") as file:
+            file.seek(4096)
+            file.write(os.urandom(len(content) - 4096))
+    else:
+        damage(path)
+    keeper.add([row(trace, 7)])
+    assert queue_ids(path) == ["00000007"]
+    assert os.path.exists(path + ".damaged")
+    assert told(capfd) == ["trace database renamed"]
+    keeper.close()
+
+
+@pytest.mark.attack("V14")
+def test_a_deleted_database_is_made_anew_without_a_word(
+    path: str, trace: Trace, clock: Clock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keeper = keeper_of(path, clock)
+    keeper.add([row(trace, 1)])
+    os.unlink(path)
+    keeper.add([row(trace, 2)])
+    assert queue_ids(path) == ["00000002"]
+    assert told(capfd) == []
+    keeper.close()
+
+
+@pytest.mark.attack("V14")
+def test_while_nothing_can_be_written_it_is_said_once_and_tried_now_and_then(
+    path: str, trace: Trace, clock: Clock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    directory = os.path.dirname(path)
+    os.rename(directory, directory + "-away")
+    attempts = []
+
+    def open_store() -> TraceStore:
+        attempts.append(clock.seconds)
+        return TraceStore(path, max_days=7, max_bytes=1 << 26)
+
+    keeper = Keeper(open_store, path, clock=clock)
+    for _ in range(10):
+        keeper.add([row(trace, 1), row(trace, 2)])
+        keeper.tend(NOW, soon=True)
+    assert attempts == [0.0]
+    clock.seconds += RETRY_S
+    keeper.add([row(trace, 3)])
+    assert attempts == [0.0, RETRY_S]
+    assert told(capfd) == ["traces are not written; mail is not concerned"]
+    os.rename(directory + "-away", directory)
+    clock.seconds += RETRY_S
+    keeper.add([row(trace, 4)])
+    line = capfd.readouterr().err
+    assert 'event="traces are written again"' in line
+    assert "lost=21" in line
+    assert queue_ids(path) == ["00000004"]
+    keeper.close()
+
+
+@pytest.mark.attack("V14")
+def test_a_lock_costs_what_comes_meanwhile(
+    path: str, trace: Trace, clock: Clock, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailguard.trace_store.WAIT_FOR_LOCK_S", 0.05)
+    keeper = keeper_of(path, clock)
+    keeper.add([row(trace, 1)])
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    keeper.add([row(trace, 2)])
+    assert "another program has locked it" in capfd.readouterr().err
+    holder.close()
+    clock.seconds += RETRY_S
+    keeper.add([row(trace, 3)])
+    assert queue_ids(path) == ["00000001", "00000003"]
+    keeper.close()
+
+
+READ_ONLY = """
+import os, subprocess, sys, time
+from mailguard.trace_store import Row, TraceStore
+from mailguard_milter.trace_writer import RETRY_S, Keeper
+def mount(how):
+    subprocess.run(["mount", "-o", f"remount,{how}", "/mnt"], check=True)
+os.mkdir("/mnt/d", 0o755)
+now = [0.0]
+keeper = Keeper(lambda: TraceStore("/mnt/d/t", max_days=7, max_bytes=1 << 26), "/mnt/d/t", clock=lambda: now[0])
+def add(name):
+    keeper.add([Row(name, time.time(), "", "", "accept", "accept", "r", "", b"x")])
+    keeper.tend(time.time(), soon=True)
+add("before")
+keeper._let_go()
+mount("ro")
+add("during")
+add("during")
+mount("rw")
+now[0] += RETRY_S
+add("after")
+print(keeper._store.kept)
+"""
+
+
+@pytest.mark.attack("V14")
+def test_a_read_only_file_system_costs_what_comes_meanwhile() -> None:
+    command = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=4m tmpfs /mnt && exec "$@"', "sh"]
+    try:
+        possible = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        possible = False
+    if not possible:
+        pytest.skip("a file system can be mounted by root alone")
+    done = subprocess.run([*command, sys.executable, "-c", READ_ONLY], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
+    first, second = done.stderr.splitlines()
+    assert "Read-only file system" in first
+    assert "lost=2" in second
+
+
+# The process
+
+
+@pytest.fixture
+def process() -> Iterator[TraceProcess]:
+    made = TraceProcess()
+    yield made
+    made.end()
+    made.kill()
+
+
+def settings(path: str, **more: object) -> Mapping[str, object]:
+    return {"path": path, "max_days": 7, "max_megabytes": 64, **more}
+
+
+def send(descriptor: int | None, *rows: Row) -> None:
+    """As a worker of a generation does that has inherited the descriptor."""
+    assert descriptor is not None
+    with socket.socket(fileno=os.dup(descriptor)) as pipe:
+        for each in rows:
+            pipe.send(pack(each))
+
+
+def pid_of(process: TraceProcess) -> int:
+    assert process._process is not None
+    return process._process.pid
+
+
+def tended(process: TraceProcess, what: Callable[[], object]) -> Callable[[], object]:
+    """`what`, looked at as often as the supervisor's steps come."""
+
+    def step() -> object:
+        process.tend()
+        return what()
+
+    return step
+
+
+def test_what_workers_send_is_written(process: TraceProcess, path: str, trace: Trace) -> None:
+    pipe = process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    send(pipe, *(row(trace, n) for n in range(300)))
+    eventually(lambda: queue_ids(path) == [f"{n:08X}" for n in range(300)])
+    with TraceReader(path) as reader:
+        found = reader.find("00000007")
+    assert found is not None
+    assert found.trace == replace(trace, queue_id="00000007")
+
+
+def test_the_largest_trace_goes_through_in_one_piece(process: TraceProcess, path: str, trace: Trace) -> None:
+    pipe = process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    columns = dict.fromkeys(("domain", "rule", "reason", "client", "disposition", "would"), "\\" * 600)
+    largest = row(trace, 1)._replace(content=os.urandom(MAX_TRACE_BYTES), **columns)  # type: ignore[arg-type]  # texts
+    send(pipe, largest, row(trace, 2))
+    eventually(lambda: queue_ids(path) == ["00000001", "00000002"])
+
+
+def test_a_writer_that_dies_is_replaced_and_nothing_on_the_way_is_lost(
+    process: TraceProcess, path: str, trace: Trace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe = process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    send(pipe, row(trace, 1))
+    eventually(lambda: queue_ids(path) == ["00000001"])
+    victim = pid_of(process)
+    os.kill(victim, signal.SIGKILL)
+    assert process._process is not None
+    process._process.wait()
+    # Nobody reads now.
+    send(pipe, row(trace, 2))
+    eventually(tended(process, lambda: queue_ids(path) == ["00000001", "00000002"]))
+    assert pid_of(process) != victim
+    assert re.search(
+        rf'event="the trace writer died" pid={victim} status=-9 again_in_s=0.000', capfd.readouterr().err
+    )
+
+
+def test_one_that_keeps_dying_is_started_less_and_less_often(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    process = TraceProcess(command=(sys.executable, "-c", "raise SystemExit(3)"))
+    process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    err = []
+
+    def delays() -> list[str]:
+        process.tend()
+        err.append(capfd.readouterr().err)
+        return re.findall(r"status=3 again_in_s=([0-9.]+)", "".join(err))
+
+    eventually(lambda: len(delays()) >= 3)
+    assert delays()[:3] == ["0.000", "0.500", "1.000"]
+    process.end()
+
+
+@pytest.mark.parametrize("change", ["path", "max_days"])
+def test_a_reload_replaces_the_writer_and_there_is_never_more_than_one(
+    process: TraceProcess, tmp_path: Path, path: str, trace: Trace, change: str
+) -> None:
+    other = str(tmp_path / "other.sqlite") if change == "path" else path
+    fresh = settings(other, **({"max_days": 30} if change == "max_days" else {}))
+    pipe = process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    send(pipe, row(trace, 1))
+    eventually(lambda: queue_ids(path) == ["00000001"])
+    first, old_process = pid_of(process), process._process
+    # The new generation gets the same pipe as the old one, which drains.
+    assert process.pipe_for(fresh) == pipe
+    process.adopt(fresh)
+
+    def written() -> bool:
+        assert len(writers_of(path, other)) <= 1
+        send(pipe, row(trace, 2))
+        return process._process is not None and pid_of(process) != first and "00000002" in queue_ids(other)
+
+    eventually(tended(process, written))
+    # It was asked, and closed its database.
+    assert old_process is not None
+    assert old_process.returncode == 0
+
+
+def writers_of(*paths: str) -> list[int]:
+    """The processes whose orders name one of the paths."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{name}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"trace_writer" in words and any(each.encode() in words for each in paths):
+            found.append(int(name))
+    return found
+
+
+def test_a_reload_without_a_change_leaves_it_alone(process: TraceProcess, path: str) -> None:
+    process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    first = pid_of(process)
+    process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    process.tend()
+    assert pid_of(process) == first
+
+
+def test_switched_off_by_a_reload_it_ends_and_old_workers_know(
+    process: TraceProcess, path: str, trace: Trace
+) -> None:
+    pipe = process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    assert pipe is not None
+    old_worker = socket.socket(fileno=os.dup(pipe))
+    send(pipe, row(trace, 1))
+    eventually(lambda: queue_ids(path) == ["00000001"])
+    process.adopt(None)
+    eventually(tended(process, lambda: process._process is None))
+    with pytest.raises(OSError, match="Broken pipe"):
+        old_worker.send(b"x")
+    old_worker.close()
+    # And on again.
+    pipe = process.pipe_for(settings(path))
+    # Steps of the supervisor, until the new generation is ready.
+    process.tend()
+    process.adopt(settings(path))
+    send(pipe, row(trace, 2))
+    eventually(tended(process, lambda: queue_ids(path) == ["00000001", "00000002"]))
+
+
+def test_where_nothing_is_to_be_kept_there_is_neither_pipe_nor_writer(process: TraceProcess) -> None:
+    assert process.pipe_for(None) is None
+    process.adopt(None)
+    process.tend()
+    assert process._process is None
+    process.end()
+
+
+def test_at_the_end_all_that_was_sent_is_written(path: str, trace: Trace) -> None:
+    process = TraceProcess()
+    pipe = process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    send(pipe, *(row(trace, n) for n in range(50)))
+    process.end()
+    assert process._process is not None
+    assert process._process.returncode == 0
+    assert not os.path.exists(path + "-wal")
+    assert len(queue_ids(path)) == 50
+
+
+def test_when_the_supervisor_is_gone_it_serves_the_workers_that_are_left_and_ends_with_them(
+    path: str, trace: Trace
+) -> None:
+    process = TraceProcess()
+    pipe = process.pipe_for(settings(path))
+    assert pipe is not None
+    worker = socket.socket(fileno=os.dup(pipe))
+    process.adopt(settings(path))
+    assert process._process is not None
+    process._close_pipe()
+    worker.send(pack(row(trace, 1)))
+    eventually(lambda: queue_ids(path) == ["00000001"])
+    assert process._process.poll() is None
+    worker.close()
+    assert process._process.wait(PATIENCE_S) == 0
+
+
+def test_one_that_does_not_end_is_killed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_process, "END_TIMEOUT_S", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    process = TraceProcess(command=(sys.executable, "-c", deaf))
+    process.pipe_for(settings(path))
+    process.adopt(settings(path))
+    deaf_process = process._process
+    assert deaf_process is not None
+    process.end()
+    assert deaf_process.wait(PATIENCE_S) == -signal.SIGKILL
+
+
+def test_a_database_that_cannot_be_made_is_said_once_with_the_remedy(
+    process: TraceProcess, tmp_path: Path, trace: Trace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = str(tmp_path / "none" / "trace.sqlite")
+    pipe = process.pipe_for(settings(nowhere))
+    process.adopt(settings(nowhere))
+    said: list[str] = []
+
+    def lines() -> list[str]:
+        said.extend(capfd.readouterr().err.splitlines())
+        return said
+
+    eventually(lines)
+    send(pipe, *(row(trace, n) for n in range(10)))
+    process.end()
+    first, last = lines()
+    assert 'event="traces are not written; mail is not concerned"' in first
+    assert "install -d" in first
+    assert 'event="traces were not written"' in last
+    assert "count=10" in last
