@@ -4,7 +4,7 @@
 
 The stand-in notes every event. At the end of the message it inserts the field X-Events with its notes as JSON, and
 does what the fields called X-Do asked for: "raise STAGE", "exit STAGE", "true STAGE", "reply CODE ENHANCED TEXT",
-"insert HEX", "delete NAME INDEX", "none", "wait SECONDS", "question".
+"insert HEX", "delete NAME INDEX", "quarantine TEXT", "none", "wait SECONDS", "question".
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from mailguard.config import Config, DnsConfig, Listener, LogConfig
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question, RecordType
 from mailguard.dns.zone import ZoneResolver
+from mailguard.trace import Trace
 from mailguard_milter import worker
-from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Reply
+from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from mailguard_milter.channel import Channel
 
 ALIVE: weakref.WeakSet[StandIn] = weakref.WeakSet()
@@ -38,6 +39,7 @@ QUESTION = Question("a.us.test", RecordType.A)
 class Conclusion:
     actions: tuple[Action, ...]
     record: Mapping[str, object]
+    trace: Trace | None = None
 
 
 @dataclass(eq=False)
@@ -76,14 +78,18 @@ class StandIn:
             self.kept_orders.append(name[3:].decode())
         return self._note("connect", address, sorted(macros.items()))
 
-    def helo(self) -> Any:
-        return self._note("helo")
+    def helo(self, name: bytes) -> Any:
+        return self._note("helo", name)
 
     def mail(self, path: bytes, macros: Mapping[str, bytes | None]) -> Any:
         self.events = [event for event in self.events if event[0] in ("connect", "helo")]
         # A sender of the form do+STAGE+WHAT: what fails before the first field.
         self.orders = [" ".join(path.decode("latin-1").strip("<>").split("+")[1:])] if b"do+" in path else []
         return self._note("mail", path, sorted(macros.items()))
+
+    def rcpt(self) -> tuple[Question, ...]:
+        self._note("rcpt")
+        return (QUESTION,) if "question rcpt" in self.orders else ()
 
     def header(self, name: bytes, value: bytes) -> Any:
         if name == b"X-Do":
@@ -119,6 +125,8 @@ class StandIn:
                     time.sleep(float(seconds))
                 case ["reply", code, enhanced, *words]:
                     last = [Reply(code, enhanced, " ".join(words))]
+                case ["quarantine", *words]:
+                    actions.append(Quarantine(" ".join(words)))
                 case ["insert", name, value]:
                     actions.append(InsertHeader(0, name.encode(), bytes.fromhex(value)))
                 case ["delete", name, index]:

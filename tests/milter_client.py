@@ -17,6 +17,7 @@ POSTFIX_STEPS = 0x1FFFFF
 
 ADDHDRS = 0x01
 CHGHDRS = 0x10
+QUARANTINE = 0x20
 NR_HDR = 0x80
 NO_UNKNOWN = 0x100
 NO_DATA = 0x200
@@ -45,6 +46,7 @@ class MilterClient:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.steps = 0
         self.actions = 0
+        self._lacks_recipient = False
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +96,10 @@ class MilterClient:
         self.send(b"D", stage + b"".join(name + b"\0" + value + b"\0" for name, value in values.items()))
 
     def event(self, command: bytes, data: bytes = b"") -> Packet | None:
+        if command in b"LN" and self._lacks_recipient:
+            # No MTA sends content without a recipient, and libmilter answers nothing to it.
+            self.rcpt()
+        self._lacks_recipient = command == b"M" or (self._lacks_recipient and command != b"R")
         self.send(command, data)
         return None if self.steps & NO_REPLY_BIT.get(command, 0) else self.receive()
 
@@ -138,7 +144,7 @@ class MilterClient:
         self.macros(b"E", {b"i": b"4QUEUEID"})
         self.send(b"E")
         replies = [self.receive()]
-        while replies[-1][0] in b"hmip":
+        while replies[-1][0] in b"hmipq":
             replies.append(self.receive())
         return replies
 

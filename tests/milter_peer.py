@@ -75,9 +75,15 @@ class Peer:
         self.session = Session(self.service, Listener.model_validate({"role": role}))
         self.resolver = resolver or zone_of(self.service.key_ring)
 
-    def connect(self, client: Address | None = STRANGER, macros: Macros = {}) -> Peer:  # noqa: B006 - not changed
+    def connect(
+        self,
+        client: Address | None = STRANGER,
+        macros: Macros = {},  # noqa: B006 - not changed
+        *,
+        helo: bytes = b"client.test",
+    ) -> Peer:
         self.session.connect(client, macros)
-        self.session.helo()
+        self.session.helo(helo)
         return self
 
     def header(self, fields: Sequence[Field]) -> None:
@@ -96,8 +102,9 @@ class Peer:
     ) -> Conclusion:
         """One message from MAIL to the end."""
         self.session.mail(mail_from, macros)
+        asked = [*self.session.rcpt()]
         self.header(fields)
-        asked = self.session.end_of_header()
+        asked += self.session.end_of_header()
         for at in range(0, len(body), chunks):
             self.session.body(body[at : at + chunks])
         self.resolver.prefetch(asked)

@@ -263,7 +263,7 @@ def test_check_config_says_what_it_found(daemon: Daemon) -> None:
 def test_a_python_that_the_user_cannot_run_is_said() -> None:
     daemon = supervisor.Supervisor("mg.toml", generation_command=(__file__,))
     with pytest.raises(Refusal, match=r'the user "nobody" cannot run .*test_daemon_start\.py \(Permission denied\)'):
-        daemon._spawn({"user": "nobody", "listeners": []})
+        daemon._spawn({"user": "nobody", "listeners": [], "trace": None})
 
 
 @pytest.mark.attack("K01", "K07")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine_process import Host, do, notes, unix_listener
-from milter_client import ADDHDRS, CHGHDRS, HDR_LEADSPC, POSTFIX_STEPS, MilterGone, Packet
+from milter_client import ADDHDRS, CHGHDRS, HDR_LEADSPC, POSTFIX_STEPS, QUARANTINE, MilterGone, Packet
 
 CONTINUE: Packet = (b"c", b"")
 PATIENCE_S = 20.0
@@ -24,12 +24,14 @@ PATIENCE_S = 20.0
 def test_a_dialogue_in_bytes_event_by_event(host: Host) -> None:
     with host.client() as client:
         client.negotiate()
-        assert client.actions == ADDHDRS | CHGHDRS
+        assert client.actions == ADDHDRS | CHGHDRS | QUARANTINE
         assert client.steps & HDR_LEADSPC
         assert client.connect(macros={b"j": b"mx", b"{daemon_name}": b"smtpd"}) == CONTINUE
         assert client.helo() == CONTINUE
         login = {b"{auth_type}": b"PLAIN", b"{auth_authen}": b"bob", b"{mail_addr}": b"b@us.test", b"{x}": b"y"}
         assert client.mail(b"<b\xff@us.test>", login) is None
+        assert client.rcpt() is None
+        assert client.rcpt(b"<bob@us.test>") is None
         assert client.header(b"Subject", b" \xff\n\tfolded") is None
         assert client.header(b"Empty", b"") is None
         assert client.end_of_header() is None
@@ -38,12 +40,14 @@ def test_a_dialogue_in_bytes_event_by_event(host: Host) -> None:
         assert replies[-1] == CONTINUE
         assert notes(replies)["events"] == [
             ["connect", "192.0.2.1", "[('{daemon_name}', b'smtpd')]"],
-            ["helo"],
+            ["helo", "client.test"],
             [
                 "mail",
                 "<b\xff@us.test>",
                 "[('{auth_authen}', b'bob'), ('{auth_type}', b'PLAIN'), ('{mail_addr}', b'b@us.test')]",
             ],
+            ["rcpt"],
+            ["rcpt"],
             ["header", "Subject", " \xff\n\tfolded"],
             ["header", "Empty", ""],
             ["end of header"],
@@ -102,6 +106,12 @@ def test_a_question_is_answered_at_the_end(host: Host) -> None:
         replies = client.open().message(do("question"))
         assert [event[0] for event in notes(replies)["events"]].count("end of message") == 1
         assert replies[-1] == CONTINUE
+
+
+def test_a_quarantined_message_is_accepted_after_the_word(host: Host) -> None:
+    with host.client() as client:
+        replies = client.open().message(do("quarantine for a look"))
+        assert replies[-2:] == [(b"q", b"for a look\0"), CONTINUE]
 
 
 @pytest.mark.attack("P04")
@@ -276,8 +286,8 @@ def test_old_protocol_versions_are_served(host: Host, version: int) -> None:
 
 
 @pytest.mark.attack("X09")
-@pytest.mark.parametrize("actions", [ADDHDRS, CHGHDRS, 0x02])
-def test_an_mta_without_header_changes_is_refused_at_once(host: Host, actions: int) -> None:
+@pytest.mark.parametrize("actions", [ADDHDRS, CHGHDRS, 0x02, ADDHDRS | CHGHDRS])
+def test_an_mta_without_header_changes_or_quarantine_is_refused_at_once(host: Host, actions: int) -> None:
     with host.client() as client, pytest.raises(MilterGone):
         client.negotiate(actions=actions)
 
@@ -289,7 +299,7 @@ def test_that_refusal_is_logged_once(own_directory: Path) -> None:
         for _ in range(3):
             with host.client() as client, pytest.raises(MilterGone):
                 client.negotiate(actions=ADDHDRS)
-        name = "refused an MTA that does not let its milters add and change header fields"
+        name = "refused an MTA that does not let its milters change header fields and quarantine"
         assert len(host.events_logged(name)) == 1
         host.end()
 

@@ -152,20 +152,23 @@ def test_the_questions_are_known_at_the_end_of_the_header(keys: Path) -> None:
     for name, value in fields:
         session.header(name, value)
     asked = session.end_of_header()
-    assert [question.name for question in asked] == ["r1._domainkey.us.test", "e1._domainkey.us.test"]
+    assert [question.name for question in asked if "_domainkey" in question.name] == [
+        "r1._domainkey.us.test",
+        "e1._domainkey.us.test",
+    ]
     session.body(b"Hello\r\n")
     answers = Answers()
     with pytest.raises(Unanswered):
         session.end_of_message(answers, now=NOW)
-    assert answers.missing == asked
+    assert set(asked) <= set(answers.missing)
 
 
 def test_the_end_of_a_message_may_be_asked_again(keys: Path) -> None:
     fields, body = signed_by_us(keys)
     peer = Peer(configuration(keys)).connect()
     first = peer.send(fields, body)
-    known = peer.resolver.resolve(peer.session.end_of_header(), deadline=0)
-    peer.session.body(body)
+    assert first.outcome is not None
+    known = {answer.question: answer for answer in first.outcome.answers}
     assert peer.session.end_of_message(Answers(known), now=NOW) == first
     assert peer.session.end_of_message(Answers(known), now=NOW) == first
 
@@ -183,7 +186,7 @@ def test_look_ups_end_long_before_postfix_gives_up(keys: Path) -> None:
     session.end_of_header()
     session.body(body)
     conclusion = session.end_of_message(Answers(closed=True), now=NOW)
-    assert conclusion.actions[-1] == Accept(), "an error that cannot change the outcome does not delay the mail"
+    assert reply(conclusion).code == "451", "the policy might be reject"
     assert str(conclusion.record["dkim"]).count("temperror") == 2
 
 
@@ -194,7 +197,9 @@ def test_nested_mime_is_a_body_like_any_other(keys: Path) -> None:
     fields.append((b"Content-Type", b' multipart/mixed; boundary="b0"'))
     record = Peer(configuration(keys)).connect().send(fields, body).record
     assert "fail" in str(record["dkim"]), "Content-Type was added"
-    assert Peer(configuration(keys)).connect().send(fields[:-1], body).record["reason"] == "verified"
+    assert Peer(configuration(keys)).connect().send(fields[:-1], body).record["dkim"] == (
+        "pass d=us.test s=r1; pass d=us.test s=e1"
+    )
 
 
 def test_a_signature_of_a_stranger_is_kept_apart(keys: Path) -> None:

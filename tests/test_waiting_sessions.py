@@ -24,6 +24,7 @@ from mailguard_milter.worker import Stalls
 from milter_client import MilterGone
 
 MESSAGES = 16
+ATTEMPTS = 5
 SESSIONS_AT_ONCE = 60
 # libmilter keeps a few threads beyond those that a callback occupies; Python and the resolver have two or three.
 FEW_THREADS = 30
@@ -88,8 +89,9 @@ def test_a_worker_that_cannot_start_threads_is_replaced(daemon: Daemon) -> None:
     entry = pwd.getpwnam(USER)
     limit = [sys.executable, "-c", LIMIT, str(worker)]
     subprocess.run(limit, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[entry.pw_gid])
-    answers = _messages_at_once(daemon, MESSAGES)
-    assert b"gone" in answers, "no session was forgotten: the test shows nothing"
+    # On a busy machine messages come one by one, and one thread serves them all.
+    forgotten = any(b"gone" in _messages_at_once(daemon, MESSAGES) for _ in range(ATTEMPTS))
+    assert forgotten, "no session was forgotten: the test shows nothing"
     eventually(lambda: "libmilter has stopped reading" in daemon.log())
     eventually(lambda: daemon.workers() not in ([], [worker]))
     with daemon.client() as client:
@@ -101,7 +103,7 @@ def test_a_worker_that_cannot_start_threads_is_replaced(daemon: Daemon) -> None:
 def test_sixty_messages_at_once_that_wait_for_the_dns_are_all_answered(daemon: Daemon) -> None:
     daemon.started()
     assert _messages_at_once(daemon, SESSIONS_AT_ONCE) == [b"c"] * SESSIONS_AT_ONCE
-    assert daemon.log().count("temperror d=evil.test") == SESSIONS_AT_ONCE
+    assert daemon.log().count('dkim="temperror d=evil.test') == SESSIONS_AT_ONCE
 
 
 @pytest.mark.attack("X06")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Accept", "Action", "DeleteHeader", "InsertHeader", "Reply"]
+__all__ = ["MAX_REPLY_CHARS", "Accept", "Action", "DeleteHeader", "InsertHeader", "Quarantine", "Reply"]
 
 # RFC 5321 §4.5.3.1.5: a reply line has at most 512 octets, code and CRLF included.
 MAX_REPLY_CHARS = 480
@@ -60,8 +60,19 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Let the message through, into the MTA's hold queue. `reason` is one line of printable ASCII."""
+
+    reason: str
+
+    def __post_init__(self) -> None:
+        if len(self.reason) > MAX_REPLY_CHARS or not self.reason.isascii() or not self.reason.isprintable():
+            raise ValueError("a quarantine reason is one line of printable ASCII")
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """Let the message through."""
 
 
-Action = DeleteHeader | InsertHeader | Reply | Accept
+Action = DeleteHeader | InsertHeader | Quarantine | Reply | Accept

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailguard import authresults
 from mailguard.dkim.result import DkimResult
 from mailguard.dkim.sign import sign
-from mailguard.dkim.verify import VerificationPlan, verify
 from mailguard.dns.answers import Answers
+from mailguard.inbound import InboundPlan, Judged, judge_inbound
 from mailguard.message import HeaderField, Message
-from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Reply
-from mailguard_milter.service import Service
+from mailguard.outcome import Outcome
+from mailguard.policy import Decision, Disposition, decide
+from mailguard.spf.received import received_spf
+from mailguard.spf.result import SpfResult, SpfStatus
+from mailguard.trace import Trace
+from mailguard_milter.actions import (
+    MAX_REPLY_CHARS,
+    Accept,
+    Action,
+    DeleteHeader,
+    InsertHeader,
+    Quarantine,
+    Reply,
+)
+from mailguard_milter.service import POLICY_FIELD_NAME, Service
 from mailguard_milter.transaction import Role, Transaction
 
 __all__ = ["Conclusion", "conclude"]
@@ -24,6 +37,10 @@ class Conclusion:
 
     actions: tuple[Action, ...]
     record: dict[str, object]
+    outcome: Outcome | None = None
+    """Of a message that was judged; None for one of our own users."""
+    trace: Trace | None = None
+    """Of the same, where traces are kept."""
 
 
 def conclude(service: Service, state: Transaction, message: Message, answers: Answers, *, now: float) -> Conclusion:
@@ -31,13 +48,16 @@ def conclude(service: Service, state: Transaction, message: Message, answers: An
     if state.role is Role.SIGN:
         return _signed(service, state, message, now)
     if state.role is Role.VERIFY and state.plan is not None:
-        return _verified(service, state, message, state.plan, answers, now)
+        return _judged(service, state, state.plan, answers, now)
     return _unsigned(service, state, message)
+
+
+# Our own users' mail
 
 
 def _signed(service: Service, state: Transaction, message: Message, now: float) -> Conclusion:
     if message.malformed is not None:
-        return _malformed(service, state, message, _deletions(state.forged))
+        return _malformed(service, state, message)
     if state.key_error:
         # Never 250 without the signature that the configuration asks for.
         refusal = Reply("451", "4.7.5", "mailguard: the signing key of the sender's domain is unavailable; try again")
@@ -50,12 +70,18 @@ def _signed(service: Service, state: Transaction, message: Message, now: float) 
     return _end(
         state,
         message,
-        [*_deletions(state.forged), *signatures, Accept()],
+        [*_deletions(state.forged), *_login_result(service, state), *signatures, Accept()],
         action="sign",
         reason="signed",
         d=state.keys[0].domain,
         s=" ".join(key.selector for key in state.keys),
     )
+
+
+def _login_result(service: Service, state: Transaction) -> list[InsertHeader]:
+    if not service.config.results.login or state.login is None:
+        return []
+    return [_insertion(authresults.build_login(service.config.authserv_id, state.envelope))]
 
 
 def _unsigned(service: Service, state: Transaction, message: Message) -> Conclusion:
@@ -69,46 +95,120 @@ def _unsigned(service: Service, state: Transaction, message: Message) -> Conclus
     return _end(state, message, [*_deletions(state.forged), Accept()], action="accept", reason=f"unsigned: {reason}")
 
 
-def _verified(
-    service: Service, state: Transaction, message: Message, plan: VerificationPlan, answers: Answers, now: float
-) -> Conclusion:
-    results = verify(plan, state.digests, answers, now=now)
-    field = authresults.build(
-        service.config.authserv_id,
-        dkim=results,
-        ignored_signatures=plan.ignored,
-        malformed=message.malformed_detail,
-    )
-    actions: list[Action] = [*_deletions([*state.forged, *state.listed]), _insertion(field)]
-    dkim = _summary(results)
-    if message.malformed is not None:
-        return _malformed(service, state, message, actions, dkim=dkim)
-    reason = "verified" if results else "no signature"
-    return _end(state, message, [*actions, Accept()], action="accept", reason=reason, dkim=dkim)
-
-
-def _malformed(
-    service: Service, state: Transaction, message: Message, actions: Sequence[Action], **results: object
-) -> Conclusion:
+def _malformed(service: Service, state: Transaction, message: Message) -> Conclusion:
     """No one domain answers for the message: refuse it, or say that enforcing would. It is never signed."""
     reason = f"malformed message: {message.malformed_detail}"
     if service.enforcing:
-        refusal = Reply("550", "5.6.0", f"mailguard: {reason}")
-        return _end(state, message, [refusal], action="reject", reason=reason, **results)
-    reason = f"{reason} (enforcing would reject)"
-    if state.role is Role.SIGN:
-        reason = f"unsigned: {reason}"
-    return _end(state, message, [*actions, Accept()], action="accept", reason=reason, **results)
+        refusal = Reply("550", "5.6.0", f"mailguard: {reason} [malformed]")
+        return _end(state, message, [refusal], action="reject", rule="malformed", reason=reason)
+    reason = f"unsigned: {reason}"
+    return _end(
+        state,
+        message,
+        [*_deletions(state.forged), Accept()],
+        action="accept",
+        would="reject",
+        rule="malformed",
+        reason=reason,
+    )
+
+
+# Mail from outside
+
+
+def _judged(service: Service, state: Transaction, plan: InboundPlan, answers: Answers, now: float) -> Conclusion:
+    judged = judge_inbound(plan, state.digests, answers, now=now)
+    decision = decide(judged.evidence, judged.verdict, policy=service.policy)
+    outcome = Outcome(message=plan.message, judged=judged, decision=decision, now=now, answers=answers.consumed)
+    trace: Trace | None = None
+    if service.config.trace.enabled:
+        trace = Trace.of(outcome, plan=plan, digests=state.digests, version=service.version)
+    ended = _end(
+        state,
+        plan.message,
+        _actions(service, state, outcome),
+        **_results(judged),
+        action=decision.disposition.value,
+        would=decision.would.value if decision.would is not decision.disposition else None,
+        rule=decision.rule.value,
+        override=f"{decision.override.kind.value} {decision.override.identity}" if decision.override else None,
+        reason=decision.reason,
+    )
+    return replace(ended, outcome=outcome, trace=trace)
+
+
+def _actions(service: Service, state: Transaction, outcome: Outcome) -> list[Action]:
+    decision = outcome.decision
+    if decision.disposition in (Disposition.REJECT, Disposition.TEMPFAIL) and decision.refusal is not None:
+        refusal = decision.refusal
+        return [Reply(refusal.code, refusal.enhanced, _one_line(refusal.text))]
+    actions: list[Action] = _deletions([*state.forged, *state.listed])
+    spf = outcome.spf
+    if service.config.results.received_spf and spf is not None:
+        actions.append(_insertion(received_spf(spf, state.envelope, receiver=service.config.authserv_id)))
+    if decision.disposition is Disposition.MARK:
+        actions.append(_mark(decision))
+    results = service.config.results
+    actions.append(_insertion(outcome.header(service.config.authserv_id, shows_login=results.login)))
+    if decision.disposition is Disposition.QUARANTINE:
+        actions.append(Quarantine(_one_line(f"mailguard: {decision.reason} [{decision.rule.value}]")))
+    return [*actions, Accept()]
+
+
+def _mark(decision: Decision) -> InsertHeader:
+    return InsertHeader(0, POLICY_FIELD_NAME.encode(), f" {decision.rule.value}".encode())
+
+
+def _results(judged: Judged) -> dict[str, object]:
+    evidence, verdict = judged.evidence, judged.verdict
+    return {
+        "spf": _spf(evidence.spf),
+        "helo_spf": _spf(evidence.helo_spf),
+        "dkim": _dkim(evidence.dkim),
+        "iprev": evidence.iprev.status.value if evidence.iprev is not None else None,
+        "dmarc": verdict.status.value if verdict is not None else None,
+        "policy": verdict.policy.value if verdict is not None and verdict.policy is not None else None,
+        "domain": ",".join(evidence.author_domains) or None,
+    }
+
+
+def _spf(result: SpfResult | None) -> str | None:
+    if result is None:
+        return None
+    text = f"{result.status.value} d={result.domain or '?'}"
+    if result.status is SpfStatus.PASS:
+        return f"{text} (permissive: {result.mechanism})" if result.is_permissive else text
+    return f"{text} ({result.detail})"
+
+
+def _dkim(results: tuple[DkimResult, ...]) -> str:
+    """The results in one log value: status, d= and s= of each, and the reason of what did not pass."""
+    return "; ".join(map(_one_signature, results)) or "none"
+
+
+def _one_signature(result: DkimResult) -> str:
+    text = f"{result.status.value} d={result.domain or '?'} s={result.selector or '?'}"
+    return text if result.status.value == "pass" else f"{text} ({result.detail})"
+
+
+# Both
 
 
 def _end(
-    state: Transaction, message: Message, actions: Sequence[Action], *, action: str, reason: str, **results: object
+    state: Transaction,
+    message: Message,
+    actions: Sequence[Action],
+    *,
+    action: str,
+    reason: str,
+    **results: object,
 ) -> Conclusion:
     record: dict[str, object] = {
         "role": state.role.value,
-        "client": state.client,
+        "client": str(state.envelope.client_ip) if state.envelope.client_ip is not None else "unknown",
+        "helo": state.envelope.helo,
         "login": state.login,
-        "mail_from": state.mail_from,
+        "mail_from": state.envelope.mail_from,
         "from": ",".join(map(str, message.author.mailboxes)),
         **results,
         "action": action,
@@ -121,20 +221,15 @@ def _end(
     return Conclusion(tuple(actions), record)
 
 
-def _deletions(found: Sequence[DeleteHeader]) -> list[DeleteHeader]:
+def _deletions(found: Sequence[DeleteHeader]) -> list[Action]:
     """RFC 8601 §5, from the highest ordinal down: removing a field renumbers those below it."""
-    return sorted(found, key=lambda deletion: deletion.index, reverse=True)
+    return [*sorted(found, key=lambda deletion: deletion.index, reverse=True)]
 
 
 def _insertion(field: HeaderField) -> InsertHeader:
     return InsertHeader(0, field.name, field.value.replace(b"\r\n", b"\n"))
 
 
-def _summary(results: tuple[DkimResult, ...]) -> str:
-    """The results in one log value: status, d= and s= of each, and the reason of what did not pass."""
-    return "; ".join(map(_one_result, results)) or "none"
-
-
-def _one_result(result: DkimResult) -> str:
-    text = f"{result.status.value} d={result.domain or '?'} s={result.selector or '?'}"
-    return text if result.status.value == "pass" else f"{text} ({result.detail})"
+def _one_line(text: str) -> str:
+    """Within what an SMTP reply may have; all that decisions say is printable ASCII, and this sees to it."""
+    return "".join(char if char.isascii() and char.isprintable() else "?" for char in text)[:MAX_REPLY_CHARS]

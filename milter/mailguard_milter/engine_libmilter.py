@@ -33,7 +33,8 @@ from typing import Any, Protocol
 from mailguard.dns.answers import Answers, Resolver, evaluate
 from mailguard.dns.question import Question
 from mailguard.errors import MissingExtraError
-from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Reply
+from mailguard.trace import Trace
+from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from mailguard_milter.log import Log, Severity
 from mailguard_milter.sockets import LibmilterSocket
 
@@ -62,10 +63,10 @@ MAIL_MACROS = ("{auth_type}", "{auth_authen}", "{mail_addr}")
 # Postfix opens the queue file after the first recipient: the queue id is certain only from here on.
 QUEUE_ID_MACRO = "i"
 
-_ACTIONS = milter.ADDHDRS | milter.CHGHDRS
+_ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 _STEPS = (
-    milter.P_NORCPT
-    | milter.P_NR_MAIL
+    milter.P_NR_MAIL
+    | milter.P_NR_RCPT
     | milter.P_NR_HDR
     | milter.P_NR_EOH
     | milter.P_NR_BODY
@@ -85,13 +86,18 @@ class Concluded(Protocol):
     def record(self) -> Mapping[str, object]:
         """For the log."""
 
+    @property
+    def trace(self) -> Trace | None:
+        """To be kept; None where nothing is."""
+
 
 class Dialogue(Protocol):
     """One SMTP session, as session.Session is: called by one thread at a time, on any thread."""
 
     def connect(self, address: IPv4Address | IPv6Address | None, macros: Mapping[str, bytes | None]) -> None: ...
-    def helo(self) -> None: ...
+    def helo(self, name: bytes) -> None: ...
     def mail(self, path: bytes, macros: Mapping[str, bytes | None]) -> None: ...
+    def rcpt(self) -> Sequence[Question]: ...
     def header(self, name: bytes, value: bytes) -> None: ...
     def end_of_header(self) -> Sequence[Question]: ...
     def body(self, chunk: bytes) -> None: ...
@@ -110,6 +116,7 @@ class _Stage(Enum):
     CONNECT = "connect"
     HELO = "helo"
     MAIL = "mail"
+    RCPT = "rcpt"
     HEADER = "header"
     END_OF_HEADER = "end of header"
     BODY = "body"
@@ -119,7 +126,7 @@ class _Stage(Enum):
 
 
 # The stages that have no reply.
-_QUIET = frozenset({_Stage.MAIL, _Stage.HEADER, _Stage.END_OF_HEADER, _Stage.BODY})
+_QUIET = frozenset({_Stage.MAIL, _Stage.RCPT, _Stage.HEADER, _Stage.END_OF_HEADER, _Stage.BODY})
 # A failure here concerns every message of the session, elsewhere the message.
 _OF_SESSION = frozenset({_Stage.CONNECT, _Stage.HELO})
 
@@ -154,13 +161,18 @@ class Engine:
         resolver: Resolver,
         deadline_s: float,
         log: Log,
+        keep_trace: Callable[[Trace, bytes | None], None] | None,
         scratch_directory: str,
     ) -> None:
-        """`listener` listens and does not block; `scratch_directory` is writable, and private or trusted."""
+        """`listener` listens and does not block; `scratch_directory` is writable, and private or trusted.
+
+        `keep_trace` takes a trace and the queue id, and does not wait.
+        """
         self._open_dialogue = open_dialogue
         self._resolver = resolver
         self._deadline_s = deadline_s
         self._log = log
+        self._keep_trace = keep_trace
         self._lock = threading.Lock()
         self._messages = 0
         self._running: dict[_Conversation, float] = {}
@@ -226,6 +238,7 @@ class Engine:
         milter.set_connect_callback(self._guarded(_Stage.CONNECT, self._connect))
         milter.set_helo_callback(self._guarded(_Stage.HELO, self._helo))
         milter.set_envfrom_callback(self._guarded(_Stage.MAIL, self._mail))
+        milter.set_envrcpt_callback(self._guarded(_Stage.RCPT, self._rcpt))
         milter.set_header_callback(self._guarded(_Stage.HEADER, self._header))
         milter.set_eoh_callback(self._guarded(_Stage.END_OF_HEADER, self._end_of_header))
         milter.set_body_callback(self._guarded(_Stage.BODY, self._body))
@@ -295,7 +308,7 @@ class Engine:
             actions, steps = options[:2]
             if actions & _ACTIONS != _ACTIONS:
                 self._tell_once(
-                    "refused an MTA that does not let its milters add and change header fields",
+                    "refused an MTA that does not let its milters change header fields and quarantine",
                     Severity.ERROR,
                     actions=hex(actions),
                 )
@@ -330,13 +343,18 @@ class Engine:
 
     def _helo(self, conversation: _Conversation, context: Any, name: str) -> _Verdict:
         if dialogue := conversation.usable():
-            dialogue.helo()
+            dialogue.helo(name.encode())
         return _Verdict.CONTINUE
 
     def _mail(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
         self._begin_message(conversation)
         if dialogue := conversation.usable():
             dialogue.mail(path, _macros(context, MAIL_MACROS))
+        return _Verdict.NOREPLY
+
+    def _rcpt(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
+        if (dialogue := conversation.usable()) and (questions := dialogue.rcpt()):
+            self._resolver.prefetch(questions)
         return _Verdict.NOREPLY
 
     def _header(self, conversation: _Conversation, context: Any, name: str, value: bytes) -> _Verdict:
@@ -367,9 +385,12 @@ class Engine:
                 deadline=started + self._deadline_s,
             )
             verdict = self._carry_out(conversation, context, conclusion.actions)
+            queue_id = _queue_id(context)
             self._log.message(
-                {"queue_id": _queue_id(context), **conclusion.record, "seconds": round(time.monotonic() - started, 6)}
+                {"queue_id": queue_id, **conclusion.record, "seconds": round(time.monotonic() - started, 6)}
             )
+            if self._keep_trace is not None and conclusion.trace is not None:
+                self._keep_trace(conclusion.trace, queue_id)
             return verdict
         finally:
             self._end_message(conversation)
@@ -397,6 +418,8 @@ class Engine:
                     if conversation.adds_space:
                         value = value.removeprefix(b" ")
                     context.addheader(name.decode(), value.decode(), index)
+                case Quarantine(reason):
+                    context.quarantine(reason)
                 case Reply():
                     return self._reply(context, action)
                 case Accept():

@@ -4,7 +4,8 @@ A freshly executed process, so that a reload also picks up new code, and so that
 in the memory that its workers share. It has one thread and opens nothing that a fork would break. Dead workers are
 forked again, at once the first time and then with growing delays; a worker that does not answer is killed.
 
-Arguments: one JSON object, {"config": PATH, "control": DESCRIPTOR, "listeners": {ADDRESS: DESCRIPTOR}}.
+Arguments: one JSON object, {"config": PATH, "control": DESCRIPTOR, "listeners": {ADDRESS: DESCRIPTOR}, "trace":
+DESCRIPTOR or null}.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class _Parent:
     application: Application
     control: Channel
     listening: Mapping[str, socket.socket]
+    trace: socket.socket | None
     patience: Patience
     slots: list[_Slot] = field(default_factory=list)
     was_ready: bool = False
@@ -150,10 +152,11 @@ class _Parent:
             for slot in self.slots:
                 if slot.channel is not None:
                     slot.channel.close()
-            for address, listening in self.listening.items():
+            for address, other in self.listening.items():
                 if address != listener.address:
-                    listening.close()
-            code = worker.serve(self.application, listener, self.listening[listener.address], channel)
+                    other.close()
+            listening = self.listening[listener.address]
+            code = worker.serve(self.application, listener, listening, channel, trace=self.trace)
         except (OSError, MailguardError) as error:
             channel.send(Word.FAILED, why=f"{listener.address}: {error}")
         except BaseException as error:  # noqa: BLE001 - the edge of the process: say it, whatever it is
@@ -273,6 +276,9 @@ def main(
     listening = {address: socket.socket(fileno=number) for address, number in orders["listeners"].items()}
     for inherited in listening.values():
         inherited.set_inheritable(False)
+    trace = socket.socket(fileno=orders["trace"]) if orders["trace"] is not None else None
+    if trace is not None:
+        trace.set_inheritable(False)
     try:
         application = load(orders["config"])
         if {listener.address for listener in application.config.listeners} != set(listening):
@@ -284,7 +290,7 @@ def main(
     # What was loaded stays shared with the workers: their collectors leave it alone.
     gc.collect()
     gc.freeze()
-    return _Parent(application, control, listening, patience).run()
+    return _Parent(application, control, listening, trace, patience).run()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,13 @@ def plan(config: Config) -> dict[str, object]:
                 "allow_remote": listener.allow_remote,
             }
         )
-    return {"user": config.user, "runtime_directory": config.runtime_directory, "listeners": listeners}
+    trace = config.trace
+    return {
+        "user": config.user,
+        "runtime_directory": config.runtime_directory,
+        "listeners": listeners,
+        "trace": trace.model_dump(exclude={"enabled"}) if trace.enabled else None,
+    }
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,17 +6,23 @@ Immutable but for the key ring's cache; safe to share between threads.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Self
 
-from mailguard.authresults import OwnIds
-from mailguard.config import Config, Mode
+from mailguard.authserv_id import OwnIds
+from mailguard.config import Config
 from mailguard.dkim.canonical import Canonicalization
 from mailguard.dkim.sign import SigningRules
 from mailguard.dkim.signing_key import KeyCheck
-from mailguard.dkim.verify import BodyLengthRule, VerifyRules
+from mailguard.inbound import InboundRules
+from mailguard.judging import inbound_rules, policy_of
+from mailguard.policy import Mode, Policy
 from mailguard_milter.keyring import KeyRing
 
-__all__ = ["Service"]
+__all__ = ["POLICY_FIELD_NAME", "Service"]
+
+POLICY_FIELD_NAME = "X-Mailguard-Policy"
+"""Marks a message that a rule applies to. What comes from outside under this name is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +32,17 @@ class Service:
     config: Config
     key_ring: KeyRing
     signing: SigningRules
-    verifying: VerifyRules
+    judging: InboundRules
+    policy: Policy
     own_ids: OwnIds
+    version: str
+    """Of mailguard, for traces."""
     stripped: frozenset[bytes] = field(default_factory=frozenset)
     """Lower-case names of header fields that are removed from mail that is verified, whatever they say."""
 
     @classmethod
     def open(cls, config: Config, *, check: KeyCheck = KeyCheck.QUICK) -> Self:
-        """Load the keys. Raises KeyFileError."""
+        """Load the keys, and the list of public suffixes where it is used. Raises ConfigError and its kin."""
         header, _, body = config.sign.canonicalization.partition("/")
         return cls(
             config=config,
@@ -43,12 +52,13 @@ class Service:
                 body_canonicalization=Canonicalization(body),
                 lifetime_s=config.sign.lifetime_days * 86_400,
             ),
-            verifying=VerifyRules(
-                max_signatures=config.verify.max_signatures,
-                body_length=BodyLengthRule(config.verify.body_length),
-            ),
+            judging=inbound_rules(config),
+            policy=policy_of(config),
             own_ids=OwnIds([config.authserv_id]),
-            stripped=frozenset(name.lower().encode("ascii") for name in config.verify.strip_headers),
+            version=version("mailguard-milter"),
+            stripped=frozenset(
+                name.lower().encode("ascii") for name in (*config.verify.strip_headers, POLICY_FIELD_NAME)
+            ),
         )
 
     @property

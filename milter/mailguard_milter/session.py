@@ -16,11 +16,13 @@ from ipaddress import IPv4Address, IPv6Address
 from mailguard.config import Listener
 from mailguard.dkim.canonical import BodyDigests
 from mailguard.dkim.sign import sign_body_requests
-from mailguard.dkim.verify import plan_verification
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question
+from mailguard.envelope import Envelope
 from mailguard.errors import KeyFileError
+from mailguard.inbound import plan_inbound
 from mailguard.message import Message
+from mailguard.spf.check import first_questions
 from mailguard_milter.conclusion import Conclusion, conclude
 from mailguard_milter.service import Service
 from mailguard_milter.transaction import Role, Transaction
@@ -40,6 +42,7 @@ class Session:
         self._service = service
         self._listener = listener
         self._client: IPv4Address | IPv6Address | None = None
+        self._helo = b""
         self._daemon_name: bytes | None = b""
         self._transaction = Transaction()
 
@@ -47,24 +50,40 @@ class Session:
         """The client connected. `address` is None where it has none (a UNIX socket, an unknown family)."""
         mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
         self._client = mapped or address
+        self._helo = b""
         self._daemon_name = macros.get("{daemon_name}", b"")
         self._transaction = Transaction()
 
-    def helo(self) -> None:
+    def helo(self, name: bytes) -> None:
         """HELO or EHLO, perhaps again after STARTTLS: a message under way is dropped (RFC 5321 §4.1.4)."""
+        self._helo = name
         self._transaction = Transaction()
 
     def mail(self, path: bytes, macros: Macros) -> None:
         """MAIL FROM: a new message begins. `path` may have its angle brackets."""
         reverse_path = path.removeprefix(b"<").removesuffix(b">")
         login = macros.get("{auth_authen}", b"")
+        # Postfix reads some paths as another address than they show, or as none: it is its reading that counts.
+        read = macros.get("{mail_addr}")
         self._transaction = Transaction(
-            client=str(self._client) if self._client is not None else "unknown",
-            mail_from=reverse_path,
-            # A login that cannot be decoded is a login all the same: never treat its owner as a stranger.
-            login=UNDECODABLE_LOGIN if login is None else (login or None),
+            envelope=Envelope(
+                client_ip=self._client,
+                helo=self._helo,
+                mail_from=b"" if read == b"" else reverse_path,
+                mail_from_as_read=read if read and read != reverse_path else None,
+                # A login that cannot be decoded is a login all the same: never treat its owner as a stranger.
+                login=UNDECODABLE_LOGIN if login is None else (login or None),
+            ),
             warning=self._macro_warning(reverse_path, macros),
         )
+
+    def rcpt(self) -> tuple[Question, ...]:
+        """RCPT TO. Returns what to look up from the first one on: by then the MTA wants the message."""
+        state = self._transaction
+        if state.has_recipient or state.login is not None or self._listener.role == "sign":
+            return ()
+        state.has_recipient = True
+        return first_questions(state.envelope)
 
     def header(self, name: bytes, value: bytes) -> None:
         """A header field as libmilter hands it over: leading white space kept, folds with a bare LF."""
@@ -78,7 +97,7 @@ class Session:
         if state.role is Role.SIGN:
             self._choose_keys(state, state.message)
         elif state.role is Role.VERIFY:
-            state.plan = plan_verification(state.message, self._service.verifying)
+            state.plan = plan_inbound(state.message, state.envelope, self._service.judging)
             state.digests = BodyDigests(state.plan.body_requests)
             return state.plan.questions
         return ()

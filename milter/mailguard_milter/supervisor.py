@@ -32,6 +32,7 @@ from mailguard_milter.log import Severity, tell
 from mailguard_milter.notify import Notifier
 from mailguard_milter.refusal import EX_SOFTWARE, Refusal
 from mailguard_milter.runtime_directory import RuntimeDirectory
+from mailguard_milter.trace_process import TraceProcess
 
 __all__ = ["Supervisor"]
 
@@ -89,6 +90,7 @@ class Supervisor:
     _was_ready: bool = False
     _identity: Identity | None = None
     _notifier: Notifier = field(default_factory=Notifier)
+    _trace: TraceProcess = field(default_factory=TraceProcess)
 
     def run(self) -> int:
         """Serve until told to end; 0. Raises Refusal if it cannot start."""
@@ -164,13 +166,14 @@ class Supervisor:
         self._count += 1
         ours, theirs = Channel.pair()
         sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
-        orders = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
+        pipe = self._trace.pipe_for(plan["trace"])
+        orders = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets, "trace": pipe}
         command = [*self.generation_command, json.dumps(orders)]
         try:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *sockets.values()],
+                pass_fds=[theirs.fileno(), *sockets.values(), *([] if pipe is None else [pipe])],
                 # A group of its own: its workers can be killed with it.
                 start_new_session=True,
             )
@@ -196,6 +199,7 @@ class Supervisor:
             else:
                 wakeup.recv(4096)
         self._ask()
+        self._trace.tend()
         for generation in generations:
             if generation.process.poll() is not None:
                 self._bury(generation)
@@ -267,6 +271,7 @@ class Supervisor:
         for hurried in self._draining[:-MAX_DRAINING]:
             hurried.channel.send(Word.STOP)
         self._close_listeners_except(fresh.plan)
+        self._trace.adopt(fresh.plan["trace"])
         self._was_ready = True
         self._letting_go = old
         if old is None:
@@ -336,6 +341,7 @@ class Supervisor:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while any(each.process.poll() is None for each in generations) and time.monotonic() < deadline:
             time.sleep(0.02)
+        self._trace.end()
         late = [each.number for each in generations if each.process.poll() is None]
         tell("ended", Severity.WARNING if late else Severity.INFO, killed_generations=late or None)
 
@@ -343,6 +349,7 @@ class Supervisor:
         for generation in self._generations():
             _kill_group(generation)
             generation.process.wait()
+        self._trace.kill()
 
 
 def _kill_group(generation: _Generation) -> None:

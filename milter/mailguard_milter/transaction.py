@@ -8,7 +8,8 @@ from enum import Enum
 from mailguard import authresults
 from mailguard.dkim.canonical import BodyDigests
 from mailguard.dkim.signing_key import SigningKey
-from mailguard.dkim.verify import VerificationPlan
+from mailguard.envelope import Envelope
+from mailguard.inbound import InboundPlan
 from mailguard.message import MAX_FIELDS, MAX_HEADER_BYTES, HeaderField, Message
 from mailguard_milter.actions import DeleteHeader
 from mailguard_milter.service import Service
@@ -27,15 +28,16 @@ class Role(Enum):
     """On a listener that only signs, a message that it must not sign."""
 
 
+NO_ENVELOPE = Envelope(client_ip=None, helo=b"", mail_from=b"")
+
+
 @dataclass(slots=True)
 class Transaction:
     """One message. A new one begins with each MAIL."""
 
-    client: str = "unknown"
-    """The client's address, for the log."""
-    mail_from: bytes = b""
-    login: bytes | None = None
+    envelope: Envelope = NO_ENVELOPE
     warning: str = ""
+    has_recipient: bool = False
     fields: list[HeaderField] = field(default_factory=list)
     header_bytes: int = 0
     counts: dict[bytes, int] = field(default_factory=dict)
@@ -50,8 +52,13 @@ class Transaction:
     keys: tuple[SigningKey, ...] = ()
     key_error: str = ""
     unsigned_because: str = ""
-    plan: VerificationPlan | None = None
+    plan: InboundPlan | None = None
     digests: BodyDigests = field(default_factory=lambda: BodyDigests(()))
+
+    @property
+    def login(self) -> bytes | None:
+        """The SASL login."""
+        return self.envelope.login
 
     def add_field(self, name: bytes, value: bytes, service: Service) -> None:
         """Take a field as libmilter hands it over: leading white space kept, folds with a bare LF."""

@@ -27,6 +27,7 @@ from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.engine_libmilter import Dialogue, Engine
 from mailguard_milter.log import Format, Log, Severity, Sink, StderrSink, SyslogSink
 from mailguard_milter.refusal import EX_SOFTWARE
+from mailguard_milter.trace_pipe import TraceSender
 
 __all__ = ["Application", "serve"]
 
@@ -71,11 +72,24 @@ def open_log(config: Config) -> Log:
     return Log(StderrSink(), format, timestamps=True)
 
 
-def serve(application: Application, listener: Listener, listening: socket.socket, control: Channel) -> int:
-    """Serve `listener` until told to end; the exit code. Raises what opening raises (OSError, MailguardError)."""
+def serve(
+    application: Application,
+    listener: Listener,
+    listening: socket.socket,
+    control: Channel,
+    *,
+    trace: socket.socket | None = None,
+) -> int:
+    """Serve `listener` until told to end; the exit code. Raises what opening raises (OSError, MailguardError).
+
+    `trace` is where traces go, None for nowhere.
+    """
     log = open_log(application.config)
     log.start()
     _send_uncaught_to(log)
+    traces = TraceSender(trace, log) if trace is not None else None
+    if traces is not None:
+        traces.start()
     try:
         with application.open_resolver() as resolver:
             engine = Engine(
@@ -84,12 +98,15 @@ def serve(application: Application, listener: Listener, listening: socket.socket
                 resolver=resolver,
                 deadline_s=application.config.dns.deadline_s,
                 log=log,
+                keep_trace=traces.put if traces is not None else None,
                 scratch_directory=application.config.runtime_directory,
             )
             engine.start()
             control.send(Word.READY)
             return _Watch(engine, control, log, hung_after_s=HUNG_AFTER_S + application.config.dns.deadline_s).run()
     finally:
+        if traces is not None:
+            traces.close(timeout_s=2.0)
         log.close(timeout_s=2.0)
 
 
