@@ -1,7 +1,8 @@
-"""Write docs/configuration.md and docs/rfc-map.md from the code; with --check, say whether they are stale.
+"""Write docs/configuration.md, docs/reasons.md and docs/rfc-map.md from the code; with --check, say what is stale.
 
-The first comes from the descriptions in the configuration model, the second from the citations `RFC nnnn §x.y`
-in the code, each with the file and the function or class around it (names do not move as line numbers do).
+The first comes from the descriptions in the configuration model, the second from the tables of advice
+(reasons_document.py), the third from the citations `RFC nnnn §x.y` in the code, each with the file and the function
+or class around it (names do not move as line numbers do).
 Run from anywhere: python contrib/generate_docs.py [--check]. Exits 1 with a diff when --check finds a
 difference.
 """
@@ -59,7 +60,7 @@ def configuration() -> str:
 
 def _sections(model: Any, path: str) -> Iterator[str]:
     yield f"## {path or 'Top level'}\n"
-    yield f"{model.__doc__}\n"
+    yield f"{_said_of(model)}\n"
     yield "| key | type | default | meaning |\n|---|---|---|---|"
     tables: list[tuple[Any, str]] = []
     for name, field in model.model_fields.items():
@@ -69,10 +70,15 @@ def _sections(model: Any, path: str) -> Iterator[str]:
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
         else:
             tables.append((inner, heading))
-            yield f"| `{name}` | table | | {inner.__doc__} See {heading} below. |"
+            yield f"| `{name}` | table | | {_said_of(inner)} See {heading} below. |"
     yield ""
     for inner, heading in tables:
         yield from _sections(inner, heading)
+
+
+def _said_of(model: Any) -> str:
+    """The model's own text in one line, as a cell must be."""
+    return " ".join((model.__doc__ or "").split())
 
 
 def _table(annotation: Any, path: str) -> tuple[Any, str]:
@@ -128,7 +134,8 @@ def _default(field: Any) -> str:
     value = field.default.value if isinstance(field.default, Enum) else field.default
     if value is None or field.default_factory is not None:
         return ""
-    return f"`{json.dumps(value)}`"
+    # A network, the one kind of default that TOML has not, stands there as its text.
+    return f"`{json.dumps(value, default=str)}`"
 
 
 def rfc_map() -> str:
@@ -153,6 +160,13 @@ def rfc_map() -> str:
             parts.append(f"| §{section} | {'<br>'.join(sorted(places, key=_plain))} |")
         parts.append("")
     return "\n".join(parts)
+
+
+def reasons() -> str:
+    """docs/reasons.md."""
+    import reasons_document
+
+    return reasons_document.reasons()
 
 
 def _citations(text: str) -> Iterator[tuple[int, str, int]]:
@@ -206,7 +220,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 with a diff if stale")
     check = parser.parse_args().check
     stale = False
-    for name, text in (("docs/configuration.md", configuration()), ("docs/rfc-map.md", rfc_map())):
+    documents = (
+        ("docs/configuration.md", configuration()),
+        ("docs/reasons.md", reasons()),
+        ("docs/rfc-map.md", rfc_map()),
+    )
+    for name, text in documents:
         file = ROOT / name
         present = file.read_text(encoding="utf-8") if file.exists() else ""
         if present == text:

@@ -66,8 +66,6 @@ def rows_of(group: str, last: int, exceptions: dict[str, Row], *, default: Row) 
     return {name: exceptions.get(name, default) for name in names}
 
 
-SPF = "SPF"
-DMARC = "DMARC"
 MAPS = "the check of From against the login"
 DOCTOR = "the command that checks a host (doctor)"
 METRICS = "metrics"
@@ -76,41 +74,32 @@ NO_SIGNER = "a process that holds the private keys apart from the workers is not
 
 TABLE: dict[str, Row] = {
     **rows_of("F", 48, {}, default=shown()),
-    **rows_of(
-        "E",
-        20,
-        {
-            "E11": waits_for(f"{SPF} and {DMARC}"),
-            "E12": waits_for(f"{SPF} and {DMARC}"),
-            "E13": shown(),
-            "E15": partly(waits_for=f"{SPF}, the first to read the parameters of MAIL"),
-            "E16": partly(waits_for=SPF),
-            "E17": shown(),
-            "E18": shown(),
-            "E19": partly(waits_for=f"{SPF}, the first to use the name given with HELO"),
-            "E20": partly(waits_for=f"{SPF} and {DMARC}"),
-        },
-        default=waits_for(SPF),
-    ),
+    **rows_of("E", 20, {}, default=shown()),
     **rows_of(
         "D",
         52,
         {
-            "D01": partly(waits_for=DMARC),
             "D08": shown(superseded_by="List-* and Sender are signed when present and never oversigned"),
             "D15": partly(waits_for=METRICS),
             "D16": waits_for("a counter of signatures that are used again"),
-            "D19": waits_for(f"the list of public suffixes that {DMARC} brings"),
-            "D32": partly(waits_for=DMARC),
+            "D19": shown(
+                superseded_by="with a list of public suffixes it never aligns; by tree walk the DNS decides"
+            ),
             "D33": shown(superseded_by="of several TXT records each is tried as a key, whatever their order"),
-            "D36": partly(waits_for=DMARC),
-            "D37": partly(waits_for=DMARC),
             "D49": partly(waits_for=METRICS),
         },
         default=shown(),
     ),
-    **rows_of("S", 24, {"S07": partly(waits_for=SPF)}, default=waits_for(SPF)),
-    **rows_of("M", 13, {}, default=waits_for(DMARC)),
+    **rows_of("S", 24, {}, default=shown()),
+    **rows_of(
+        "M",
+        13,
+        {
+            "M09": partly(waits_for=REPORTS),
+            "M11": partly(waits_for="ARC; lists are trusted by a signature, SPF, or their host's name"),
+        },
+        default=shown(),
+    ),
     **rows_of("A", 14, {}, default=waits_for("ARC")),
     **rows_of(
         "R",
@@ -128,7 +117,7 @@ TABLE: dict[str, Row] = {
             "L13": partly(waits_for=MAPS),
             "L14": partly(waits_for=DOCTOR),
             "L15": partly(waits_for=MAPS),
-            "L17": waits_for(f"{DMARC} and {MAPS}, the first that could refuse a bounce"),
+            "L17": partly(waits_for=MAPS),
             "L18": shown(),
         },
         default=waits_for(MAPS),
@@ -141,7 +130,6 @@ TABLE: dict[str, Row] = {
             "N02": waits_for("DANE"),
             "N07": waits_for(DOCTOR),
             "N08": waits_for("tests against a resolver with a zone of many NSEC3 iterations"),
-            "N09": partly(waits_for=f"{SPF} and {DMARC}"),
             "N13": not_applicable("an answer that has expired is never used"),
             "N20": waits_for("MTA-STS"),
         },
@@ -152,7 +140,7 @@ TABLE: dict[str, Row] = {
         "X",
         15,
         {
-            "X01": partly(waits_for=f"{SPF} and {DOCTOR}"),
+            "X01": partly(waits_for=DOCTOR),
             "X02": partly(waits_for="tests with more than one version of Postfix"),
             "X04": shown(superseded_by="the memory of a warm worker rises by at most 5 MB with 25 and 50 MB"),
             "X15": waits_for(DOCTOR),
@@ -175,15 +163,13 @@ TABLE: dict[str, Row] = {
         {
             "V09": waits_for("a test of key rotation over minutes"),
             "V10": partly(waits_for=METRICS),
-            "V11": waits_for(f"{SPF} and {DMARC}, whose verdicts depend on more than one answer"),
-            "V13": waits_for(REPORTS),
-            "V14": waits_for(REPORTS),
+            "V13": partly(waits_for=f"{REPORTS}; shown for traces"),
+            "V14": partly(waits_for=f"{REPORTS}; shown for traces"),
             "V15": waits_for(MAPS),
             "V16": waits_for("shedding of load before resources run out"),
             "V17": waits_for("tests under a clock that jumps"),
             "V19": waits_for(METRICS),
             "V20": not_applicable("no SHA-1 is computed: rsa-sha1 is refused by its name"),
-            "V21": waits_for(f"the list of public suffixes that {DMARC} brings"),
             "V23": waits_for(METRICS),
             "V27": waits_for("a test over days"),
         },
@@ -214,7 +200,7 @@ TABLE: dict[str, Row] = {
     **rows_of(
         "C",
         20,
-        {"C13": waits_for(SPF), "C14": waits_for(SPF), "C20": waits_for(REPORTS)},
+        {"C20": waits_for(REPORTS)},
         default=shown(),
     ),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -43,6 +45,25 @@ def mailguard_command(
         return Result(code, captured.out, captured.err.decode("utf-8"))
 
     return command
+
+
+def on_a_terminal(arguments: list[str], environment: dict[str, str]) -> str:
+    """What `mailguard ARGUMENTS` writes to a terminal, in a process of its own."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen([*PYTHON, *arguments], stdout=slave, stdin=subprocess.DEVNULL, env=environment)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            octets = os.read(master, 4096)
+        except OSError:  # Linux says EIO when the last writer is gone
+            break
+        if not octets:
+            break
+        shown += octets
+    os.close(master)
+    process.wait()
+    return shown.decode("utf-8")
 
 
 class Keys:

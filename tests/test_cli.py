@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,9 +14,7 @@ import pytest
 import mailguard.cli.key
 import mailguard.cli.key_files
 import mailguard.cli.verify
-from cli_process import MAIL, NOW, PYTHON, Command, Keys
-from mailguard.cli.verify_report import ADVICE
-from mailguard.dkim.result import DkimReason
+from cli_process import MAIL, NOW, PYTHON, Command, Keys, on_a_terminal
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 
@@ -150,28 +147,6 @@ def test_strangers_text_cannot_steer_the_terminal(
     keys.message.write_bytes(mail)
     environment = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "200", "PYTHONIOENCODING": "utf-8"}
     assert shown in on_a_terminal([*arguments, str(keys.message)], environment)
-
-
-def test_there_is_advice_for_every_reason() -> None:
-    assert set(ADVICE) == set(DkimReason)
-
-
-def on_a_terminal(arguments: list[str], environment: dict[str, str]) -> str:
-    master, slave = pty.openpty()
-    process = subprocess.Popen([*PYTHON, *arguments], stdout=slave, stdin=subprocess.DEVNULL, env=environment)
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            octets = os.read(master, 4096)
-        except OSError:  # Linux says EIO when the last writer is gone
-            break
-        if not octets:
-            break
-        shown += octets
-    os.close(master)
-    process.wait()
-    return shown.decode("utf-8")
 
 
 def test_a_tree_on_a_terminal(keys: Keys) -> None:

@@ -1,17 +1,28 @@
-"""docs/configuration.md and docs/rfc-map.md say what the code says."""
+"""docs/configuration.md, docs/reasons.md and docs/rfc-map.md say what the code says."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from mailguard.config import Config
+from mailguard.dkim.result import DkimReason
+from mailguard.dmarc.result import DmarcReason
+from mailguard.iprev import IprevStatus
+from mailguard.message import MalformedReason
+from mailguard.policy import Rule
+from mailguard.spf.result import SpfReason
+from reasons_document import DAEMON, reasons
+from source_tree import modules
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATOR = ROOT / "contrib" / "generate_docs.py"
@@ -96,3 +107,76 @@ def test_every_key_is_described(generator: ModuleType) -> None:
     assert all(meaning.strip() and "None" not in meaning for *_, meaning in keys)
     assert ("port", "whole number", "`53`", "The port of these resolvers.") in keys
     assert ("name", "text", "must be given") in [key[:3] for key in keys]
+
+
+# -- docs/reasons.md ----------------------------------------------------------------------------------------------
+
+
+def section(heading: str) -> str:
+    """What stands in docs/reasons.md between this heading and the next."""
+    return reasons().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("Rules", Rule),
+        ("From", MalformedReason),
+        ("SPF", SpfReason),
+        ("DKIM", DkimReason),
+        ("DMARC", DmarcReason),
+        ("iprev", IprevStatus),
+    ],
+)
+def test_every_reason_is_explained(heading: str, words: type[Enum]) -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| (.+?) \|", section(heading), re.MULTILINE)
+    assert {word.value for word in words} <= {word for word, _ in rows}
+    assert all(meaning.strip() for _, meaning in rows)
+
+
+def test_every_row_has_as_many_cells_as_its_heading() -> None:
+    cells = 0
+    for line in reasons().splitlines():
+        found = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert found == cells or not cells or not found, line
+        cells = found
+
+
+def literal(node: ast.expr) -> Iterator[str]:
+    """How the texts begin that an expression may come to, up to what is filled in."""
+    match node:
+        case ast.Constant(str() as text):
+            yield text
+        case ast.JoinedStr([ast.Constant(str() as text), *_]):
+            yield text
+        case ast.BoolOp():
+            for value in node.values:
+                yield from literal(value)
+
+
+def said_by_the_daemon() -> Iterator[str]:
+    """Each reason, warning and reply that the daemon words by itself."""
+    for name in ("conclusion", "session", "engine_libmilter"):
+        for node in ast.walk(modules()[f"mailguard_milter.{name}"].tree):
+            match node:
+                case ast.keyword("reason", value):
+                    yield from literal(value)
+                case ast.Call(ast.Name("Reply"), [_, _, value]):
+                    yield from (text.removeprefix("mailguard: ") for text in literal(value))
+                case ast.Assign([ast.Name("reason")], value):
+                    yield from literal(value)
+                case ast.Assign([ast.Attribute(_, "unsigned_because")], value):
+                    yield from literal(value)
+                case ast.FunctionDef(name="_macro_warning"):
+                    for inner in ast.walk(node):
+                        if isinstance(inner, ast.Return) and inner.value is not None:
+                            yield from literal(inner.value)
+
+
+def test_every_reason_of_the_daemon_is_explained() -> None:
+    known = [word.removeprefix("unsigned: ") for word in DAEMON]
+    found = {text.removeprefix("unsigned: ") for text in said_by_the_daemon()} - {""}
+    assert len(found) >= 8, found
+    assert not [text for text in found if not any(text.startswith(word) or word.startswith(text) for word in known)]
+    told = [word for word in known if any(text.startswith(word) or word.startswith(text) for text in found)]
+    assert told == known, "what the daemon does not say any more is not explained"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-import mailguard
+import mailguard.pipeline
 from mailguard import Message, SigningKey, ZoneResolver, sign_dkim
 from mailguard.config import Config
 from mailguard.dkim.signing_key import generate_ed25519
@@ -43,13 +43,21 @@ def test_the_python_in_the_readme_runs(
     (signature,) = sign_dkim(Message.parse(raw), keys=[key], now=time.time())
     (tmp_path / "message.eml").write_bytes(signature.raw + b"\r\n" + raw)
     (tmp_path / "readme.py").write_text(source)
-    zone = ZoneResolver({key.public_name: {"TXT": [key.record()]}})
-    monkeypatch.setattr(mailguard, "open_resolver", lambda: zone)
+    zone = ZoneResolver(
+        {
+            key.public_name: {"TXT": [key.record()]},
+            "example.com": {"TXT": ["v=spf1 ip4:192.0.2.10 -all"]},
+            "_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject"]},
+        }
+    )
+    monkeypatch.setattr(mailguard.pipeline, "open_resolver", lambda: zone)
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(tmp_path / "readme.py"))
-    printed = capsys.readouterr().out
-    assert printed == "pass example.com the signature verifies\n"
-    assert printed.strip() in text_of("README.md")
+    first, *tree = capsys.readouterr().out.splitlines()
+    assert first == "accept no-objection"
+    assert first in text_of("README.md")
+    assert tree[0] == "message: accept (no-objection)"
+    assert {"  SPF: pass (match)", "  DKIM signature 1: pass (verified)", "  DMARC: pass (aligned)"} <= set(tree)
     statements = [line for line in source.splitlines() if line and not line.startswith(("import ", "from "))]
     assert len(statements) <= 5
 

@@ -12,9 +12,12 @@ from importlib.metadata import version
 
 import click
 
+from mailguard.cli.dmarc import dmarc
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.explain import explain
 from mailguard.cli.key import key
 from mailguard.cli.sign import sign
+from mailguard.cli.spf import spf
 from mailguard.cli.verify import verify
 from mailguard.errors import ConfigError, DomainError, MailguardError, MissingExtraError, SigningRefused, ZoneError
 
@@ -24,13 +27,13 @@ __all__ = ["run"]
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("mailguard-milter"), prog_name="mailguard")
 def mailguard() -> None:
-    """Sign and verify mail, and make the keys for it.
+    """Sign mail and make the keys for it; verify mail and explain what becomes of it; check what domains publish.
 
-    Exit codes: 0 pass, 1 fail, 2 no signature, 64 usage, 75 temporary error, 78 configuration.
+    Exit codes: 0 pass or accepted, 1 fail or refused, 2 no signature, 64 usage, 75 temporary error, 78 configuration.
     """
 
 
-for verb in (key, sign, verify):
+for verb in (dmarc, explain, key, sign, spf, verify):
     mailguard.add_command(verb)
 
 

@@ -15,11 +15,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
+from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.dkim.second_opinion import SecondOpinion, difference
+from mailguard.explain.check_advice import DKIM
+from mailguard.explain.dkim_node import signature_names
 from mailguard.message import Message
 
-__all__ = ["ADVICE", "Judged", "as_json", "show"]
+__all__ = ["Judged", "as_json", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,37 +30,6 @@ class Judged:
 
     result: DkimResult
     opinion: SecondOpinion | None
-
-
-ADVICE = {
-    DkimReason.VERIFIED: "nothing",
-    DkimReason.BODY_HASH: "find who changed the body on the way: a mailing list, a footer, a virus scanner, a gateway"
-    " that recodes; sign after the last of your own",
-    DkimReason.SIGNATURE: "find who changed a signed header field on the way, or whether the published key belongs to"
-    " the key that signs: mailguard key test",
-    DkimReason.EXPIRED: "look at the date at which it came; an old message is no longer covered by its signature",
-    DkimReason.SYNTAX: "the signer must repair its DKIM-Signature field",
-    DkimReason.VERSION: "the signer must write v=1",
-    DkimReason.ALGORITHM: "the signer must use rsa-sha256 or ed25519-sha256",
-    DkimReason.FROM_UNSIGNED: "the signer must sign From (h=)",
-    DkimReason.IDENTITY: "the signer must name in i= its domain (d=) or one below it",
-    DkimReason.QUERY_METHOD: "the signer must write q=dns/txt or leave q= out",
-    DkimReason.FUTURE: "compare the clocks of the signer and of this host",
-    DkimReason.BODY_LENGTH: "the signer should leave l= out; with it anyone can append to the message",
-    DkimReason.BODY_TOO_SHORT: "the body lost text on the way; look for who cut it",
-    DkimReason.KEY_UNAVAILABLE: "try again later; if it stays, look at the resolver of this host and the name servers"
-    " of the domain",
-    DkimReason.KEY_MISSING: "the signer must publish the key, or keep an old one as long as its mail travels",
-    DkimReason.KEY_SYNTAX: "the signer must repair the key record",
-    DkimReason.KEY_REVOKED: "the domain has withdrawn this key; trust nothing that it signed",
-    DkimReason.KEY_TYPE: "the signer must publish a key of the type that a= names",
-    DkimReason.KEY_SIZE: "the signer must use an RSA key of 2048 bits",
-    DkimReason.KEY_HASH: "the signer must allow sha256 in h= of the key record, or leave that out",
-    DkimReason.KEY_SERVICE: "the signer must allow email in s= of the key record, or leave that out",
-    DkimReason.KEY_STRICT: "the signer must sign with i= in its own domain, or take t=s from the key record",
-    DkimReason.TESTING: "nothing: the domain is only testing; take t=y from the key record when it is done",
-}
-"""What a person can do, for each reason."""
 
 
 def as_json(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> dict[str, object]:
@@ -86,7 +57,7 @@ def _signature_as_json(judged: Judged) -> dict[str, object]:
         "key_bits": result.key_bits,
         "header_b": result.signature_prefix,
         "testing": result.testing,
-        "what_to_do": ADVICE[result.reason],
+        "what_to_do": _advice(result),
     }
     if opinion is not None:
         report["second_opinion"] = {
@@ -157,12 +128,16 @@ def _lines(judged: Judged) -> Iterator[str]:
         yield ", ".join(tags)
     if result.testing:
         yield "the key says that the domain is testing (t=y)"
-    yield f"what to do: {ADVICE[result.reason]}"
+    yield f"what to do: {_advice(result)}"
     if opinion is not None:
         yield f"dkimpy: {opinion.verdict.value}: {opinion.detail}"
         differs = difference(result, opinion)
         if differs:
             yield f"they differ: {differs}"
+
+
+def _advice(result: DkimResult) -> str:
+    return DKIM[result.reason].text(signature_names(result)) or "nothing"
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,205 @@
+"""What `mailguard enforce --dry-run` finds out: who would be refused, by which rule, how often; and its printing.
+
+What strangers wrote is escaped: nothing in it can move the cursor or colour a line. A table on a terminal, plain
+lines elsewhere, or JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["REFUSALS", "Report", "show"]
+
+REFUSALS = ("reject", "quarantine", "tempfail")
+"""What keeps a message from its reader."""
+
+# Clients within one network usually are one sender.
+IPV4_PREFIX, IPV6_PREFIX = 24, 56
+# Each takes less than a kilobyte. What does not fit in is counted together.
+MAX_GROUPS = 20_000
+MAX_SHOWN_GROUPS = 100
+MAX_CELL_CHARS = 300
+_COLOURS = {"reject": "red", "quarantine": "yellow", "tempfail": "yellow"}
+
+
+@dataclass(slots=True)
+class _Group:
+    count: int = 0
+    client: str | None = ""
+    """The client, if it is only one; None for several."""
+    reason: str = ""
+    """That of the last message."""
+
+
+_Key = tuple[str, str, str, str]
+
+
+@dataclass(slots=True)
+class Report:
+    """The count so far."""
+
+    days: int
+    messages: int = 0
+    refused_already: int = 0
+    """Of those in `would`: mailguard enforced then."""
+    would: Counter[str] = field(default_factory=Counter)
+    first: float | None = None
+    last: float | None = None
+    """When the oldest and the newest message was judged, POSIX seconds."""
+    not_grouped: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What could not be read."""
+    _groups: dict[_Key, _Group] = field(default_factory=dict)
+
+    def add(
+        self, *, time: float | None, client: str, domain: str, action: str, would: str, rule: str, reason: str
+    ) -> None:
+        """Count a message. `would` is empty where it is the same as `action`."""
+        self.messages += 1
+        if time is not None:
+            self.first = time if self.first is None else min(self.first, time)
+            self.last = time if self.last is None else max(self.last, time)
+        effect = would or action
+        # Without a rule it is a fault of ours, such as a key that could not be read, whatever the mode.
+        if effect not in REFUSALS or not rule:
+            return
+        self.would[effect] += 1
+        self.refused_already += action == effect
+        key = _network(client), domain, effect, rule
+        group = self._groups.get(key)
+        if group is None:
+            if len(self._groups) >= MAX_GROUPS:
+                self.not_grouped += 1
+                return
+            group = self._groups[key] = _Group(client=client)
+        group.count += 1
+        group.client = client if group.client == client else None
+        group.reason = reason
+
+    @property
+    def refused(self) -> int:
+        """How many would be refused, held or put off."""
+        return self.would.total()
+
+    def rows(self) -> list[dict[str, object]]:
+        """The groups, the largest first."""
+        ordered = sorted(self._groups.items(), key=lambda item: (-item[1].count, item[0]))
+        return [
+            {
+                "source": _plain(group.client if group.client is not None else network) or "unknown",
+                "domain": _plain(domain),
+                "would": effect,
+                "rule": _plain(rule),
+                "reason": _plain(group.reason),
+                "count": group.count,
+            }
+            for (network, domain, effect, rule), group in ordered
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, for `json.dumps`."""
+        return {
+            "days": self.days,
+            "from": _iso(self.first),
+            "to": _iso(self.last),
+            "messages": self.messages,
+            "would_refuse": self.refused,
+            "would": {effect: self.would[effect] for effect in REFUSALS},
+            "refused_already": self.refused_already,
+            "groups": self.rows(),
+            "not_grouped": self.not_grouped,
+            "notes": self.notes,
+        }
+
+
+def show(report: Report, *, as_json: bool) -> None:
+    """Print it to standard output."""
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+        return
+    rows = report.rows()
+    console = Console(highlight=False)
+    if rows and console.is_terminal:
+        console.print(_table(rows[:MAX_SHOWN_GROUPS]))
+    elif rows:
+        click.echo("\n".join(_lines(rows[:MAX_SHOWN_GROUPS])))
+    for line in _summary(report, len(rows)):
+        click.echo(line)
+
+
+_COLUMNS = ("count", "would", "source", "domain", "rule", "reason")
+
+
+def _table(rows: Sequence[dict[str, object]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right" if name == "count" else "left", overflow="fold")
+    for row in rows:
+        # Text and never markup: rich would take a stranger's brackets for a style.
+        cells = [Text(str(row[name]), style=_COLOURS.get(str(row[name]), "")) for name in _COLUMNS]
+        table.add_row(*cells)
+    return table
+
+
+def _lines(rows: Sequence[dict[str, object]]) -> list[str]:
+    cells = [list(_COLUMNS), *([str(row[name]) or "-" for name in _COLUMNS] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_COLUMNS) - 1)]
+    return ["  ".join([*map(str.ljust, line, widths), line[-1]]) for line in cells]
+
+
+def _summary(report: Report, groups: int) -> list[str]:
+    lines = []
+    if groups > MAX_SHOWN_GROUPS:
+        lines.append(f"and {groups - MAX_SHOWN_GROUPS} lines more, which --json shows")
+    if report.not_grouped:
+        lines.append(f"and {report.not_grouped} messages of still other sources")
+    if lines or groups:
+        lines.append("")
+    within = f"of the last {report.days} days" if report.days > 1 else "of the last day"
+    period = f" ({_iso(report.first)} to {_iso(report.last)})" if report.first is not None else ""
+    said = ", ".join(f"{effect} {report.would[effect]}" for effect in REFUSALS if report.would[effect])
+    if not report.messages:
+        lines.append(f"There is no message {within}.")
+    elif not report.refused:
+        lines.append(f"Of {report.messages} messages {within}{period}, enforcing would refuse none.")
+    else:
+        share = 100 * report.refused / report.messages
+        lines.append(
+            f"Of {report.messages} messages {within}{period}, enforcing would keep back {report.refused}"
+            f" ({share:.1f} %): {said}."
+        )
+    if report.refused_already:
+        lines.append(f"{report.refused_already} of them were kept back already, because mailguard enforced then.")
+    return [*lines, *(f"note: {note}" for note in report.notes)]
+
+
+def _network(client: str) -> str:
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    prefix = IPV4_PREFIX if address.version == 4 else IPV6_PREFIX
+    return str(ip_network((address.packed, prefix), strict=False))
+
+
+def _plain(text: str) -> str:
+    """Printable, on one line, bounded; everything else as a backslash escape."""
+    if len(text) > MAX_CELL_CHARS:
+        text = text[:MAX_CELL_CHARS] + "..."
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _iso(time: float | None) -> str | None:
+    return None if time is None else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,169 @@
+"""Reading the lines that the daemon logs for messages, out of a file that others may have written to as well.
+
+logfmt and JSON as milter/mailguard_milter/log.py writes them, bare or behind what syslog and journald put before them
+(RFC 3164, RFC 3339 times, `journalctl`); compressed by gzip or not. A line counts as ours if it is one record from
+its beginning to its end: what strangers have written into the lines of other programs is never taken for one. Linear;
+a line has a bound. Left out: lines about the daemon itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import BinaryIO, cast
+
+__all__ = ["LogRecord", "Unreadable", "read_lines"]
+
+# Ours have at most 4000 octets, and what syslog puts before them some hundred.
+MAX_LINE_BYTES = 16 * 1024
+# Where what syslog puts before a line ends, at the latest.
+MAX_PREFIX_CHARS = 300
+GZIP_MAGIC = b"\x1f\x8b"
+
+# What syslog and journald begin with: "Jun  5 10:00:00 host name[12]: ", or with 2026-06-05T10:00:00.1+02:00.
+_PREFIX = re.compile(
+    r"(?P<time>[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9T:.Z+-]{15,30}) \S+ [^ \[]+\[[0-9]+\]: "
+)
+_PAIR = re.compile(r'(?P<key>[a-z0-9_]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^ "]*))(?: |$)')
+_QUOTED = re.compile(r'\\(["\\])')
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Unreadable(Enum):
+    """What else a line may be."""
+
+    DAMAGED = "damaged"
+    """It looks like one of ours and is not whole."""
+    TOO_LONG = "too long"
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """What the log says of one message. Absent values are empty; any text may hold any character."""
+
+    time: float | None
+    """POSIX seconds; None where the line does not say."""
+    client: str
+    domain: str
+    action: str
+    would: str
+    """What enforcing does, where that is something else than `action`."""
+    rule: str
+    reason: str
+
+
+def read_lines(file: BinaryIO, *, now: datetime) -> Iterator[LogRecord | Unreadable]:
+    """The messages in a log, and what cannot be read of it; lines of others are passed over.
+
+    `now` is local time without a zone: a time without a year is the last such before it. Raises OSError and EOFError
+    for a file that cannot be read to its end.
+    """
+    start = file.read(len(GZIP_MAGIC))
+    rest = cast(BinaryIO, _Rewound(start, file))
+    try:
+        # gzip reads on in what is rewound; it needs nothing but read().
+        source = cast(BinaryIO, gzip.GzipFile(fileobj=rest)) if start == GZIP_MAGIC else rest
+        for line in _bounded_lines(source):
+            found = Unreadable.TOO_LONG if line is None else _read_line(line, now)
+            if found is not None:
+                yield found
+    except zlib.error as error:
+        raise EOFError(f"the compressed file is damaged: {error}") from None
+
+
+class _Rewound:
+    """A file of which the first octets have been read already; standard input cannot seek."""
+
+    def __init__(self, start: bytes, file: BinaryIO) -> None:
+        self._start = start
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        start, self._start = self._start, b""
+        return start + self._file.read(size - len(start) if size >= 0 else -1) if start else self._file.read(size)
+
+
+def _bounded_lines(source: BinaryIO) -> Iterator[bytes | None]:
+    """The lines without their ends; None for one that is too long."""
+    held = b""
+    skipping = False
+    while chunk := source.read(1 << 16):
+        *lines, held = (held + chunk).split(b"\n")
+        for line in lines:
+            yield None if skipping or len(line) > MAX_LINE_BYTES else line
+            skipping = False
+        if len(held) > MAX_LINE_BYTES:
+            held, skipping = b"", True
+    if held or skipping:
+        yield None if skipping else held
+
+
+def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
+    # Most lines of a mail log are Postfix's.
+    if b"action" not in line or b"role" not in line:
+        return None
+    text = line.decode("utf-8", "replace").rstrip("\r")
+    prefix = _PREFIX.match(text[:MAX_PREFIX_CHARS])
+    content = text[prefix.end() :] if prefix else text
+    if content.startswith("{"):
+        record = _from_json(content)
+    elif _PAIR.match(content):
+        record = _from_logfmt(content)
+    else:
+        return None
+    if record is None:
+        return Unreadable.DAMAGED
+    if "role" not in record or "action" not in record:
+        return None
+    return LogRecord(
+        time=_time(record.get("time") or (prefix["time"] if prefix else ""), now),
+        client=record.get("client", ""),
+        domain=record.get("domain", ""),
+        action=record["action"],
+        would=record.get("would", ""),
+        rule=record.get("rule", ""),
+        reason=record.get("reason", ""),
+    )
+
+
+def _from_logfmt(text: str) -> Mapping[str, str] | None:
+    """The pairs; escapes of what is not printable stay as they are."""
+    record = {}
+    position = 0
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            return None
+        quoted = pair["quoted"]
+        record[pair["key"]] = pair["bare"] if quoted is None else _QUOTED.sub(r"\1", quoted)
+        position = pair.end()
+    return record
+
+
+def _from_json(text: str) -> Mapping[str, str] | None:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    return {key: value for key, value in record.items() if isinstance(value, str)}
+
+
+def _time(text: str, now: datetime) -> float | None:
+    try:
+        if text[:1].isdigit():
+            return datetime.fromisoformat(text).timestamp()
+        month, day, clock = text.split()
+        hour, minute, second = map(int, clock.split(":"))
+        then = datetime(now.year, _MONTHS.index(month) + 1, int(day), hour, minute, second)
+        # A line from December, read in January.
+        return (then if then <= now + timedelta(days=1) else then.replace(year=now.year - 1)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None

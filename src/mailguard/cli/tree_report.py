@@ -1,0 +1,56 @@
+"""How an Explanation is printed: a tree on a terminal, plain lines elsewhere, or JSON.
+
+All text of an Explanation is printable ASCII. Colours are for terminals alone and obey NO_COLOR, and the tree is
+drawn in ASCII where the terminal knows nothing else (rich sees to both).
+"""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from mailguard.explain import Explanation
+
+__all__ = ["show"]
+
+_GOOD = frozenset({"pass", "accept", "ok", "aligned", "usable"})
+_BAD = frozenset({"fail", "permerror", "reject", "quarantine", "malformed", "not aligned", "unusable"})
+_STATUS_COLOURS = {**dict.fromkeys(_GOOD, "green"), **dict.fromkeys(_BAD, "red")}
+
+
+def show(explanation: Explanation, *, as_json: bool) -> None:
+    """Print it to standard output."""
+    if as_json:
+        click.echo(json.dumps(explanation.to_json(), indent=2))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        click.echo(explanation.text())
+        return
+    console.print(_branch(explanation))
+
+
+def _branch(explanation: Explanation) -> Tree:
+    tree = Tree(_label(explanation))
+    for child in explanation.children:
+        tree.add(_branch(child))
+    return tree
+
+
+def _label(explanation: Explanation) -> Text:
+    # Text and never markup: rich would take a stranger's brackets for a style.
+    label = Text.assemble(
+        (explanation.title, "bold"),
+        (explanation.heading.removeprefix(explanation.title), _colour(explanation.status)),
+    )
+    for note in explanation.notes():
+        label.append(f"\n{note}")
+    return label
+
+
+def _colour(status: str) -> str:
+    return _STATUS_COLOURS.get(status, "yellow") if status else ""
