@@ -108,6 +108,7 @@ error unix - - n - - error
 retry unix - - n - - error
 virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 """
 
@@ -275,22 +276,40 @@ class PostfixSandbox:
 
     # What Postfix says
 
-    def queue(self) -> list[dict[str, object]]:
-        """The messages in the queue, as postqueue(1) -j says them."""
+    def command(self, *arguments: str, content: bytes = b"") -> bytes:
+        """What one of Postfix's commands, such as postqueue, says of this instance. Raises SandboxError."""
         done = subprocess.run(
-            ["postqueue", "-c", str(self.directory / "config"), "-j"],
-            env=clean_environment(),
+            arguments,
+            env={**clean_environment(), "MAIL_CONFIG": str(self.directory / "config")},
+            input=content,
             capture_output=True,
             check=False,
         )
         if done.returncode:
-            raise SandboxError(f"postqueue: {done.stderr.decode(errors='replace').strip()}\n{self.log_tail()}")
-        return [json.loads(line) for line in done.stdout.splitlines()]
+            said = done.stderr.decode(errors="replace").strip()
+            raise SandboxError(f"{' '.join(arguments)}: {said}\n{self.log_tail()}")
+        return done.stdout
+
+    def queue(self) -> list[dict[str, object]]:
+        """The messages in the queue, as postqueue(1) -j says them."""
+        return [json.loads(line) for line in self.command("postqueue", "-j").splitlines()]
+
+    def held(self) -> list[str]:
+        """The queue ids of the messages in quarantine, which for Postfix is the hold queue."""
+        return [str(each["queue_id"]) for each in self.queue() if each["queue_name"] == "hold"]
+
+    def queued(self, queue_id: str) -> bytes:
+        """The octets of a message in the queue, with LF line ends."""
+        return self.command("postcat", "-h", "-b", "-q", queue_id)
+
+    def release(self, queue_id: str) -> None:
+        """Take a message out of quarantine and deliver it."""
+        self.command("postsuper", "-H", queue_id)
+        self.flush()
 
     def flush(self) -> None:
         """Try to deliver now what is deferred."""
-        command = ["postqueue", "-c", str(self.directory / "config"), "-f"]
-        subprocess.run(command, env=clean_environment(), capture_output=True, check=True)
+        self.command("postqueue", "-f")
 
     def log(self) -> str:
         """Postfix's log so far."""

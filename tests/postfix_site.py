@@ -21,7 +21,20 @@ from delivered_signatures import Verifiers
 from sandbox import PostfixSandbox, Service
 from sandbox_daemon import Daemon
 
-__all__ = ["ALICE", "AUTHSERV_ID", "STRANGER", "Answer", "Client", "PostfixSite", "fields_named", "open_site"]
+__all__ = [
+    "ALICE",
+    "AUTHSERV_ID",
+    "STRANGER",
+    "Answer",
+    "Client",
+    "PostfixSite",
+    "configuration",
+    "fields_named",
+    "header_fields",
+    "master_file",
+    "open_site",
+    "text_record",
+]
 
 AUTHSERV_ID = "mx.us.test"
 ALICE = "alice@us.test"
@@ -31,6 +44,7 @@ DELIVERY_TIMEOUT_S = 30.0
 POLL_S = 0.01
 
 OUR_KEYS: Mapping[str, zone0.PrivateKey] = {"r1": zone0.rsa_key(2048, 2), "e1": zone0.ed25519_key(2)}
+ZONE_FILE = 'zone_file = "zone"'
 _QUEUED_AS = re.compile(rb"queued as ([0-9A-Za-z]+)")
 
 US_KEYS = f"""
@@ -102,9 +116,16 @@ class PostfixSite:
         """A mailbox that nothing was delivered to yet."""
         return f"case{next(self._numbers)}@us.test"
 
-    def connect(self, service: Service = "inbound", *, client: str | None = STRANGER, login: bool = False) -> Client:
+    def connect(
+        self,
+        service: Service = "inbound",
+        *,
+        client: str | None = STRANGER,
+        helo: str = "client.test",
+        login: bool = False,
+    ) -> Client:
         """A connection after EHLO. `client` is whom Postfix takes it for; None: 127.0.0.1, as it is."""
-        made = Client("127.0.0.1", self.postfix.ports[service], local_hostname="client.test", timeout=120)
+        made = Client("127.0.0.1", self.postfix.ports[service], local_hostname=helo, timeout=120)
         made.ehlo()
         if client is not None:
             assert made.command(b"XCLIENT NAME=client.test ADDR=%b" % client.encode()).code == 220
@@ -185,10 +206,13 @@ def open_site(
     main: Mapping[str, str] | None = None,
     inbound: Mapping[str, str] | None = None,
     submission: Mapping[str, str] | None = None,
+    dns: str = ZONE_FILE,
+    more: str = "",
 ) -> Iterator[PostfixSite]:
     """Start both. `sign` is the configuration's table of that name; `selectors` are the keys of us.test.
 
-    `address` is the listener's; without one, it is a unix socket.
+    `address` is the listener's; without one, it is a unix socket. `dns` is the table of that name, by default a file
+    with the keys of zone Z0; `more` are further tables.
     """
     with Daemon() as daemon:
         milter = address or daemon.milter
@@ -197,30 +221,42 @@ def open_site(
         (daemon.directory / "zone").chmod(0o644)
         for selector, private in selectors.items():
             daemon.write_key(f"keys/{selector}.pem", zone0.pem(private))
-        daemon.start(configuration(milter, mode=mode, sign=sign, domains=domains, workers=workers))
-        milters = {"smtpd_milters": milter}
+        daemon.start(
+            configuration(milter, mode=mode, sign=sign, domains=domains, workers=workers, dns=dns, more=more)
+        )
         with PostfixSandbox(
-            # A short queue id is used again after some ten thousand messages.
-            main={"milter_default_action": "tempfail", "enable_long_queue_ids": "yes", **(main or {})},
+            main={
+                "smtpd_milters": milter,
+                "milter_default_action": "tempfail",
+                # A short queue id is used again after some ten thousand messages.
+                "enable_long_queue_ids": "yes",
+                **(main or {}),
+            },
             # To Postfix, XCLIENT leaves a client local, for whom it adds the fields that are missing.
-            inbound={**milters, "local_header_rewrite_clients": "", **(inbound or {})},
+            inbound={"local_header_rewrite_clients": "", **(inbound or {})},
             # Only the login tells that these are our own users.
-            submission={**milters, "milter_macro_daemon_name": "submission", **(submission or {})},
+            submission={"milter_macro_daemon_name": "submission", **(submission or {})},
             users={ALICE: PASSWORD},
         ) as postfix:
             yield PostfixSite(postfix, daemon, Verifiers(records), milter)
 
 
 def configuration(
-    address: str, *, mode: str = "enforce", sign: str = "", domains: str = US_KEYS, workers: int = 2
+    address: str,
+    *,
+    mode: str = "enforce",
+    sign: str = "",
+    domains: str = US_KEYS,
+    workers: int = 2,
+    dns: str = ZONE_FILE,
+    more: str = "",
 ) -> str:
     """The daemon's configuration."""
     group = 'group = "postfix"\n' if address.startswith("unix:") else ""
     return (
         f'mode = "{mode}"\nauthserv_id = "{AUTHSERV_ID}"\n'
         '[log]\ndestination = "stderr"\nformat = "json"\n'
-        '[dns]\nzone_file = "zone"\n'
-        f"[sign]\n{sign}\n{domains}\n"
+        f"[dns]\n{dns}\n[sign]\n{sign}\n{domains}\n{more}\n"
         f'[[listeners]]\naddress = "{address}"\n{group}workers = {workers}\n'
     )
 
@@ -237,11 +273,14 @@ def _key_records(selectors: Mapping[str, zone0.PrivateKey]) -> Iterator[tuple[st
 def master_file(records: Mapping[str, bytes]) -> str:
     """TXT records as a master file (RFC 1035 §5)."""
     lines = ["$TTL 60"]
-    for name, record in records.items():
-        text = record.decode("ascii")
-        strings = " ".join(f'"{text[at : at + 250]}"' for at in range(0, len(text), 250))
-        lines.append(f"{name}. IN TXT {strings}")
+    lines += [f"{name}. IN TXT {text_record(record)}" for name, record in records.items()]
     return "\n".join(lines) + "\n"
+
+
+def text_record(record: bytes) -> str:
+    """The data of a TXT record as in a master file, in strings that are short enough (RFC 1035 §3.3)."""
+    text = record.decode("ascii")
+    return " ".join(f'"{text[at : at + 250]}"' for at in range(0, len(text), 250))
 
 
 def header_fields(message: bytes) -> list[bytes]:

@@ -30,7 +30,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Protocol
 
-from mailguard.dns.answers import Answers, Resolver, evaluate
+from mailguard.dns.answers import Answers, Resolver, Unanswered, evaluate
 from mailguard.dns.question import Question
 from mailguard.errors import MissingExtraError
 from mailguard.trace import Trace
@@ -215,7 +215,7 @@ class Engine:
     def sessions(self) -> int:
         """Connections that are open; those that pymilter has not let go of included."""
         made, freed = milter.getdiag()
-        return max(self.socket.sessions(), int(made - freed))
+        return max(self.socket.sessions(), int(made - freed) - self.socket.own_sessions)
 
     def longest_callback_s(self) -> float:
         """How long the slowest callback that is running has been running."""
@@ -379,8 +379,17 @@ class Engine:
             if dialogue is None:
                 return self._give_up(context)
             now = time.time()
+
+            def attempt(answers: Answers) -> Concluded:
+                try:
+                    return dialogue.end_of_message(answers, now=now)
+                except Unanswered:
+                    # This thread will wait now, and others may have been given to it.
+                    self.socket.wake()
+                    raise
+
             conclusion = evaluate(
-                lambda answers: dialogue.end_of_message(answers, now=now),
+                attempt,
                 self._resolver,
                 deadline=started + self._deadline_s,
             )

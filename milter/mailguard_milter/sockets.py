@@ -3,13 +3,14 @@
 libmilter binds a socket of its own, in a private directory that is removed again, or on a free loopback port.
 The inherited listening socket is put over it with dup2, so nothing that libmilter does at its end concerns the
 path that Postfix knows. A socket that nobody can reach, put over that, stops accepting: what is in the backlog
-stays there for the other workers. Linux: /proc/self/fd. Left out: everything about the milter protocol but one
-option negotiation. For the main thread of a worker.
+stays there for the other workers. Linux: /proc/self/fd. Left out: everything about the milter protocol but an
+option negotiation and a packet that means nothing. For the main thread of a worker, apart from `wake`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
 import socket
@@ -25,7 +26,11 @@ __all__ = ["LibmilterSocket"]
 # libmilter answers within milliseconds; a host that swaps at start may need longer.
 PROOF_TIMEOUT_S = 20.0
 _OPTION_NEGOTIATION = struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
-_QUIT = struct.pack("!Ic", 1, b"Q")
+# Macros for CONNECT, and none of them: libmilter reads it, calls nobody and answers nothing.
+_NO_MACROS = struct.pack("!Icc", 2, b"D", b"C")
+# libmilter keeps up to two threads that are idle. Each may have been called already and not know it yet, and so take
+# one waking; the next one makes libmilter start a thread.
+_OWN_SESSIONS = 4
 
 
 class LibmilterSocket:
@@ -42,6 +47,8 @@ class LibmilterSocket:
     ) -> None:
         """`listener` listens and does not block; `interrupt` makes a system call of libmilter's listening thread
         end with EINTR. Raises OSError, or what libmilter's functions raise."""
+        self._own_sessions: list[socket.socket] = []
+        self._turns = itertools.count()
         self._listener = listener
         self._interrupt = interrupt
         self._family = listener.family
@@ -72,14 +79,34 @@ class LibmilterSocket:
     def prove_and_attach(self) -> None:
         """Talk to libmilter on its own socket; when it answers, let it accept on the listener. Raises OSError."""
         try:
-            with self._connect() as probe:
+            for _ in range(_OWN_SESSIONS):
+                probe = self._connect()
+                self._own_sessions.append(probe)
                 probe.sendall(_OPTION_NEGOTIATION)
                 if len(probe.recv(17, socket.MSG_WAITALL)) < 17:
                     raise OSError("libmilter did not answer an option negotiation")
-                probe.sendall(_QUIT)
+                probe.setblocking(False)
             self.resume()
         finally:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def own_sessions(self) -> int:
+        """How many sessions with libmilter are our own; they stay open as long as the process."""
+        return len(self._own_sessions)
+
+    def wake(self) -> None:
+        """Make libmilter notice that all its threads are occupied, and start one. Thread-safe; never waits.
+
+        Its pool gives commands that arrive together to a thread that is idle, however many they are; while that one
+        waits for the DNS, they wait too. A further command makes it count anew. Called before each wait, and now and
+        then, for a session that says nothing is closed. A libmilter with a thread for each session does nothing.
+        """
+        try:
+            self._own_sessions[next(self._turns) % _OWN_SESSIONS].send(_NO_MACROS)
+        except OSError:
+            # It does not read, and whoever watches `unread` will see it; or it has ended.
+            return
 
     def _connect(self) -> socket.socket:
         probe = socket.socket(self._listener.family, socket.SOCK_STREAM)

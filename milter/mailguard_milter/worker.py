@@ -42,6 +42,8 @@ HUNG_AFTER_S = 60.0
 # An MTA gives a milter 30 s for a command (milter_command_timeout). When libmilter could not start a thread, it never
 # reads again from the session that it was for, and others may wait behind it.
 STALLED_AFTER_S = 45.0
+# Often enough for each of our own sessions to say something before libmilter's time-out (SESSION_TIMEOUT_S).
+WAKE_EVERY_S = 60.0
 # Each session needs one descriptor; the rest is for look-ups, libraries and what comes in between two ticks.
 MAX_SESSIONS = 4096
 SESSIONS_PER_DESCRIPTOR = 0.5
@@ -141,6 +143,7 @@ class _Watch:
         self._quiet_ticks = 0
         self._paused = False
         self._stalls = Stalls(STALLED_AFTER_S)
+        self._wake_at = 0.0
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._max_sessions = min(MAX_SESSIONS, int(descriptors * SESSIONS_PER_DESCRIPTOR))
 
@@ -153,6 +156,9 @@ class _Watch:
             if self._engine.longest_callback_s() > self._hung_after_s:
                 self._log.event("a callback hangs; the worker ends", Severity.ERROR)
                 return EX_SOFTWARE
+            if time.monotonic() > self._wake_at:
+                self._engine.socket.wake()
+                self._wake_at = time.monotonic() + WAKE_EVERY_S
             unread = self._engine.socket.unread()
             if self._stalls.found(unread, time.monotonic()):
                 self._log.event("libmilter has stopped reading; the worker ends", Severity.ERROR)
