@@ -40,7 +40,6 @@ MALFORMED = [
     pytest.param(TO + b"From x@evil.test Mon Jan  1 00:00:00 2024\r\n" + BANK, NO_FROM, id="F13"),
     pytest.param(b"Sender: <ceo@bank.test>\r\n", NO_FROM, id="F14"),
     pytest.param(b"Resent-From: <ceo@bank.test>\r\n", NO_FROM, id="F15"),
-    pytest.param(b"From: <x@evil.test>, <ceo@bank.test>\r\n", "From names several domains", id="F16"),
     pytest.param(b"From: <x@evil.test>ceo@bank.test\r\n", "From: ", id="F23"),
     pytest.param(b"From: ceo@bank.test(<x@evil.test>\r\n", "From: ", id="F26"),
     pytest.param(b"From: x@evil.test " + b"(" * 20_000 + b"\r\n", "From: ", id="F28"),
@@ -92,7 +91,7 @@ def test_monitoring_annotates_it(monitoring: PostfixSite, header: bytes, why: st
     answer = monitoring.send(prefix + message_of(header), recipient=recipient)
     record = monitoring.record(answer.queue_id)
     assert str(record["reason"]).startswith(f"malformed message: {why}")
-    assert str(record["reason"]).endswith("(enforcing would reject)")
+    assert (record["would"], record["rule"]) == ("reject", "malformed")
     message = monitoring.delivered_to(recipient)
     (results,) = fields_named(message, "Authentication-Results")
     assert header_fields(message)[0] == b"Authentication-Results:" + results

@@ -18,7 +18,7 @@ from mailguard.dkim.result import DkimStatus
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.message import Message
 from mailguard.pipeline import verify_dkim
-from mailguard_milter.actions import Accept, DeleteHeader
+from mailguard_milter.actions import DeleteHeader
 from mailguard_milter.service import Service
 from mailguard_milter.session import Macros, Session
 from milter_peer import (

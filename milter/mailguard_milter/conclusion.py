@@ -85,14 +85,19 @@ def _login_result(service: Service, state: Transaction) -> list[InsertHeader]:
 
 
 def _unsigned(service: Service, state: Transaction, message: Message) -> Conclusion:
-    if state.role is Role.NONE and state.warning and service.enforcing:
+    blind = state.role is Role.NONE and state.warning
+    if blind and service.enforcing:
         # Whether the client authenticated cannot be known: do not guess.
         refusal = Reply(
-            "451", "4.7.0", "mailguard: this mail system is misconfigured (milter_mail_macros); try again"
+            "451",
+            "4.7.0",
+            "mailguard: this mail system is misconfigured (milter_mail_macros); try again [macros-missing]",
         )
-        return _end(state, message, [refusal], action="tempfail", reason=state.warning)
+        return _end(state, message, [refusal], action="tempfail", rule="macros-missing", reason=state.warning)
     reason = state.unsigned_because or "the client is not authenticated and not in a listed network"
-    return _end(state, message, [*_deletions(state.forged), Accept()], action="accept", reason=f"unsigned: {reason}")
+    would = {"would": "tempfail", "rule": "macros-missing"} if blind else {}
+    actions = [*_deletions(state.forged), Accept()]
+    return _end(state, message, actions, action="accept", **would, reason=f"unsigned: {reason}")
 
 
 def _malformed(service: Service, state: Transaction, message: Message) -> Conclusion:
