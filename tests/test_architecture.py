@@ -115,6 +115,7 @@ PURE = (
     "mailguard.policy",
     "mailguard.explain",
     "mailguard.outcome",
+    "mailguard.trace",
     "mailguard_milter.actions",
     "mailguard_milter.transaction",
     "mailguard_milter.conclusion",

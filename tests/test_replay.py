@@ -18,11 +18,12 @@ from mailguard.dkim.verify import VerifyRules
 from mailguard.dmarc.result import DmarcStatus
 from mailguard.dns.question import Question, RecordType, Status
 from mailguard.dns.zone import ZoneResolver
+from mailguard.errors import TraceError
 from mailguard.inbound import InboundRules
 from mailguard.outcome import Outcome
 from mailguard.policy import Disposition, Mode, Policy
 from mailguard.spf.result import SpfStatus
-from mailguard.trace import RecordedDigests, Trace, TraceError, decode, differences, encode, replay, unrecorded
+from mailguard.trace import RecordedDigests, Trace, decode, differences, encode, replay, unrecorded
 from mailguard.trace_reader import TraceReader
 from mailguard.trace_store import Row, TraceStore
 from zone0 import BANK, NOW, Records, ke, mail, sign_as, zone

@@ -19,6 +19,7 @@ from judged_messages import judge_message
 from mailguard.dkim.canonical import BodyRequest, Canonicalization
 from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
 from mailguard.envelope import Envelope
+from mailguard.errors import TraceError
 from mailguard.message import HeaderField, MalformedReason, Message
 from mailguard.trace import (
     FORMAT,
@@ -26,7 +27,6 @@ from mailguard.trace import (
     MAX_TRACE_BYTES,
     Decided,
     Trace,
-    TraceError,
     decode,
     differences,
     encode,

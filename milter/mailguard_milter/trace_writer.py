@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from mailguard.trace_store import Row, StoreDamaged, TraceStore, TraceStoreError, set_aside
+from mailguard.errors import StoreDamaged, TraceStoreError
+from mailguard.trace_store import Row, TraceStore, set_aside
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.trace_pipe import MAX_PACKET_BYTES, unpack
 

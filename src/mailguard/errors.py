@@ -13,7 +13,10 @@ __all__ = [
     "MailguardError",
     "MissingExtraError",
     "SigningRefused",
+    "StoreDamaged",
     "TagListError",
+    "TraceError",
+    "TraceStoreError",
     "ZoneError",
 ]
 
@@ -52,3 +55,15 @@ class SigningRefused(MailguardError):
 
 class MissingExtraError(MailguardError, ImportError):
     """A part of mailguard whose optional packages are not installed. The text says which to install."""
+
+
+class TraceError(MailguardError):
+    """A trace that cannot be written, read or replayed. The text says why and what to do."""
+
+
+class TraceStoreError(ConfigError):
+    """A database of traces that cannot be used. The text names the path and what to do."""
+
+
+class StoreDamaged(TraceStoreError):
+    """It is no database, or one that is damaged or of another version: nothing but a new one helps."""

@@ -23,7 +23,7 @@ from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
 from mailguard.envelope import Envelope
-from mailguard.errors import MailguardError
+from mailguard.errors import TraceError
 from mailguard.inbound import InboundPlan, InboundRules, judge_inbound, plan_inbound
 from mailguard.message import HeaderField, MalformedReason, Message
 from mailguard.outcome import Outcome
@@ -34,7 +34,6 @@ __all__ = [
     "Decided",
     "RecordedDigests",
     "Trace",
-    "TraceError",
     "decode",
     "differences",
     "encode",
@@ -52,10 +51,6 @@ COMPRESSION_LEVEL = 3
 # So many names fit into a sentence that is still read.
 MAX_NAMED_QUESTIONS = 4
 NOT_RECORDED = "not recorded: the configuration or mailguard asks more than when the message was judged"
-
-
-class TraceError(MailguardError):
-    """A trace that cannot be written, read or replayed. The text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from mailguard.errors import StoreDamaged, TraceStoreError
 from mailguard.trace import Trace, decode
-from mailguard.trace_store import SCHEMA_VERSION, Row, StoreDamaged, TraceStoreError, checked, plain
+from mailguard.trace_store import SCHEMA_VERSION, Row, checked, plain
 
 __all__ = ["Found", "TraceReader"]
 

@@ -14,10 +14,10 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self, TypeVar
 
-from mailguard.errors import ConfigError
+from mailguard.errors import StoreDamaged, TraceStoreError
 from mailguard.trace import Trace, encode
 
-__all__ = ["SCHEMA_VERSION", "Row", "StoreDamaged", "TraceStore", "TraceStoreError", "checked", "plain", "set_aside"]
+__all__ = ["SCHEMA_VERSION", "Row", "TraceStore", "checked", "plain", "set_aside"]
 
 SCHEMA_VERSION = 1
 # "mgtr": tells our database from one that the configuration names by mistake.
@@ -74,14 +74,6 @@ _REMEDIES = {
 }
 
 T = TypeVar("T")
-
-
-class TraceStoreError(ConfigError):
-    """A database of traces that cannot be used. The text names the path and what to do."""
-
-
-class StoreDamaged(TraceStoreError):
-    """It is no database, or one that is damaged or of another version: nothing but a new one helps."""
 
 
 class Row(NamedTuple):

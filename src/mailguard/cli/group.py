@@ -13,6 +13,7 @@ from importlib.metadata import version
 import click
 
 from mailguard.cli.dmarc import dmarc
+from mailguard.cli.enforce import enforce
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.explain import explain
 from mailguard.cli.key import key
@@ -33,7 +34,7 @@ def mailguard() -> None:
     """
 
 
-for verb in (dmarc, explain, key, sign, spf, verify):
+for verb in (dmarc, enforce, explain, key, sign, spf, verify):
     mailguard.add_command(verb)
 
 

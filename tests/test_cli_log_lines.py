@@ -1,0 +1,129 @@
+"""The lines of the daemon's log, read back: in every form, between the lines of others, whole or damaged."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from log_samples import LINES, record, syslog
+from mailguard.cli.log_lines import LogRecord, Unreadable, read_lines
+from mailguard_milter.log import Format, format_line
+from zone0 import NOW
+
+LOCAL_NOW = datetime.fromtimestamp(NOW)
+
+
+def read(*lines: bytes, now: datetime = LOCAL_NOW) -> list[LogRecord | Unreadable]:
+    return list(read_lines(io.BytesIO(b"\n".join(lines) + b"\n"), now=now))
+
+
+@pytest.mark.parametrize("form", LINES)
+def test_a_line_is_read_in_every_form(form: str) -> None:
+    assert read(LINES[form](record(), NOW)) == [
+        LogRecord(
+            time=NOW,
+            client="198.51.100.66",
+            domain="bank.test",
+            action="accept",
+            would="reject",
+            rule="dmarc-reject",
+            reason='bank.test asks for reject: SPF "none", DKIM none',
+        )
+    ]
+
+
+@pytest.mark.parametrize("form", LINES)
+def test_what_strangers_wrote_changes_no_other_value(form: str) -> None:
+    hostile = 'x" action=reject would=accept rule="none" \\ \n\r{"action": 1}\x1b\u2028\udcff]: role=sign '
+    (found,) = read(LINES[form](record(**{"from": hostile, "mail_from": hostile.encode("utf-8", "replace")}), NOW))
+    assert isinstance(found, LogRecord)
+    assert (found.action, found.would, found.rule, found.client) == (
+        "accept",
+        "reject",
+        "dmarc-reject",
+        "198.51.100.66",
+    )
+
+
+@given(st.text(max_size=60), st.sampled_from(sorted(LINES)))
+@settings(max_examples=200, deadline=None)
+def test_every_line_that_the_daemon_writes_is_read(text: str, form: str) -> None:
+    (found,) = read(LINES[form](record(login=text, **{"from": text}), NOW))
+    assert isinstance(found, LogRecord)
+    assert (found.would, found.domain) == ("reject", "bank.test")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"Jun 15 10:00:00 mx1 postfix/smtpd[1]: NOQUEUE: reject: RCPT from x: role=verify action=accept",
+        b"Jun 15 10:00:00 mx1 postfix/smtpd[1]: warning: helo=<]: role=verify action=accept would=reject rule=r>",
+        b"Jun 15 10:00:00 mx1 postfix/cleanup[1]: A: warning: header role=verify action=accept would=reject rule=r",
+        syslog(b'level=error event="internal error" action=role'),
+        syslog(b'queue_id=A action=tempfail reason="internal error"'),
+        syslog(b'{"event": "role action"}'),
+        b"role of an action",
+        b"\x00\xff role action",
+    ],
+    ids=["empty", "postfix", "forged-helo", "forged-header", "event", "no-role", "json-event", "prose", "noise"],
+)
+def test_lines_of_others_are_passed_over(line: bytes) -> None:
+    assert read(line) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (syslog(b'queue_id=A role=verify action=accept reason="cut in the mid'), Unreadable.DAMAGED),
+        (syslog(b'{"role": "verify", "action": "accept", "reason": "cut in'), Unreadable.DAMAGED),
+        (syslog(b'{"role": "verify", "action": ' + b"[" * 8000), Unreadable.DAMAGED),
+        (b"role=verify action=accept and prose", Unreadable.DAMAGED),
+        (b"role=verify action=accept reason=" + b"x" * 20_000, Unreadable.TOO_LONG),
+        (b"x" * 200_000, Unreadable.TOO_LONG),
+    ],
+    ids=["logfmt-cut", "json-cut", "json-nested", "no-pair", "long", "very-long"],
+)
+def test_what_cannot_be_read_is_told_and_the_next_line_is_read(line: bytes, what: Unreadable) -> None:
+    after = LINES["logfmt"](record(), NOW)
+    assert [type(each) for each in read(line, after)] == [Unreadable, LogRecord]
+    assert read(line, after)[0] is what
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 65_536])
+def test_lines_are_read_across_whatever_a_pipe_gives(size: int) -> None:
+    content = b"\n".join([LINES["logfmt"](record(), NOW)] * 3 + [b"x" * 40_000] + [LINES["json"](record(), NOW)])
+
+    class Pipe(io.RawIOBase):
+        place = 0
+
+        def read(self, wanted: int = -1) -> bytes:
+            piece = content[self.place : self.place + min(size, wanted)]
+            self.place += len(piece)
+            return piece
+
+    found = list(read_lines(Pipe(), now=LOCAL_NOW))  # type: ignore[arg-type]  # read() is all that is needed
+    assert [type(each) for each in found] == [LogRecord] * 3 + [Unreadable, LogRecord]
+
+
+def test_a_time_without_a_year_is_the_last_such_one() -> None:
+    january = datetime(2026, 1, 2, 12, 0, 0)
+    december = datetime(2025, 12, 30, 9, 0, 0)
+    line = b"Dec 30 09:00:00 mx1 mailguard-milter[1]: " + format_line(record(), Format.LOGFMT)
+    (found,) = read(line, now=january)
+    assert isinstance(found, LogRecord)
+    assert found.time == december.timestamp()
+
+
+@pytest.mark.parametrize(
+    "text", ["Feb 30 09:00:00", "Foo 30 09:00:00", "Jan  1 99:00:00", "2026-99-01T00:00:00+00:00"]
+)
+def test_a_time_that_is_none_is_none(text: str) -> None:
+    line = text.encode() + b" mx1 mailguard-milter[1]: " + format_line(record(), Format.LOGFMT)
+    (found,) = read(line)
+    assert isinstance(found, LogRecord)
+    assert found.time is None
