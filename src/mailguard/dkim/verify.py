@@ -216,21 +216,33 @@ def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRec
     """
     keys: list[KeyRecord] = []
     fault = KeyRecordError(DkimReason.KEY_SYNTAX, "there is no key record among the TXT records")
-    for record in answer.texts():  # as many as fit into one DNS message
-        if len(keys) == MAX_KEYS:
-            break
-        try:
-            key = KeyRecord.parse(record, key_type=ALGORITHMS[signature.algorithm])
-        except KeyRecordError as error:
+    key_type = ALGORITHMS[signature.algorithm]
+    for key in answer.read((KeyRecord, key_type), lambda found: _records(found, key_type)):
+        if isinstance(key, KeyRecordError):
             if fault.reason is DkimReason.KEY_SYNTAX:
-                fault = error
-            continue
-        if key.strict and signature.identity_domain != signature.domain:
+                fault = key
+        elif key.strict and signature.identity_domain != signature.domain:
             detail = "the key does not allow a subdomain in i= (t=s)"
             fault = KeyRecordError(DkimReason.KEY_STRICT, detail, bits=key.bits, testing=key.testing)
         else:
             keys.append(key)
     return keys, fault
+
+
+def _records(answer: Answer, key_type: str) -> tuple[KeyRecord | KeyRecordError, ...]:
+    """Each TXT record as a key of this type or as what is wrong with it, up to MAX_KEYS keys."""
+    found: list[KeyRecord | KeyRecordError] = []
+    keys = 0
+    for record in answer.texts():  # as many as fit into one DNS message
+        if keys == MAX_KEYS:
+            break
+        try:
+            found.append(KeyRecord.parse(record, key_type=key_type))
+            keys += 1
+        except KeyRecordError as error:
+            # Kept without the frames that it came through, and what they hold.
+            found.append(error.with_traceback(None))
+    return tuple(found)
 
 
 def _key_fault_result(fault: KeyRecordError, known: Known) -> DkimResult:

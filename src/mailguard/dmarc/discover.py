@@ -17,7 +17,7 @@ from mailguard.dmarc.record import AuthorStanding, DmarcPolicy, DmarcRecord, Pub
 from mailguard.dmarc.result import DiscoveryMethod
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 
 __all__ = ["Discovery", "Found", "Visit", "Walk", "discover", "policy_questions", "tree_walk", "walk_questions"]
@@ -222,11 +222,17 @@ def _visit(domain: Domain, answers: Answers) -> Visit:
     answer = answers.get(_question(domain))
     if answer.status in (Status.TEMPFAIL, Status.BOGUS):
         return Visit(domain, Found.NO_ANSWER)
+    found, record, count = answer.read(DmarcRecord, _read)
+    return Visit(domain, found, record, count)
+
+
+def _read(answer: Answer) -> tuple[Found, DmarcRecord | None, int]:
+    """What the TXT records at one name are, taken together."""
     # Of several, none is read: an answer has room for thousands.
     records = [text for text in answer.texts() if DmarcRecord.is_one(text)]
     if len(records) == 1:
-        return Visit(domain, Found.RECORD, DmarcRecord.parse(records[0]), 1)
-    return Visit(domain, Found.SEVERAL if records else Found.NO_RECORD, None, len(records))
+        return Found.RECORD, DmarcRecord.parse(records[0]), 1
+    return Found.SEVERAL if records else Found.NO_RECORD, None, len(records)
 
 
 def _discover_7489(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes) -> Discovery:

@@ -6,11 +6,15 @@ stay four things: each leads to another verdict.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = ["MX", "Answer", "Dnssec", "Question", "RecordType", "Status"]
+
+
+T = TypeVar("T")
 
 
 class RecordType(Enum):
@@ -81,6 +85,18 @@ class Answer:
     dnssec: Dnssec = Dnssec.INDETERMINATE
     detail: str = ""
     """For people: which server said what, or why there is no answer."""
+    _read: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def read(self, key: Hashable, reader: Callable[[Answer], T]) -> T:
+        """What `reader` makes of this answer: made once, kept as long as the answer is, and the same for equal ones.
+
+        `key` stands for the reader and its arguments. Called by several threads, `reader` may run more than once.
+        """
+        found = self._read.get(key)
+        if found is None:
+            found = self._read[key] = reader(self)
+        value: T = found
+        return value
 
     def texts(self) -> tuple[bytes, ...]:
         """The TXT records, each joined (RFC 6376 §3.6.2.2, RFC 7208 §3.3)."""
