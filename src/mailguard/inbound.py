@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TypeVar
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest
 from mailguard.dkim.signature import Signature
 from mailguard.dkim.verify import VerificationPlan, VerifyRules, plan_verification, verify
+from mailguard.dmarc.discover import Discovery
 from mailguard.dmarc.evaluate import judge, needs, strictest
 from mailguard.dmarc.result import DmarcReason, DmarcStatus, DmarcVerdict
 from mailguard.dmarc.suffixes import PublicSuffixes
@@ -66,6 +68,8 @@ class InboundPlan:
     author_domains: tuple[Domain, ...]
     """Those to judge; empty where the message is malformed."""
     malformed: MalformedReason | None
+    spf_questions: tuple[Question, ...]
+    """What SPF asks first for the reverse path."""
     is_internal: bool
     """The client is our own: SPF, iprev and DMARC would judge ourselves."""
 
@@ -82,16 +86,19 @@ class InboundPlan:
             answers.need(self.signatures.questions)
         if not self.is_internal:
             with suppress(Unanswered):
-                answers.need(first_questions(self.envelope))
-            self._ask_for_policies(answers)
+                answers.need(self.spf_questions)
+            self._discover(answers)
         return answers.missing
 
-    def _ask_for_policies(self, answers: Answers) -> None:
+    def _discover(self, answers: Answers) -> tuple[Discovery | None, ...]:
+        """The policy of each author domain; None while an answer is missing, which `answers.missing` tells."""
         candidates = {found.domain for _, found in self.signatures.chosen if isinstance(found, Signature)}
-        candidates.update(Domain(question.name) for question in first_questions(self.envelope))
-        for domain in self.author_domains:
-            with suppress(Unanswered):
-                needs(domain, candidates=sorted(candidates), answers=answers, suffixes=self.rules.suffixes)
+        candidates.update(Domain(question.name) for question in self.spf_questions)
+        suffixes = self.rules.suffixes
+        return tuple(
+            _attempt(partial(needs, domain, candidates=sorted(candidates), answers=answers, suffixes=suffixes))
+            for domain in self.author_domains
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,7 @@ def plan_inbound(message: Message, envelope: Envelope, rules: InboundRules | Non
         signatures=plan_verification(message, rules.verifying),
         author_domains=domains if malformed is None else (),
         malformed=malformed,
+        spf_questions=first_questions(envelope),
         is_internal=_is_internal(envelope.client_ip, rules.internal_networks),
     )
 
@@ -128,6 +136,7 @@ def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, 
     """Judge. `digests` is finished; `now` is in POSIX seconds. Raises Unanswered while an answer is missing."""
     rules, envelope = plan.rules, plan.envelope
     spf = helo_spf = iprev = None
+    discoveries: tuple[Discovery | None, ...] = ()
     with suppress(Unanswered):
         answers.need(plan.signatures.questions)
     if not plan.is_internal:
@@ -140,7 +149,7 @@ def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, 
             )
         if rules.checks_iprev:
             iprev = _attempt(lambda: check_iprev(envelope.client_ip, answers))
-        plan._ask_for_policies(answers)
+        discoveries = plan._discover(answers)
     if answers.missing:
         raise Unanswered(", ".join(map(str, answers.missing)))
     evidence = Evidence(
@@ -159,8 +168,8 @@ def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, 
     if plan.malformed is not None:
         return Judged(evidence, _malformed(evidence))
     verdicts = tuple(
-        judge(domain, spf=spf, dkim=evidence.dkim, answers=answers, suffixes=rules.suffixes)
-        for domain in plan.author_domains
+        judge(domain, spf=spf, dkim=evidence.dkim, answers=answers, suffixes=rules.suffixes, discovery=discovery)
+        for domain, discovery in zip(plan.author_domains, discoveries, strict=True)
     )
     return Judged(evidence, _one(verdicts), verdicts)
 

@@ -30,14 +30,16 @@ def judge(
     dkim: Sequence[DkimResult],
     answers: Answers,
     suffixes: PublicSuffixes | None = None,
+    discovery: Discovery | None = None,
 ) -> DmarcVerdict:
     """The verdict on mail from `author_domain`.
 
     `spf` is the result for MAIL FROM, None if there is none; a result for HELO counts for nothing. With `suffixes`,
-    Organizational Domains and policy discovery are those of RFC 7489, otherwise those of RFC 9989. Raises Unanswered
-    while an answer is missing. A missing answer never makes a fail, nor a pass.
+    Organizational Domains and policy discovery are those of RFC 7489, otherwise those of RFC 9989. `discovery` is
+    what `needs` returned for the same answers. Raises Unanswered while an answer is missing. A missing answer never
+    makes a fail, nor a pass.
     """
-    discovery = discover(author_domain, answers, suffixes)
+    discovery = discovery or discover(author_domain, answers, suffixes)
     found = identifiers(spf, dkim)
     answers.need((*policy_questions(discovery), *alignment_questions(discovery, found)))
     requested, is_known = discovery.requested(answers)
@@ -65,13 +67,14 @@ def judge(
 
 def needs(
     author_domain: Domain, *, candidates: Iterable[Domain], answers: Answers, suffixes: PublicSuffixes | None = None
-) -> None:
+) -> Discovery:
     """Ask for what `judge` will ask, before it is known which of `candidates` (SPF's domain, every d=) passed.
 
     Raises Unanswered, first for the author domain's walk and then for those of the candidates, until all is known.
     """
     discovery = discover(author_domain, answers, suffixes)
     answers.need((*policy_questions(discovery), *candidate_questions(discovery, candidates)))
+    return discovery
 
 
 def strictest(verdicts: Sequence[DmarcVerdict]) -> DmarcVerdict:
