@@ -7,6 +7,7 @@ import pytest
 from mailguard.dns.question import Question, RecordType, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.spf.check import first_questions
+from mailguard.spf.record import Record, RecordError
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 from spf_asking import BANK_IP, EVIL_IP, Z0, Zone, envelope, record, recorded, result_of, session
 
@@ -216,6 +217,9 @@ def test_ip6(term: str, expected: str) -> None:
         pytest.param("mx/33", id="§5.4 /33"),
         pytest.param("mx:a.test:25", id="§5.4 port"),
         pytest.param("ptr/24", id="§5.5 prefix"),
+        pytest.param("ptr/a.test", id="§5.5 slash for colon"),
+        pytest.param("mx/a.test", id="§5.4 slash for colon"),
+        pytest.param("ip6:fe80::1%eth0", id="§5.6 zone"),
         pytest.param("ptr:", id="§5.5 empty name"),
         pytest.param("ip4", id="§5.6 no address"),
         pytest.param("ip4:", id="§5.6 empty address"),
@@ -242,6 +246,9 @@ def test_ip6(term: str, expected: str) -> None:
 def test_a_syntax_error_anywhere_is_a_permerror(terms: str) -> None:
     """RFC 7208 §4.6: also behind a term that would match."""
     for text in (f"v=spf1 {terms}", f"v=spf1 +all {terms}", f"v=spf1 {terms} -all"):
+        with pytest.raises(RecordError):
+            # pyspf reads the terms again, and must not be the one that notices.
+            Record.parse(text.encode())
         asked = recorded(text)
         assert found(asked.result) == ("permerror", "record-syntax"), text
         assert len(asked.questions) == 1
@@ -338,6 +345,20 @@ def test_no_fault_of_the_dns_makes_a_fail_nor_a_pass() -> None:
         for fault in FAULTS:
             outcomes.add(session(zone, status={(name, rdtype): fault}).result.status)
     assert outcomes == {SpfStatus.PASS, SpfStatus.TEMPERROR}
+
+
+def test_the_name_that_could_not_be_looked_up_is_told_without_odd_characters() -> None:
+    text = 'v=spf1 exists:"a;(b)<%_>.%{l}.check.test -all'
+    name = '"a;(b)< >.' + "x" * 60 + ".y" * 20 + ".check.test"
+    zone: Zone = {"evil.test": {"TXT": [text]}}
+    result = session(zone, "x" * 60 + ".y" * 20 + "@evil.test", status={(name, "A"): Status.TEMPFAIL}).result
+    assert result.status is SpfStatus.TEMPERROR
+    assert result.detail == f"the A records of ?a??b????.{'x' * 60}.y.y.y.y.y could not be looked up"
+
+
+def test_mail_servers_are_looked_at_in_the_order_of_preference() -> None:
+    """RFC 7208 §5.4; what is behind the one that matches is not read."""
+    assert recorded("v=spf1 mx:mx.test -all", more=TARGETS).consumed[2:] == ["a.test A"]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=["servfail", "bogus"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import pytest
 
 from mailguard.dns.question import Status
+from mailguard.spf import engine
+from mailguard.spf.macro import expanded
 from mailguard.spf.result import SpfReason, SpfStatus
 from spf_asking import EVIL_IP, NOW, Zone, record, recorded, session
 
@@ -153,13 +155,21 @@ def test_what_a_sender_wrote_loses_what_a_reply_cannot_have() -> None:
     assert result.explanation == "<aX: >  %C3%B6"
 
 
-def test_the_explanation_ends_where_it_is_long_enough() -> None:
+def test_the_explanation_ends_where_it_is_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not after the megabytes that its macros would make."""
+    made = 0
+
+    def counted(*args: Any) -> str:
+        nonlocal made
+        text = expanded(*args)
+        made += len(text)
+        return text
+
+    monkeypatch.setattr(engine, "expanded", counted)
     zone: Zone = {"evil.test": {"TXT": ["v=spf1 -all exp=why.test"]}, "why.test": {"TXT": ["%{S}" * 2_000]}}
-    began = time.process_time()
     result = session(zone, "y" * 1_000 + "@evil.test").result
     assert result.explanation == "y" * 200
-    assert time.process_time() - began < 1
+    assert 200 < made < 2_000
 
 
 def test_p_in_an_explanation_counts_no_term() -> None:

@@ -347,6 +347,23 @@ def test_below_an_include_with_macros_too() -> None:
     assert len(asked.rounds) == 3
 
 
+def test_hosts_are_asked_for_together() -> None:
+    """Also where only the evaluation itself can know them."""
+    hosts = [f"h{number}.test" for number in range(5)]
+    more: Zone = {
+        "evil.mail.test": {"MX": [(number, name) for number, name in enumerate(hosts)]},
+        REVERSE: {"PTR": hosts},
+        **{name: {"A": ["192.0.2.99"]} for name in hosts},
+    }
+    assert [len(batch) for batch in recorded("v=spf1 mx:%{d1r}.mail.test ~all", more=more).rounds] == [1, 1, 5]
+    assert [len(batch) for batch in recorded("v=spf1 exists:%{p}.x.test ~all", more=more).rounds] == [1, 1, 5, 1]
+
+
+def test_behind_all_nothing_is_asked_ahead() -> None:
+    asked = recorded("v=spf1 a:a.test -all a:b.test include:c.test redirect=d.test", more=A)
+    assert asked.questions == ["evil.test TXT", "a.test A"]
+
+
 @pytest.mark.attack("S02")
 def test_what_is_asked_ahead_stays_below_the_same_ceilings() -> None:
     """The evaluation ends at the second term; asking ahead does not run away meanwhile."""

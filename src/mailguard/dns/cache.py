@@ -37,6 +37,8 @@ _ENTRY_BYTES = 900
 _OBJECT_BYTES = 64
 # A record with p= is a key or a policy, and is kept as what was read from it too: an RSA key takes 1.1 kB in OpenSSL.
 _READ_BYTES = 2_048
+# A term of an SPF record with all that it may have: a name, macros, prefixes. Measured with tracemalloc, rounded up.
+_TERM_BYTES = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,9 @@ def _estimated_bytes(answer: Answer) -> int:
     total = _ENTRY_BYTES + len(answer.question.name) + len(answer.detail)
     for record in answer.records:
         total += _OBJECT_BYTES + (2 * _OBJECT_BYTES + len(record.exchange) if isinstance(record, MX) else len(record))
-        if isinstance(record, bytes) and b"p=" in record:
-            total += _READ_BYTES
+        if isinstance(record, bytes):
+            if b"p=" in record:
+                total += _READ_BYTES
+            if record[:6].lower() == b"v=spf1":
+                total += _TERM_BYTES * record.count(b" ")
     return total

@@ -13,7 +13,7 @@ from mailguard.explain.answer_text import answer_text
 from mailguard.explain.check_advice import SPF, SPF_PERMISSIVE
 from mailguard.explain.explanation import Explanation, octets_text
 from mailguard.spf.limits import MAX_TERMS, MAX_VOIDS
-from mailguard.spf.record import spf_records
+from mailguard.spf.record import Published
 from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
 
 __all__ = ["client_names", "spf_node"]
@@ -99,7 +99,7 @@ def _target(term: str, name: str, answers: Known, *, shown: set[str]) -> Explana
     if answer is None:
         return Explanation(title=term, status="not asked", detail="the result did not depend on it")
     shown.add(name)
-    records = [octets_text(text) for text in spf_records(answer.texts())]
+    records = [octets_text(text) for text in Published.of(answer).texts]
     if len(records) != 1:
         status = "several records" if records else "no record"
         return Explanation(title=term, status=status, detail=f"{name}: {answer_text(answer)}")

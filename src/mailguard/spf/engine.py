@@ -175,7 +175,7 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         """The terms in pieces. pyspf expands a piece as a whole, so a term that must wait begins a new one."""
         step: list[Term] = []
         for term in record.terms:
-            if term.uses(self._unmatched):
+            if term.uses(self._unmatched) or (term.network and not self._is_in(term)):
                 continue
             if step and self._must_wait(term):
                 yield step
@@ -183,6 +183,12 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
             step.append(term)
         if step:
             yield step
+
+    def _is_in(self, term: Term) -> bool:
+        """Whether the client is in the network of an "ip4" or "ip6". Of hundreds, pyspf gets what matches."""
+        if self._client.version == 4:
+            return term.mechanism == "ip4" and self.cidrmatch((term.network,), term.prefix4)
+        return term.mechanism == "ip6" and self.cidrmatch((term.network,), term.prefix6)
 
     def _must_wait(self, term: Term) -> bool:
         """What reading does early in pyspf: %{p} makes look-ups, and a record that includes itself is refused."""
@@ -274,8 +280,18 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
     def cidrmatch(self, ipaddrs: Iterable[str], n: int) -> bool:
         """Whether one of the addresses has its first `n` bits in common with the client's."""
         shift = self._client.max_prefixlen - n
-        address, wanted = type(self._client), int(self._client) >> shift
-        return any(int(address(text)) >> shift == wanted for text in ipaddrs)
+        bits = _ip4_bits if self._client.version == 4 else _ip6_bits
+        wanted = int(self._client) >> shift
+        return any(bits(text) >> shift == wanted for text in ipaddrs)
+
+
+def _ip4_bits(text: str) -> int:
+    """What int(IPv4Address(text)) is, in a fifth of the time, for an address that is known to be one."""
+    return int.from_bytes(bytes(map(int, text.split("."))), "big")
+
+
+def _ip6_bits(text: str) -> int:
+    return int(IPv6Address(text))
 
 
 def _why_refused(error: spf.PermError) -> tuple[SpfReason, str]:

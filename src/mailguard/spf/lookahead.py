@@ -20,7 +20,7 @@ from mailguard.dns.question import Answer, Question, RecordType
 from mailguard.spf.limits import MAX_HOSTS, MAX_QUERIES, MAX_TERMS
 from mailguard.spf.macro import DomainSpec
 from mailguard.spf.names import address_type, host_name, target_name
-from mailguard.spf.record import Record, RecordError, Term, spf_records
+from mailguard.spf.record import Published, Record, Term
 
 __all__ = ["ask_ahead"]
 
@@ -101,14 +101,9 @@ class _Walk:
         if answer is None:
             self._is_certain = False
             return
-        texts = spf_records(answer.texts())
-        if len(texts) != 1:
-            raise _Enough
-        try:
-            record = Record.parse(texts[0])
-        except RecordError:
-            raise _Enough from None
-        self.through(name, record)
+        record = Published.of(answer).record
+        if record is not None:
+            self.through(name, record)
 
     def _ask_hosts(self, names: Iterable[str] | None) -> None:
         """The addresses of hosts; where these are not known yet, room is kept for them."""
@@ -128,8 +123,6 @@ class _Walk:
     def _known(self, name: str, rdtype: RecordType) -> Answer | None:
         """The answer, if it is known already; if not, it is to be asked for."""
         if not name:
-            # Room for what a name with macros will turn out to be.
-            self._room -= 1
             return None
         question = Question(name, rdtype)
         if question not in self._asked:

@@ -20,7 +20,7 @@ from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.spf.limits import MAX_HOSTS, MAX_QUERIES, MAX_RECORD_OCTETS, MAX_TERMS, MAX_VOIDS
 from mailguard.spf.lookahead import ask_ahead
 from mailguard.spf.names import address_type, host_name, target_name
-from mailguard.spf.record import Record, RecordError, spf_records
+from mailguard.spf.record import Published, Record
 from mailguard.spf.result import SpfReason
 
 __all__ = ["LookUpFailed", "Lookups", "Refused"]
@@ -101,21 +101,19 @@ class Lookups:
     def record_of(self, domain: str) -> Record | None:
         """The SPF record of a <target-name>; None where there is none (RFC 7208 §4.5)."""
         answer = self.usable(domain, RecordType.TXT)
-        found = spf_records(answer.texts()) if answer else []
-        if not found:
+        published = Published.of(answer) if answer else Published()
+        if not published.texts:
             return None
         if not self.records:
-            self.first_record = _NOT_PRINTABLE.sub("?", found[0][:MAX_RECORD_OCTETS].decode("latin-1"))
-        if len(found) > 1:
+            self.first_record = _NOT_PRINTABLE.sub("?", published.texts[0][:MAX_RECORD_OCTETS].decode("latin-1"))
+        if len(published.texts) > 1:
             raise Refused(SpfReason.SEVERAL_RECORDS, f"{_shown(domain)} has several SPF records")
-        if len(found[0]) > MAX_RECORD_OCTETS:
+        if published.fault:
+            raise Refused(SpfReason.RECORD_SYNTAX, f"the record of {_shown(domain)} is not valid: {published.fault}")
+        if published.record is None:
             detail = f"the record of {_shown(domain)} has more than {MAX_RECORD_OCTETS} octets"
             raise Refused(SpfReason.RECORD_SIZE, detail)
-        try:
-            return Record.parse(found[0])
-        except RecordError as error:
-            detail = f"the record of {_shown(domain)} is not valid: {error}"
-            raise Refused(SpfReason.RECORD_SYNTAX, detail) from None
+        return published.record
 
     def mail_host_addresses(self, domain: str) -> Iterator[str]:
         """The addresses of a name's mail servers, asked for together, in the order of preference (RFC 7208 §5.4)."""

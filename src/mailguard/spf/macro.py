@@ -76,16 +76,9 @@ def _part(found: re.Match[str]) -> str | Macro:
     if digits and not number:
         # RFC 7208 §7.3: "If a DIGIT is specified, the value MUST be nonzero."
         raise MacroError("a macro asks for 0 parts")
-    is_countable = 0 < len(number) <= MAX_NUMBER_DIGITS
-    distinct = "".join(dict.fromkeys(delimiters))
-    return Macro(
-        letter.lower(),
-        int(number) if is_countable else 0,
-        bool(reverse),
-        # A number past counting means all parts: the value is split and joined, as with any number.
-        distinct or ("." if number and not is_countable else ""),
-        letter.isupper(),
-    )
+    # RFC 7208 §7.3: "if the value specifies more parts than are available, all the available parts are used".
+    keep = int(number) if 0 < len(number) <= MAX_NUMBER_DIGITS else 0
+    return Macro(letter.lower(), keep, bool(reverse), "".join(dict.fromkeys(delimiters)), letter.isupper())
 
 
 def expanded(parts: tuple[str | Macro, ...], value: Callable[[str], str]) -> str:

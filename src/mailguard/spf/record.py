@@ -8,15 +8,16 @@ evaluation. Pure; values are frozen and safe to share between threads.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from ipaddress import AddressValueError, IPv6Address
 from typing import Self
 
+from mailguard.dns.question import Answer
+from mailguard.spf.limits import MAX_RECORD_OCTETS
 from mailguard.spf.macro import DomainSpec, MacroError, parse_macros
 
-__all__ = ["Record", "RecordError", "Term", "spf_records"]
+__all__ = ["Published", "Record", "RecordError", "Term"]
 
 VERSION = "v=spf1"
 # A prefix this short covers half of all addresses; see SpfResult.is_permissive.
@@ -32,7 +33,8 @@ _QUALIFIERS = frozenset("+-?~")
 _DUAL_CIDR = re.compile(r"(?:/(0|[1-9][0-9]?))?(?://(0|[1-9][0-9]{0,2}))?\Z", re.ASCII)
 _CIDR = re.compile(r"(?:/(0|[1-9][0-9]{0,2}))?\Z", re.ASCII)
 _QNUM = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IP4 = re.compile(rf"{_QNUM}(?:\.{_QNUM}){{3}}", re.ASCII)
+# Most terms of most records, and all of the longest ones.
+_IP4_TERM = re.compile(rf"[-+?~]?ip4:({_QNUM}(?:\.{_QNUM}){{3}})(?:/(0|[1-9][0-9]?))?", re.ASCII | re.IGNORECASE)
 
 
 class RecordError(ValueError):
@@ -50,6 +52,8 @@ class Term:
     spec: DomainSpec | None = None
     prefix4: int = IP4_BITS
     prefix6: int = IP6_BITS
+    network: str = ""
+    """The address of an "ip4" or "ip6"."""
 
     @property
     def looks_up(self) -> bool:
@@ -78,7 +82,7 @@ class Record:
 
     @classmethod
     def parse(cls, octets: bytes) -> Self:
-        """Read a record that `spf_records` has chosen. Raises RecordError.
+        """Read a record that begins with its version. Raises RecordError.
 
         RFC 7208 §4.6: "The syntax of the record is validated first", all of it, also what is never evaluated.
         """
@@ -92,7 +96,8 @@ class Record:
             try:
                 modifier = _MODIFIER.match(text) if "=" in text else None
                 if modifier is None:
-                    term = _directive(text)
+                    ip4 = _IP4_TERM.fullmatch(text)
+                    term = _directive(text) if ip4 is None else _ip4(text, ip4)
                     if not has_all:
                         terms.append(term)
                         # RFC 7208 §5.1: "Mechanisms listed after "all" MUST be ignored."
@@ -114,9 +119,31 @@ class Record:
         return cls(tuple(terms), None if has_all else redirect, explanation)
 
 
-def spf_records(texts: Iterable[bytes]) -> list[bytes]:
-    """Those of a name's TXT records that are SPF records (RFC 7208 §4.5)."""
-    return [text for text in texts if _VERSION.match(text)]
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What of the TXT records at a name concerns SPF (RFC 7208 §4.5)."""
+
+    texts: tuple[bytes, ...] = ()
+    """The SPF records; there should be one."""
+    record: Record | None = None
+    """The only one, read; None where there is none, several, or one that is too long or not valid."""
+    fault: str = ""
+    """What is wrong with the only one, in our words."""
+
+    @classmethod
+    def of(cls, answer: Answer) -> Published:
+        """Read once for each answer."""
+        return answer.read(Published, _read)
+
+
+def _read(answer: Answer) -> Published:
+    texts = tuple(text for text in answer.texts() if _VERSION.match(text))
+    if len(texts) != 1 or len(texts[0]) > MAX_RECORD_OCTETS:
+        return Published(texts)
+    try:
+        return Published(texts, Record.parse(texts[0]))
+    except RecordError as error:
+        return Published(texts, fault=str(error))
 
 
 def _once(before: DomainSpec | None, spec: DomainSpec) -> DomainSpec:
@@ -163,14 +190,20 @@ def _spec(rest: str) -> DomainSpec:
     return DomainSpec.parse(rest[1:])
 
 
-def _network(text: str, name: str, rest: str, *, bits: int) -> Term:
+def _ip4(text: str, found: re.Match[str]) -> Term:
+    return Term(text, "ip4", prefix4=_prefix(found[2], IP4_BITS), network=found[1])
+
+
+def _no_ip4(text: str, name: str, rest: str) -> Term:
+    raise RecordError("an IPv4 address is missing or wrong")
+
+
+def _ip6(text: str, name: str, rest: str) -> Term:
     found = _found(_CIDR, rest)
-    address = rest[1 : found.start()]
-    is_valid = _IP4.fullmatch(address) if bits == IP4_BITS else _is_ip6(address)
-    if not rest.startswith(":") or not is_valid:
-        raise RecordError("an address is missing or wrong")
-    prefix = _prefix(found[1], bits)
-    return Term(text, name, prefix4=prefix) if bits == IP4_BITS else Term(text, name, prefix6=prefix)
+    network = rest[1 : found.start()]
+    if not rest.startswith(":") or not _is_ip6(network):
+        raise RecordError("an IPv6 address is missing or wrong")
+    return Term(text, name, prefix6=_prefix(found[1], IP6_BITS), network=network)
 
 
 def _is_ip6(address: str) -> bool:
@@ -205,6 +238,6 @@ _READERS: dict[str, Callable[[str, str, str], Term]] = {
     "ptr": _with_own_name,
     "a": _with_prefixes,
     "mx": _with_prefixes,
-    "ip4": partial(_network, bits=IP4_BITS),
-    "ip6": partial(_network, bits=IP6_BITS),
+    "ip4": _no_ip4,
+    "ip6": _ip6,
 }
