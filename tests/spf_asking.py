@@ -18,6 +18,7 @@ Zone = Mapping[str, Mapping[str, Sequence[object]]]
 
 NOW = 1_750_000_000.0
 BANK_IP, EVIL_IP = "192.0.2.10", "198.51.100.66"
+V6 = "2001:db8::66"
 Z0: Zone = {
     "bank.test": {"TXT": [f"v=spf1 ip4:{BANK_IP} -all"]},
     "evil.test": {"TXT": [f"v=spf1 ip4:{EVIL_IP} -all"]},
@@ -25,6 +26,26 @@ Z0: Zone = {
 }
 # Whoever's record this is, everybody may send.
 PASS_ALL: Zone = {"*": {"TXT": ["v=spf1 +all"]}}
+# What terms may name; the client is EVIL_IP or V6.
+TARGETS: Zone = {
+    "a.test": {"A": ["198.51.100.65", EVIL_IP], "AAAA": [V6]},
+    "b.test": {"A": ["203.0.113.1"], "AAAA": ["2001:db8:1::1"]},
+    "far.test": {"A": ["198.51.100.99"], "AAAA": ["2001:db8::ffff"]},
+    "mx.test": {"MX": [(20, "b.test"), (10, "a.test")]},
+    "mx2.test": {"MX": [(20, "b.test"), (10, "only.a.test")]},
+    "null.test": {"MX": [(0, ".")]},
+    "66.100.51.198.in-addr.arpa": {"PTR": ["host.a.test", "forged.bank.test"]},
+    "host.a.test": {"A": [EVIL_IP]},
+    "forged.bank.test": {"A": ["203.0.113.9"]},
+    "pass.test": {"TXT": ["v=spf1 +all"]},
+    "fail.test": {"TXT": ["v=spf1 -all"]},
+    "soft.test": {"TXT": ["v=spf1 ~all"]},
+    "neutral.test": {"TXT": ["v=spf1 ?all"]},
+    "broken.test": {"TXT": ["v=spf1 foo"]},
+    "twice.test": {"TXT": ["v=spf1 -all", "v=spf1 -all"]},
+    "deep.test": {"TXT": ["v=spf1 include:fail.test redirect=pass.test"]},
+    "only.a.test": {"A": ["192.0.2.99"]},
+}
 
 
 class Asked(ZoneResolver):

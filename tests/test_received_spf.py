@@ -169,6 +169,12 @@ def test_lines_are_short_where_they_can_be() -> None:
     assert [line.strip().partition("=")[0] for line in long] == ["envelope-from", "helo"]
 
 
+def test_a_long_receiver_is_cut() -> None:
+    field = received_spf(session(Z0).result, envelope(), receiver="r" * 2_000)
+    assert max(map(len, lines(field))) <= 400
+    assert read(field)[2]["receiver"] == "r" * 256
+
+
 texts = st.text(max_size=300)
 
 

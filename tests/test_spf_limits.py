@@ -8,6 +8,7 @@ from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.spf.check import check_host
 from mailguard.spf.limits import MAX_QUERIES, MAX_RECORD_OCTETS
+from mailguard.spf.record import Record
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 from spf_asking import EVIL_IP, NOW, Asked, Session, Zone, envelope, record, recorded, session
 
@@ -378,6 +379,31 @@ def test_what_is_asked_ahead_stays_below_the_same_ceilings() -> None:
     assert found(asked.result) == ("pass", "match")
     assert asked.questions[2:11] == [f"m{term}.test MX" for term in range(9)], "ten terms, and no hosts"
     assert len(asked.questions) == 4 + 9
+
+
+def test_in_a_round_each_record_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the evaluation or to ask ahead; records may have 8 kB, and there may be eleven."""
+    read: list[bytes] = []
+    parse = Record.parse
+
+    def counted(text: bytes) -> Record:
+        read.append(text)
+        return parse(text)
+
+    texts = {
+        "evil.test": "v=spf1 include:n1.test include:s1.test",
+        "n1.test": "v=spf1 include:n2.test include:s2.test include:s3.test",
+        "n2.test": "v=spf1 include:s4.test a:unknown.test include:s5.test",
+        **{f"s{number}.test": f"v=spf1 ip4:192.0.2.{number}" for number in range(1, 6)},
+    }
+    known = {
+        Question(name, RecordType.TXT): Answer(Question(name, RecordType.TXT), Status.NOERROR, (text.encode(),))
+        for name, text in texts.items()
+    }
+    monkeypatch.setattr(Record, "parse", counted)
+    with pytest.raises(Unanswered):
+        check_host(envelope(), Answers(known), identity=SpfIdentity.MAIL_FROM, now=NOW)
+    assert sorted(read) == sorted(text.encode() for text in texts.values())
 
 
 def test_nothing_is_asked_twice() -> None:

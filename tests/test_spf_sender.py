@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailguard.spf.identity import helo_text
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfStatus
-from spf_asking import BANK_IP, EVIL_IP, PASS_ALL, Z0, Zone, session
+from spf_asking import BANK_IP, EVIL_IP, PASS_ALL, Z0, Zone, envelope, session
 
 E, S17 = pytest.mark.attack("E"), pytest.mark.attack("S17")
 
@@ -142,6 +143,12 @@ def test_helo(helo: str | bytes, domain: str | None) -> None:
             assert (asked.result.domain, asked.rounds) == (None, [])
     assert (own.result.identity, own.result.is_null_sender) == (SpfIdentity.HELO, False)
     assert (null.result.identity, null.result.is_null_sender) == (SpfIdentity.MAIL_FROM, True)
+
+
+@pytest.mark.attack("E14")
+def test_a_long_helo_name_is_cut_for_macros() -> None:
+    assert helo_text(envelope(helo="a" * 1_000)) == "a" * 512
+    assert helo_text(envelope(helo=b"\xff")) == "\ufffd"
 
 
 @pytest.mark.attack("E11", "E12")

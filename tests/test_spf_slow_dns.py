@@ -139,6 +139,28 @@ def test_names_that_are_looked_up_once_do_not_drive_out_the_others() -> None:
         assert names.count("bank.test") == 2, "its TXT and its MX, each once"
 
 
+@pytest.mark.attack("V11")
+@pytest.mark.parametrize(
+    "text", ["include:fast.test include:dead.test -all", "include:fast.test a:dead.test redirect=dead.test"]
+)
+def test_what_is_asked_ahead_in_vain_is_not_waited_for(text: str) -> None:
+    """Neither does a look-up delay the result that it cannot change, nor use up the time of those that can."""
+
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        if request.name == "evil.test":
+            yield request.reply(f'evil.test. 300 IN TXT "v=spf1 {text}"')
+        elif request.name == "fast.test":
+            yield request.reply('fast.test. 300 IN TXT "v=spf1 a:faster.test -all"')
+        elif request.name == "faster.test":
+            yield request.reply(f"faster.test. 300 IN A {EVIL_IP}")
+
+    with FaultServer(behaviour) as server, resolver_of(server) as resolver:
+        status, taken = timed(lambda: status_of(resolver, "x@evil.test"))
+        assert status is SpfStatus.PASS
+        assert taken < DEADLINE_S / 2
+        assert "dead.test" in server.names()
+
+
 def every(count: int, fault: Behaviour, otherwise: Behaviour) -> Behaviour:
     """`fault` for two in `count` queries, but never for the same name twice in a row."""
     numbers = iter(range(1_000))

@@ -19,7 +19,7 @@ __all__ = ["Sender", "Unchecked", "helo_text", "read_identity"]
 
 # RFC 5321 §4.5.3.1.3 allows a path of 256 octets; internationalized ones are longer in some forms.
 MAX_PATH_OCTETS = 1_024
-# RFC 5321 §4.5.3.1.4: a command line has at most 512 octets. No name is read from the rest of a longer HELO.
+# RFC 5321 §4.5.3.1.4: a command line has at most 512 octets. What is behind them is left out of %{h}.
 MAX_HELO_OCTETS = 512
 
 # RFC 7208 §4.3: "If the <sender> has no local-part, substitute the string "postmaster"".
@@ -84,8 +84,6 @@ def helo_text(envelope: Envelope) -> str:
 
 def _helo(envelope: Envelope, identity: SpfIdentity, *, is_null: bool = False) -> Sender | Unchecked:
     try:
-        if len(envelope.helo) > MAX_HELO_OCTETS:
-            raise _NoDomain(SpfReason.NO_DOMAIN, "the HELO name is too long")
         domain = _domain(envelope.helo.decode("utf-8"), "the HELO name")
     except UnicodeDecodeError:
         return Unchecked(identity, SpfReason.NO_DOMAIN, "the HELO name is not UTF-8", is_null)

@@ -57,7 +57,6 @@ class _Walk:
         self._client = client
         self._asked = asked
         self._room = MAX_QUERIES - len(asked)
-        self._seen: set[str] = set()
         self._is_certain = True
         self.unknown: list[Question] = []
         """What to ask, in the order in which the evaluation will."""
@@ -65,9 +64,6 @@ class _Walk:
 
     def through(self, domain: str, record: Record) -> None:
         """Ask what `record` needs. Goes no deeper than there are terms left."""
-        if domain in self._seen:
-            return
-        self._seen.add(domain)
         for term in record.terms:
             if term.looks_up:
                 self._ask_for(term, domain)
