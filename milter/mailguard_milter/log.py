@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import socket
 import threading
@@ -39,6 +40,8 @@ EVENT_WINDOW_S = 60.0
 _FACILITY_MAIL = 2 << 3
 _TAG = "mailguard-milter"
 _CUT = "[cut]"
+# What most values are made of, and no value needs quotes for.
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 class Format(Enum):
@@ -94,6 +97,8 @@ def _logfmt_value(value: object) -> str:
     if isinstance(value, list | tuple | frozenset | set):
         value = ",".join(map(_text, list(value)[:MAX_LIST_ENTRIES]))
     text = _text(value)
+    if _PLAIN.fullmatch(text):
+        return text
     plain = text.isprintable() and not any(char in text for char in '\\"')
     if not plain:
         text = "".join(map(_escape_char, text))
@@ -128,7 +133,7 @@ def format_line(record: Mapping[str, object], format: Format) -> bytes:
             part = f"{json.dumps(key)}: {json.dumps(_json_value(value), ensure_ascii=True, allow_nan=False)}"
         else:
             part = f"{key}={_logfmt_value(value)}"
-        size = len(part.encode()) + 2
+        size = (len(part) if part.isascii() else len(part.encode())) + 2
         if size > room:
             is_cut = True
             continue

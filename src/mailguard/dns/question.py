@@ -27,6 +27,9 @@ class RecordType(Enum):
     PTR = "PTR"
     TXT = "TXT"
 
+    # Enum hashes by the name, in Python, at each look-up of a Question; a member is one object and equal to no other.
+    __hash__ = object.__hash__
+
 
 class Status(Enum):
     """How a look-up ended."""

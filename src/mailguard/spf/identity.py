@@ -29,7 +29,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # RFC 5321 §4.1.2, A-d-l: "@a,@b:", which is to be ignored (RFC 5321 §4.1.1.3).
 _ROUTE = re.compile(r"@[^@,:\"\\\[\]()<> ]++(?:,@[^@,:\"\\\[\]()<> ]++)*+:")
 _WORD_OR_MARK = re.compile(r'[^"@]++|"(?:[^"\\]|\\.)*+"|@|"', re.DOTALL)
-_IN_NAMES = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+# ASCII that is in no name; what is beyond ASCII may be an internationalized one.
+_NOT_IN_NAMES = re.compile(r"[\x00-,/:-@\[-^`{-\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ def _last_at(text: str) -> int:
 def _domain(text: str, what: str) -> Domain:
     if text.startswith("["):
         raise _NoDomain(SpfReason.NO_DOMAIN, f"{what} is an address literal")
-    if any(character not in _IN_NAMES for character in text if character.isascii()):
+    if _NOT_IN_NAMES.search(text):
         raise _NoDomain(SpfReason.SENDER_SYNTAX, f"{what} has a character that no domain has")
     try:
         # RFC 7208 §4.3 calls a zero-length label malformed only where it is "not at the end".
