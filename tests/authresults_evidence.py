@@ -49,7 +49,7 @@ SPF_PASS = SpfResult(
 )
 HELO_PASS = replace(SPF_PASS, identity=SpfIdentity.HELO, domain=EVIL)
 IPREV_PASS = IprevResult(
-    IprevStatus.PASS, "the name leads back", ip_address("192.0.2.1"), Domain.parse("mail.bank.test")
+    IprevStatus.PASS, "the name leads back", ip_address("192.0.2.1"), (Domain.parse("mail.bank.test"),)
 )
 PASS = DmarcVerdict(
     status=DmarcStatus.PASS,

@@ -25,7 +25,7 @@ from mailguard.policy import Disposition, DomainPolicy, Mode, OverrideKind, Poli
 from mailguard.trace import Trace
 from zone0 import DAY_S, NOW, ed25519_key, key_record, mail, sign_as, zone
 
-__all__ = ["Case", "case", "judge_message"]
+__all__ = ["Case", "Scene", "case", "judge_message", "judge_scene", "scene"]
 
 VERSION = "0.1.0"
 DOMAINS = (
@@ -104,17 +104,47 @@ def judge_message(
     return Case(plan, digests, rules, policy, outcome)
 
 
-def case(number: int) -> Case:
-    """Case `number`."""
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A message before it is judged, and all that its verdict will rest on."""
+
+    raw: bytes
+    resolver: Resolver
+    envelope: Envelope
+    rules: InboundRules
+    policy: Policy
+    now: float
+
+
+def scene(number: int) -> Scene:
+    """Scene `number`."""
     source = random.Random(f"judged/{number}")
-    return judge_message(
-        _message(source, number),
+    return Scene(
+        raw=_message(source, number),
         resolver=_resolver(source),
         envelope=_envelope(source),
         rules=_rules(source),
         policy=_policy(source),
         now=NOW + source.choice((0, 0.25, -DAY_S, 30 * DAY_S)),
     )
+
+
+def judge_scene(found: Scene, resolver: Resolver) -> Case:
+    """Judge, with the answers of this resolver."""
+    return judge_message(
+        found.raw,
+        resolver=resolver,
+        envelope=found.envelope,
+        rules=found.rules,
+        policy=found.policy,
+        now=found.now,
+    )
+
+
+def case(number: int) -> Case:
+    """Scene `number`, judged."""
+    found = scene(number)
+    return judge_scene(found, found.resolver)
 
 
 def _message(source: random.Random, number: int) -> bytes:

@@ -10,8 +10,8 @@ import pytest
 from dmarc_asking import bank, dkim, judged, outcome, records, resolver_of, spf
 from mailguard.dkim.result import DkimResult
 from mailguard.dmarc.evaluate import judge, needs, strictest
-from mailguard.dmarc.record import DmarcPolicy
-from mailguard.dmarc.result import Aligned, DmarcReason, DmarcStatus, DmarcVerdict
+from mailguard.dmarc.record import AlignmentMode, DmarcPolicy
+from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus, DmarcVerdict
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Question, Status
 from mailguard.dns.zone import ZoneResolver
@@ -140,7 +140,7 @@ def test_a_verdict_tells_what_it_rests_on() -> None:
         (
             bank(D__bank__test="v=DMARC1"),
             None,
-            "the DMARC record at bank.test has no usable policy and asks for no reports",
+            "the DMARC record at _dmarc.bank.test has no usable policy and asks for no reports",
         ),
         (resolver_of({}, ["_dmarc.test"]), None, "the DNS does not say which DMARC policy bank.test has"),
         (
@@ -287,10 +287,28 @@ ORDER = [
     verdict_of(NONE),
     verdict_of(PERMERROR),
     verdict_of(FAIL, "none"),
-    verdict_of(TEMPERROR),
     verdict_of(FAIL, "quarantine"),
+    verdict_of(TEMPERROR, "quarantine"),
+    verdict_of(TEMPERROR),
     verdict_of(FAIL, "reject"),
 ]
+
+
+@pytest.mark.attack("F16")
+def test_a_missing_policy_beside_a_pass_hides_no_other_domain() -> None:
+    """Whoever makes the DNS of his own domain fail is not to be asked to try again, instead of being refused."""
+    passed = Alignment(
+        method="spf",
+        domain=Domain("evil.test"),
+        result="pass",
+        mode=AlignmentMode.RELAXED,
+        aligned=Aligned.YES,
+        counts=True,
+    )
+    silent = replace(verdict_of(TEMPERROR), author_domain=Domain("evil.test"), alignments=(passed,))
+    for verdict in (verdict_of(FAIL, "none"), verdict_of(TEMPERROR), verdict_of(FAIL, "reject")):
+        assert strictest([silent, verdict]) == verdict
+        assert strictest([verdict, silent]) == verdict
 
 
 @pytest.mark.attack("F16", "F22")

@@ -10,6 +10,7 @@ import pytest
 
 from mailguard.dns.answers import Answers, Unanswered, evaluate
 from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.zone import ZoneResolver
 from mailguard.iprev import IprevResult, IprevStatus, check_iprev
 from spf_asking import EVIL_IP, Asked, Zone
 
@@ -132,3 +133,23 @@ def test_nothing_else_is_asked() -> None:
     with pytest.raises(Unanswered):
         check_iprev(ip_address(EVIL_IP), answers)
     assert answers.missing == (Question(REVERSE, RecordType.PTR),)
+
+
+def test_all_names_that_lead_back_are_told_and_all_that_were_not_answered() -> None:
+    """Which name comes first is chance, and a trusted one may come last."""
+    zone = {
+        "66.100.51.198.in-addr.arpa": {"PTR": ["host.isp.test", "mx.fwd.test", "dead.test", "other.test"]},
+        "host.isp.test": {"A": ["198.51.100.66"]},
+        "mx.fwd.test": {"A": ["198.51.100.66"]},
+        "other.test": {"A": ["192.0.2.1"]},
+    }
+    resolver = ZoneResolver(zone, status={("dead.test", "A"): Status.TEMPFAIL})
+    client = ip_address("198.51.100.66")
+    found = evaluate(lambda answers: check_iprev(client, answers), resolver, deadline=0.0)
+    assert found is not None
+    assert (found.status, found.names, found.unanswered, found.name) == (
+        IprevStatus.PASS,
+        ("host.isp.test", "mx.fwd.test"),
+        ("dead.test",),
+        "host.isp.test",
+    )

@@ -32,7 +32,7 @@ from mailguard.policy import (
 )
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
-ACCEPT, MARK, QUARANTINE = Disposition.ACCEPT, Disposition.MARK, Disposition.QUARANTINE
+ACCEPT, HEADER, QUARANTINE = Disposition.ACCEPT, Disposition.HEADER, Disposition.QUARANTINE
 TEMPFAIL, REJECT = Disposition.TEMPFAIL, Disposition.REJECT
 
 BANK = Domain("bank.test")
@@ -130,8 +130,8 @@ def test_monitor_refuses_nothing_and_tells_what_enforcing_does(found: DmarcVerdi
 
 
 def test_monitor_writes_the_header_field() -> None:
-    policy = replace(actions(dmarc_reject=MARK), mode=Mode.MONITOR)
-    assert ruled(policy).disposition is MARK
+    policy = replace(actions(dmarc_reject=HEADER), mode=Mode.MONITOR)
+    assert ruled(policy).disposition is HEADER
 
 
 @pytest.mark.attack("M13")
@@ -156,8 +156,8 @@ BY_THEMSELVES: list[tuple[str, Rule, dict[str, Any], str]] = [
     ("dkim fail", Rule.DKIM_NO_PASS, {"dkim": (dkim("fail"),)}, "5.7.20"),
     ("dkim testing", Rule.DKIM_NO_PASS, {"dkim": (dkim("pass", BANK, testing=True),)}, "5.7.20"),
     ("dkim other domain", Rule.DKIM_NO_AUTHOR_PASS, {"dkim": (dkim("pass"),)}, "5.7.22"),
-    ("iprev", Rule.IPREV_FAIL, {"iprev": IprevResult(IprevStatus.FAIL, "no name", CLIENT, None)}, "5.7.25"),
-    ("iprev no name", Rule.IPREV_FAIL, {"iprev": IprevResult(IprevStatus.PERMERROR, "no", CLIENT, None)}, "5.7.25"),
+    ("iprev", Rule.IPREV_FAIL, {"iprev": IprevResult(IprevStatus.FAIL, "no name", CLIENT)}, "5.7.25"),
+    ("iprev no name", Rule.IPREV_FAIL, {"iprev": IprevResult(IprevStatus.PERMERROR, "no", CLIENT)}, "5.7.25"),
 ]
 
 
@@ -181,7 +181,7 @@ TEMPORARY: list[tuple[str, Rule, Rule, dict[str, Any], str]] = [
         "iprev",
         Rule.IPREV_TEMPERROR,
         Rule.IPREV_FAIL,
-        {"iprev": IprevResult(IprevStatus.TEMPERROR, "silent", CLIENT, None)},
+        {"iprev": IprevResult(IprevStatus.TEMPERROR, "silent", CLIENT)},
         "4.7.0",
     ),
 ]
@@ -190,17 +190,24 @@ TEMPORARY: list[tuple[str, Rule, Rule, dict[str, Any], str]] = [
 @pytest.mark.parametrize(
     ("rule", "depends_on", "more", "code"), [row[1:] for row in TEMPORARY], ids=[row[0] for row in TEMPORARY]
 )
-@pytest.mark.parametrize("strict", [QUARANTINE, REJECT, MARK, ACCEPT])
+@pytest.mark.parametrize("strict", [QUARANTINE, TEMPFAIL, REJECT, HEADER, ACCEPT])
 def test_a_missing_answer_delays_only_what_it_could_keep_back(
     rule: Rule, depends_on: Rule, more: dict[str, Any], code: str, strict: Disposition
 ) -> None:
     decision = ruled(Policy(actions={depends_on: strict}), PASSES, **more)
-    if strict in (QUARANTINE, REJECT):
+    if strict.keeps_back:
         assert (decision.disposition, decision.rule) == (TEMPFAIL, rule)
         assert decision.refusal is not None
         assert decision.refusal.enhanced == code
     else:
         assert decision.disposition is ACCEPT
+
+
+def test_what_fails_into_a_tempfail_waits_for_the_dns_too() -> None:
+    policy = actions(dmarc_reject=TEMPFAIL)
+    assert ruled(policy).disposition is TEMPFAIL
+    for found in (verdict("temperror", "reject"), verdict("temperror")):
+        assert ruled(policy, found).rule is Rule.DMARC_TEMPERROR
 
 
 def test_a_dkim_pass_of_the_author_needs_no_other_key() -> None:
@@ -231,7 +238,7 @@ def test_the_findings_tell_everything_the_strictest_first() -> None:
 
 SUB = Domain("mail.bank.test")
 OWN = [
-    DomainPolicy(domain=BANK, subdomains=True, actions={Rule.DMARC_NONE: QUARANTINE, Rule.SPF_FAIL: MARK}),
+    DomainPolicy(domain=BANK, subdomains=True, actions={Rule.DMARC_NONE: QUARANTINE, Rule.SPF_FAIL: HEADER}),
     DomainPolicy(domain=SUB, actions={Rule.DMARC_NONE: REJECT}),
 ]
 PER_DOMAIN: list[tuple[str, tuple[Domain, ...], Disposition]] = [
@@ -259,8 +266,8 @@ def trusting(**more: Any) -> Policy:
     return Policy(trusted=(source,))
 
 
-CONFIRMED = IprevResult(IprevStatus.PASS, "confirmed", CLIENT, Domain("out.lists.test"))
-UNCONFIRMED = IprevResult(IprevStatus.FAIL, "not confirmed", CLIENT, None)
+CONFIRMED = IprevResult(IprevStatus.PASS, "confirmed", CLIENT, (Domain("host.isp.test"), Domain("out.lists.test")))
+UNCONFIRMED = IprevResult(IprevStatus.FAIL, "not confirmed", CLIENT)
 SUBLIST = Domain("a.lists.test")
 ENVELOPE = Envelope(client_ip=CLIENT, helo=b"x", mail_from=b"x@evil.test", login=b"alice")
 TRUSTED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
@@ -339,7 +346,14 @@ def test_what_excuses_a_malformed_message(
 WAITING: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("dkim", {"dkim": (LISTS,)}, {"dkim": (dkim("temperror", LISTS),)}),
     ("spf", {"spf": (LISTS,)}, {"spf": spf("temperror", LISTS)}),
-    ("ptr", {"ptr": (LISTS,)}, {"iprev": IprevResult(IprevStatus.TEMPERROR, "silent", CLIENT, None)}),
+    ("ptr", {"ptr": (LISTS,)}, {"iprev": IprevResult(IprevStatus.TEMPERROR, "silent", CLIENT)}),
+    ("a name", {"ptr": (LISTS,)}, {"iprev": IprevResult(IprevStatus.TEMPERROR, "", CLIENT, (), (SUBLIST,))}),
+    ("beside a name", {"ptr": (LISTS,)}, {"iprev": IprevResult(IprevStatus.PASS, "", CLIENT, (EVIL,), (SUBLIST,))}),
+    (
+        "ptr while SPF fails too",
+        {"ptr": (LISTS,)},
+        {"iprev": IprevResult(IprevStatus.TEMPERROR, "silent", CLIENT), "spf": spf("temperror")},
+    ),
 ]
 
 
@@ -350,6 +364,48 @@ def test_a_trusted_source_that_could_not_be_verified_is_not_refused(
     decision = ruled(trusting(**source), **more)
     assert (decision.disposition, decision.rule) == (TEMPFAIL, Rule.TRUSTED_TEMPERROR)
     assert ruled(trusting(dkim=(Domain("unrelated.test"),)), **more).disposition is REJECT
+
+
+def test_a_name_that_is_not_listed_is_not_waited_for() -> None:
+    found = IprevResult(IprevStatus.TEMPERROR, "silent", CLIENT, (), (EVIL,))
+    assert ruled(trusting(ptr=(LISTS,)), iprev=found).disposition is REJECT
+
+
+def test_no_signature_excuses_a_malformed_message_whatever_decides() -> None:
+    """A signature need not cover what is wrong, such as a second From."""
+    policy = replace(trusting(dkim=(LISTS,)), actions={Rule.MALFORMED: QUARANTINE, Rule.SPF_FAIL: REJECT})
+    broken = {"malformed": MalformedReason.SEVERAL_FROM, "malformed_detail": "there are 2", "author_domains": ()}
+    found = replace(verdict("permerror"), reason=DmarcReason.MALFORMED, author_domain=None)
+    decision = ruled(policy, found, spf=spf("fail"), dkim=(dkim("pass", LISTS),), **broken)
+    assert (decision.disposition, decision.override) == (REJECT, None)
+
+
+KEYS: list[tuple[str, dict[Rule, Disposition], tuple[DkimResult, ...], Disposition]] = [
+    (
+        "refused either way",
+        {Rule.DKIM_NO_PASS: REJECT, Rule.DKIM_NO_AUTHOR_PASS: REJECT},
+        (dkim("temperror", LISTS),),
+        REJECT,
+    ),
+    ("a pass is there", {Rule.DKIM_NO_PASS: REJECT}, (dkim("pass", EVIL), dkim("temperror", LISTS)), ACCEPT),
+    ("it might be the pass", {Rule.DKIM_NO_PASS: REJECT}, (dkim("temperror", LISTS),), TEMPFAIL),
+    ("it might be the author's", {Rule.DKIM_NO_AUTHOR_PASS: REJECT}, (dkim("temperror", BANK),), ACCEPT),
+    (
+        "it might be the author's, beside another",
+        {Rule.DKIM_NO_AUTHOR_PASS: REJECT},
+        (dkim("pass", EVIL), dkim("temperror", BANK)),
+        TEMPFAIL,
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "signatures", "expected"), [row[1:] for row in KEYS], ids=[row[0] for row in KEYS]
+)
+def test_a_key_is_waited_for_where_it_could_change_something(
+    chosen: dict[Rule, Disposition], signatures: tuple[DkimResult, ...], expected: Disposition
+) -> None:
+    assert ruled(Policy(actions=chosen), PASSES, dkim=signatures).disposition is expected
 
 
 # -- clients of our own -------------------------------------------------------------------------------------------
@@ -401,7 +457,7 @@ def test_every_decision_has_a_rule_and_a_reason(
     decision = ruled(Policy(mode=mode, actions=chosen), found, spf=spf, dkim=tuple(signatures))
     assert decision.reason
     if mode is Mode.MONITOR:
-        assert decision.disposition in (ACCEPT, MARK)
+        assert decision.disposition in (ACCEPT, HEADER)
     else:
         assert decision.disposition is decision.would
     assert (decision.refusal is not None) == (decision.would in (TEMPFAIL, REJECT))

@@ -42,8 +42,15 @@ class IprevResult:
     """For people, one sentence of printable ASCII, in our words."""
     address: IPv4Address | IPv6Address
     """What was checked: for an IPv4-mapped IPv6 address, the IPv4 address."""
-    name: Domain | None = None
-    """The first name that has the address; None unless `status` is PASS."""
+    names: tuple[Domain, ...] = ()
+    """The names that have the address; empty unless `status` is PASS."""
+    unanswered: tuple[Domain, ...] = ()
+    """The names whose addresses could not be looked up."""
+
+    @property
+    def name(self) -> Domain | None:
+        """The first of `names`."""
+        return self.names[0] if self.names else None
 
     def __bool__(self) -> NoReturn:
         raise TypeError("an IprevResult is not true or false: compare its status")
@@ -68,11 +75,18 @@ def check_iprev(address: IPv4Address | IPv6Address | None, answers: Answers) -> 
     questions = [Question(name, rdtype) for name in names]
     answers.need(questions)
     forward = [answers.get(question) for question in questions]
-    for name, answer in zip(names, forward, strict=True):
-        if any(type(address)(text) == address for text in answer.names()):
-            return IprevResult(IprevStatus.PASS, "a name of the address has the address", address, name)
-    if any(map(_has_failed, forward)):
-        return IprevResult(IprevStatus.TEMPERROR, "a name of the address could not be looked up", address)
+    looked_up = list(zip(names, forward, strict=True))
+    confirmed = tuple(
+        name for name, answer in looked_up if any(type(address)(text) == address for text in answer.names())
+    )
+    unanswered = tuple(name for name, answer in looked_up if _has_failed(answer))
+    if confirmed:
+        # RFC 8601 §3: one name that leads back is enough, and which comes first is chance.
+        detail = "a name of the address has the address"
+        return IprevResult(IprevStatus.PASS, detail, address, confirmed, unanswered)
+    if unanswered:
+        detail = "a name of the address could not be looked up"
+        return IprevResult(IprevStatus.TEMPERROR, detail, address, (), unanswered)
     return IprevResult(IprevStatus.FAIL, "no name of the address has the address", address)
 
 

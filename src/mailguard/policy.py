@@ -48,23 +48,27 @@ class Disposition(Enum):
     """What is done with a message."""
 
     ACCEPT = "accept"
-    MARK = "header"
+    HEADER = "header"
     """Accepted, with a header field that names the rule."""
     QUARANTINE = "quarantine"
     """Accepted into Postfix's hold queue, until somebody releases or deletes it."""
     TEMPFAIL = "tempfail"
     REJECT = "reject"
 
+    @property
+    def keeps_back(self) -> bool:
+        """Whether the message does not reach its reader now."""
+        return self in (Disposition.QUARANTINE, Disposition.TEMPFAIL, Disposition.REJECT)
+
 
 # What a stricter finding outweighs: a refusal that stands whatever the DNS says comes before waiting for it.
 _STRICTNESS = {
     Disposition.ACCEPT: 0,
-    Disposition.MARK: 1,
+    Disposition.HEADER: 1,
     Disposition.QUARANTINE: 2,
     Disposition.TEMPFAIL: 3,
     Disposition.REJECT: 4,
 }
-_KEEPS_MAIL_BACK = frozenset({Disposition.QUARANTINE, Disposition.REJECT})
 
 
 class Rule(Enum):
@@ -267,9 +271,8 @@ def decide(evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy) 
     elif deciding.disposition is not Disposition.ACCEPT:
         deciding, override = _excused(evidence, deciding, policy)
     would = deciding.disposition
-    refused = would not in (Disposition.ACCEPT, Disposition.MARK)
     return Decision(
-        disposition=Disposition.ACCEPT if refused and policy.mode is Mode.MONITOR else would,
+        disposition=Disposition.ACCEPT if would.keeps_back and policy.mode is Mode.MONITOR else would,
         would=would,
         rule=deciding.rule,
         reason=deciding.reason,
@@ -294,7 +297,7 @@ def _findings(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) 
     for rule, reason in _applying(evidence, verdict, policy):
         action = policy.action(rule, authors)
         depends = _DEPENDS.get(rule)
-        if depends is not None and not _KEEPS_MAIL_BACK & {policy.action(each, authors) for each in depends}:
+        if depends is not None and not any(policy.action(each, authors).keeps_back for each in depends):
             # A missing answer delays no message whose fate it cannot change.
             action = Disposition.ACCEPT
         yield Finding(rule, action, reason)
@@ -311,8 +314,8 @@ def _applying(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) 
         yield rule, f"DMARC: {verdict.detail}: {identifiers_text(evidence, verdict)}"
     for result, rules in ((evidence.spf, _SPF_RULES), (evidence.helo_spf, _HELO_RULES)):
         if result is not None and result.status in rules:
-            yield rules[result.status], _spf_reason(result)
-    yield from _dkim_rules(evidence)
+            yield rules[SpfStatus.TEMPERROR if result.is_uncertain else result.status], _spf_reason(result)
+    yield from _dkim_rules(evidence, policy)
     if evidence.iprev is not None and evidence.iprev.status is not IprevStatus.PASS:
         temporary = evidence.iprev.status is IprevStatus.TEMPERROR
         yield (Rule.IPREV_TEMPERROR if temporary else Rule.IPREV_FAIL), f"iprev: {evidence.iprev.detail}"
@@ -328,8 +331,8 @@ def _dmarc_rule(evidence: Evidence, verdict: DmarcVerdict, policy: Policy) -> Ru
             # RFC 9989 §5.3.6 leaves errors to the receiver. What fails if the DNS says so must not pass without it,
             # and what would be accepted anyhow is not delayed.
             known = [_DMARC_RULES[verdict.policy]] if verdict.policy is not None else list(_DMARC_RULES.values())
-            could = {policy.action(rule, evidence.author_domains) for rule in known}
-            return Rule.DMARC_TEMPERROR if could & _KEEPS_MAIL_BACK else None
+            could = any(policy.action(rule, evidence.author_domains).keeps_back for rule in known)
+            return Rule.DMARC_TEMPERROR if could else None
     return None
 
 
@@ -339,17 +342,26 @@ def _spf_reason(result: SpfResult) -> str:
     return f"SPF {result.status.value} for {name}: {result.detail}"
 
 
-def _dkim_rules(evidence: Evidence) -> Iterator[tuple[Rule, str]]:
+def _dkim_rules(evidence: Evidence, policy: Policy) -> Iterator[tuple[Rule, str]]:
+    authors = evidence.author_domains
     passing = evidence.passing_signatures
-    waiting = any(each.status is DkimStatus.TEMPERROR for each in evidence.dkim)
-    from_author = any(each.domain in evidence.author_domains for each in passing)
-    if waiting and not from_author:
-        yield Rule.DKIM_TEMPERROR, "DKIM: a key could not be looked up"
-    elif not passing:
+    if any(each.domain in authors for each in passing):
+        return
+    rule, reason = Rule.DKIM_NO_AUTHOR_PASS, "DKIM: no passing signature is of the author's domain"
+    if not passing:
         what = "no signature passes" if evidence.dkim else "there is no signature"
-        yield Rule.DKIM_NO_PASS, f"DKIM: {what}"
-    elif not from_author:
-        yield Rule.DKIM_NO_AUTHOR_PASS, "DKIM: no passing signature is of the author's domain"
+        rule, reason = Rule.DKIM_NO_PASS, f"DKIM: {what}"
+    waiting = {each.domain in authors for each in evidence.dkim if each.status is DkimStatus.TEMPERROR}
+    if waiting:
+        # What the missing keys could make of it.
+        outcomes = {policy.action(rule, authors)}
+        if False in waiting:
+            outcomes.add(policy.action(Rule.DKIM_NO_AUTHOR_PASS, authors))
+        if True in waiting:
+            outcomes.add(Disposition.ACCEPT)
+        if len(outcomes) > 1:
+            rule, reason = Rule.DKIM_TEMPERROR, "DKIM: a key could not be looked up"
+    yield rule, reason
 
 
 def _excused(evidence: Evidence, deciding: Finding, policy: Policy) -> tuple[Finding, Override | None]:
@@ -358,16 +370,16 @@ def _excused(evidence: Evidence, deciding: Finding, policy: Policy) -> tuple[Fin
     RFC 9989 §5.4: other knowledge than the published policy; only a verified identity is knowledge.
     """
     for source in policy.trusted:
-        identity = _vouched(evidence, source, malformed=deciding.rule is Rule.MALFORMED)
+        identity = _vouched(evidence, source, malformed=evidence.malformed is not None)
         if identity:
             reason = (
                 f"accepted as {source.kind.value} ({identity}) in spite of {deciding.rule.value}: {deciding.reason}"
             )
             return Finding(deciding.rule, Disposition.ACCEPT, reason), Override(source.kind, identity)
-    if deciding.rule is not Rule.MALFORMED and any(_may_vouch(evidence, source) for source in policy.trusted):
+    if evidence.malformed is None and any(_may_vouch(evidence, source) for source in policy.trusted):
         # The refusal hangs on an answer that is missing.
         waits = policy.action(Rule.TRUSTED_TEMPERROR, evidence.author_domains)
-        if _STRICTNESS[deciding.disposition] >= _STRICTNESS[Disposition.QUARANTINE]:
+        if deciding.disposition.keeps_back:
             reason = f"whether a trusted source vouches for it could not be looked up; otherwise {deciding.reason}"
             return Finding(Rule.TRUSTED_TEMPERROR, waits, reason), None
     return deciding, None
@@ -394,9 +406,10 @@ def _vouched(evidence: Evidence, source: TrustedSource, *, malformed: bool) -> s
         and _listed(spf.domain, source.spf)
     ):
         return f"spf={spf.domain}"
-    iprev = evidence.iprev
-    if iprev is not None and iprev.status is IprevStatus.PASS and iprev.name is not None:
-        return f"ptr={iprev.name}" if _listed(iprev.name, source.ptr) else ""
+    # An address may have several names that lead back to it, in any order.
+    for name in evidence.iprev.names if evidence.iprev is not None else ():
+        if _listed(name, source.ptr):
+            return f"ptr={name}"
     return ""
 
 
@@ -406,9 +419,19 @@ def _may_vouch(evidence: Evidence, source: TrustedSource) -> bool:
     if any(domain is not None and _listed(domain, source.dkim) for domain in signatures):
         return True
     spf = evidence.spf
-    if spf is not None and spf.status is SpfStatus.TEMPERROR and spf.domain is not None:
-        return _listed(spf.domain, source.spf)
-    return bool(source.ptr) and evidence.iprev is not None and evidence.iprev.status is IprevStatus.TEMPERROR
+    if (
+        spf is not None
+        and (spf.status is SpfStatus.TEMPERROR or spf.is_uncertain)
+        and spf.domain is not None
+        and _listed(spf.domain, source.spf)
+    ):
+        return True
+    iprev = evidence.iprev
+    if iprev is None or not source.ptr:
+        return False
+    if iprev.status is IprevStatus.TEMPERROR and not iprev.unanswered:
+        return True  # not even the names of the address are known
+    return any(_listed(name, source.ptr) for name in iprev.unanswered)
 
 
 def _listed(domain: Domain, names: Iterable[Domain]) -> bool:

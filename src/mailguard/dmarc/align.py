@@ -56,7 +56,7 @@ def identifiers(spf: SpfResult | None, dkim: Iterable[DkimResult]) -> tuple[Iden
                 domain=spf.domain,
                 result=spf.status.value,
                 counts=spf.status is SpfStatus.PASS,
-                may_count=spf.status is SpfStatus.TEMPERROR,
+                may_count=spf.status is SpfStatus.TEMPERROR or spf.is_uncertain,
             )
         )
     found += [
@@ -164,6 +164,7 @@ def _alignment(
         aligned=aligned,
         organizational_domain=organizational_domain,
         counts=one.counts,
+        may_count=one.may_count,
     )
 
 

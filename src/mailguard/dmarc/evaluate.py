@@ -18,7 +18,7 @@ from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus,
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers
 from mailguard.domain import Domain
-from mailguard.spf.result import SpfResult, SpfStatus
+from mailguard.spf.result import SpfResult
 
 __all__ = ["judge", "needs", "strictest"]
 
@@ -100,12 +100,17 @@ def _without_pass(verdict: DmarcVerdict) -> DmarcVerdict:
 def _strictness(verdict: DmarcVerdict) -> int:
     match verdict.status, verdict.policy:
         case DmarcStatus.FAIL, DmarcPolicy.REJECT:
+            return 6
+        # What is missing might be as much as the policy asks for; unless something aligned has passed anyhow.
+        case DmarcStatus.TEMPERROR, _ if verdict.has_aligned_pass:
+            return 1
+        case DmarcStatus.TEMPERROR, DmarcPolicy.REJECT | None:
             return 5
-        case DmarcStatus.FAIL, DmarcPolicy.QUARANTINE:
+        case DmarcStatus.TEMPERROR, DmarcPolicy.QUARANTINE:
             return 4
-        case DmarcStatus.TEMPERROR, _:
-            return 3  # what is missing might be a refusal
-        case DmarcStatus.FAIL, _:
+        case DmarcStatus.FAIL, DmarcPolicy.QUARANTINE:
+            return 3
+        case ((DmarcStatus.TEMPERROR | DmarcStatus.FAIL), _):
             return 2
         case DmarcStatus.PERMERROR, _:
             return 1
@@ -133,7 +138,7 @@ def _might_pass(one: Alignment) -> bool:
     """Whether the DNS kept it from being an aligned pass. What could never be aligned is not waited for."""
     if one.counts:
         return one.aligned is Aligned.UNKNOWN
-    return one.result == SpfStatus.TEMPERROR.value and one.aligned is not Aligned.NO
+    return one.may_count and one.aligned is not Aligned.NO
 
 
 def _unapplied(discovery: Discovery) -> DmarcVerdict:
@@ -166,7 +171,9 @@ def _detail(
             why = f": there are several at {several}, which count as none" if several is not None else ""
             return f"there is no DMARC record for {author}{why}"
         case DmarcReason.RECORD_UNUSABLE:
-            return f"the DMARC record at {discovery.record_domain} has no usable policy and asks for no reports"
+            return (
+                f"the DMARC record at _dmarc.{discovery.record_domain} has no usable policy and asks for no reports"
+            )
         case DmarcReason.POLICY_UNAVAILABLE if discovery.record is None:
             return f"the DNS does not say which DMARC policy {author} has"
         case DmarcReason.POLICY_UNAVAILABLE:

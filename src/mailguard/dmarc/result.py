@@ -81,6 +81,8 @@ class Alignment:
     """Of the identifier; None where it was not needed or is not known."""
     counts: bool
     """The method passed, and nothing keeps the pass from counting (a key in testing, RFC 6376 §3.6.1)."""
+    may_count: bool = False
+    """Whether it passed could not be found out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,10 +59,6 @@ class PublicSuffixes:
         found = self._list.privatesuffix(str(domain))
         return domain if found is None else Domain(found)
 
-    def is_public_suffix(self, domain: Domain) -> bool:
-        """Whether names are registered directly below `domain`. A single label that is not in the list is one."""
-        return self._list.is_public(str(domain))
-
 
 def _read(path: str) -> bytes:
     try:

@@ -101,6 +101,7 @@ def evaluate(
         lookups=lookups.terms,
         voids=lookups.voids,
         explanation=explanation,
+        is_uncertain=bool(lookups.failed_reverse) and status not in (SpfStatus.PASS, SpfStatus.TEMPERROR),
         is_permissive=status is SpfStatus.PASS and query.is_permissive,
     )
 

@@ -82,6 +82,8 @@ class SpfResult:
     """Look-ups without an answer, of 2 (RFC 7208 §4.6.4)."""
     explanation: str | None = None
     """After a fail: the domain's own text (exp=, RFC 7208 §6.2), printable ASCII, bounded. A stranger's words."""
+    is_uncertain: bool = False
+    """The client's name could not be looked up. RFC 7208 §5.5 takes that for no match; it might have been a pass."""
     is_permissive: bool = False
     """The term that passed covers half of all addresses or more: `+all`, `ip4:.../0` or `/1`."""
 
