@@ -84,6 +84,9 @@ DAEMON: Mapping[str, Advice] = {
     "this mail system is misconfigured (milter_mail_macros)": Advice(
         "The reply for both.", "", "the log says which macro is missing"
     ),
+    "too many header fields that are to be removed": Advice(
+        "See the rule too-many-removals.", "", "look at who sends such mail"
+    ),
     "internal error": Advice(
         "A fault of mailguard; nothing is concluded from it: the reply is 451 4.3.0.",
         "",
@@ -91,6 +94,22 @@ DAEMON: Mapping[str, Advice] = {
     ),
 }
 """How what conclusion.py, session.py and engine_libmilter.py say by themselves begins, in the log and in replies."""
+
+
+DAEMON_RULES: Mapping[str, Advice] = {
+    "macros-missing": Advice(
+        "Postfix does not tell a listener that only signs who logged in. In enforce mode the reply is 451 4.7.0.",
+        "",
+        "see `logins cannot be seen` below",
+    ),
+    "too-many-removals": Advice(
+        "The header has more than 1,000 fields that are to be removed, such as results that claim to be ours. Postfix"
+        " cannot remove so many in time, and left in they would speak in our name: 550 5.6.0, in monitor mode too.",
+        "",
+        "look at who sends such mail; if it is `verify.strip_headers` that names a frequent field, take it out",
+    ),
+}
+"""The rules that conclusion.py knows beside those of policy.py."""
 
 
 def reasons() -> str:
@@ -101,7 +120,7 @@ def reasons() -> str:
 def _rules() -> Iterator[str]:
     yield "## Rules\n"
     yield (
-        "The rule that decided stands in brackets at the end of a reply, as `rule=` in the log line, and in the\n"
+        "The rule that decided stands in brackets in a reply, as `rule=` in the log line, and in the\n"
         "header field X-Mailguard-Policy. What a rule does is set under `[policy]`; see\n"
         "[configuration.md](configuration.md).\n"
     )
@@ -110,6 +129,8 @@ def _rules() -> Iterator[str]:
     for rule, advice in RULES.items():
         yield _row(rule.value, advice, f"`{policy.action(rule, ()).value}`")
     yield ""
+    yield "Two rules are the daemon's own, and no action of `[policy]` changes them:\n"
+    yield from _table("rule", DAEMON_RULES)
     yield "## What the daemon says by itself\n"
     yield "`reason=` or `warning=` in the log line, or the text of a reply after `mailguard: `, begins so.\n"
     yield from _table("begins with", DAEMON)
@@ -122,7 +143,7 @@ def _checks() -> Iterator[str]:
     yield "What a From that can be judged may do all the same:\n"
     yield from _table("flag", _by_value(FLAGS))
     yield "## SPF\n"
-    yield "For the return path (`SPF`) and for the name given with HELO (`HELO`).\n"
+    yield "For the reverse path (`SPF`) and for the name given with HELO (`HELO`).\n"
     yield from _table("reason", _by_value(SPF) | {"permissive": SPF_PERMISSIVE})
     yield "## DKIM\n"
     yield "For each signature.\n"

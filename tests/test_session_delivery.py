@@ -272,7 +272,7 @@ def test_forged_results_are_removed_from_refused_mail_by_refusing_it(keys: Path)
 
 
 @pytest.mark.attack("C18")
-def test_removing_thousands_of_fields_is_linear(keys: Path) -> None:
+def test_removing_many_fields_is_linear(keys: Path) -> None:
     service = Service.open(configuration(keys))
     listener = Listener()
 
@@ -291,7 +291,7 @@ def test_removing_thousands_of_fields_is_linear(keys: Path) -> None:
 
     measured = []
     for _ in range(4):  # other processes disturb a measurement; what is quadratic is so every time
-        best = [min(seconds(count) for _ in range(3)) for count in (2_500, 5_000, 10_000)]
+        best = [min(seconds(count) for _ in range(3)) for count in (250, 500, 1_000)]
         measured.append(best)
         if best[2] / best[0] <= 2.3**2:
             return

@@ -21,7 +21,7 @@ from mailguard.message import Message
 from mailguard_milter.actions import Accept, DeleteHeader, InsertHeader, Quarantine, Reply
 from mailguard_milter.conclusion import Conclusion
 from mailguard_milter.session import Macros
-from milter_peer import ALICE, US, Address, Field, Peer, configuration, make_keys
+from milter_peer import ALICE, NOBODY, US, Address, Field, Peer, configuration, make_keys
 from zone0 import BANK, EVIL, NOW
 
 BANK_CLIENT = ip_address("192.0.2.10")
@@ -442,3 +442,17 @@ def test_nothing_is_asked_for_our_own_users(keys: Path) -> None:
     assert peer.session.rcpt() == ()
     peer.header([(b"From", b" <alice@us.test>")])
     assert peer.session.end_of_header() == ()
+
+
+@pytest.mark.attack("R01", "R02")
+@pytest.mark.parametrize("mode", ["monitor", "enforce"])
+@pytest.mark.parametrize("macros", [NOBODY, ALICE], ids=["outside", "our own"])
+def test_more_forged_results_than_postfix_can_remove_are_refused(keys: Path, mode: str, macros: Macros) -> None:
+    """20,000 deletions take Postfix a minute; left in, they would speak in our name."""
+    forged = [(b"Authentication-Results", b" mx.us.test; dmarc=pass")] * 1_000
+    fields = [(b"From", b" <alice@us.test>"), *forged]
+    most = judged(keys, fields[:-2], mode="monitor", macros=macros)
+    assert sum(isinstance(each, DeleteHeader) for each in most.actions) == 998
+    conclusion = judged(keys, [*fields, *forged[:10]], mode=mode, macros=macros)
+    assert (refusal(conclusion).code, refusal(conclusion).enhanced) == ("550", "5.6.0")
+    assert conclusion.record["rule"] == "too-many-removals"

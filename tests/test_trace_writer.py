@@ -198,7 +198,7 @@ def test_large_headers_do_not_fill_the_memory(
 def test_what_was_sent_makes_room_for_the_next(
     trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trace_pipe, "MAX_QUEUED_HEADER_BYTES", trace.header_octets)
+    monkeypatch.setattr(trace_pipe, "MAX_QUEUED_HEADER_BYTES", trace.octets)
     sender = TraceSender(pair[1], log)
     sender.start()
     for number in range(5):

@@ -45,11 +45,20 @@ class Conclusion:
 
 def conclude(service: Service, state: Transaction, message: Message, answers: Answers, *, now: float) -> Conclusion:
     """Judge a complete message. Raises Unanswered while look-ups are missing; `now` is in POSIX seconds."""
+    if state.exceeds_deletions:
+        return _too_many(state, message)
     if state.role is Role.SIGN:
         return _signed(service, state, message, now)
     if state.role is Role.VERIFY and state.plan is not None:
         return _judged(service, state, state.plan, answers, now)
     return _unsigned(service, state, message)
+
+
+def _too_many(state: Transaction, message: Message) -> Conclusion:
+    """The one refusal in either mode: left in, such fields speak in our name, and Postfix cannot take them out."""
+    refusal = Reply("550", "5.6.0", "mailguard: too many header fields that are to be removed [too-many-removals]")
+    reason = "too many header fields that are to be removed, such as results that claim to be ours"
+    return _end(state, message, [refusal], action="reject", rule="too-many-removals", reason=reason)
 
 
 # Our own users' mail
@@ -151,8 +160,8 @@ def _actions(service: Service, state: Transaction, outcome: Outcome) -> list[Act
     spf = outcome.spf
     if service.config.results.received_spf and spf is not None:
         actions.append(_insertion(received_spf(spf, state.envelope, receiver=service.config.authserv_id)))
-    if decision.disposition is Disposition.MARK:
-        actions.append(_mark(decision))
+    if decision.disposition is Disposition.HEADER:
+        actions.append(_policy_field(decision))
     results = service.config.results
     actions.append(_insertion(outcome.header(service.config.authserv_id, shows_login=results.login)))
     if decision.disposition is Disposition.QUARANTINE:
@@ -160,7 +169,7 @@ def _actions(service: Service, state: Transaction, outcome: Outcome) -> list[Act
     return [*actions, Accept()]
 
 
-def _mark(decision: Decision) -> InsertHeader:
+def _policy_field(decision: Decision) -> InsertHeader:
     return InsertHeader(0, POLICY_FIELD_NAME.encode(), f" {decision.rule.value}".encode())
 
 

@@ -75,7 +75,7 @@ class TraceSender:
 
     def put(self, trace: Trace, queue_id: bytes | None) -> None:
         """Have `trace` written under this queue id. Never blocks, never raises; costs some microseconds."""
-        size = trace.header_octets
+        size = trace.octets
         with self._lock:
             if (
                 self._queue.qsize() >= MAX_QUEUED_TRACES

@@ -17,6 +17,8 @@ from mailguard_milter.service import Service
 __all__ = ["Role", "Transaction"]
 
 CRLF = b"\r\n"
+# Postfix looks for each field that is deleted from the start of the header: 1,000 take 0.1 s, 20,000 take a minute.
+MAX_DELETIONS = 1_000
 
 
 class Role(Enum):
@@ -46,6 +48,8 @@ class Transaction:
     """Authentication-Results fields that claim to be ours."""
     listed: list[DeleteHeader] = field(default_factory=list)
     """Fields that the configuration strips."""
+    exceeds_deletions: bool = False
+    """There are more fields to delete than can be."""
     message: Message | None = None
     """Set at the end of the header."""
     role: Role = Role.VERIFY
@@ -67,10 +71,11 @@ class Transaction:
         if key == authresults.FIELD_KEY or key in service.stripped:
             # RFC 8601 §5: what claims to be ours came from outside and is removed at the end.
             ordinal = self.counts[key] = self.counts.get(key, 0) + 1
-            if key == authresults.FIELD_KEY and service.own_ids.claimed_by(value):
-                self.forged.append(DeleteHeader(name, ordinal))
-            elif key in service.stripped:
-                self.listed.append(DeleteHeader(name, ordinal))
+            is_forged = key == authresults.FIELD_KEY and service.own_ids.claimed_by(value)
+            if is_forged or key in service.stripped:
+                self.exceeds_deletions |= len(self.forged) + len(self.listed) >= MAX_DELETIONS
+                if not self.exceeds_deletions:
+                    (self.forged if is_forged else self.listed).append(DeleteHeader(name, ordinal))
         if len(self.fields) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
             # One field beyond the bounds is kept, so that Message sees that they are exceeded.
             self.fields.append(HeaderField(name, value.replace(CRLF, b"\n").replace(b"\n", CRLF)))

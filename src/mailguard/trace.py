@@ -152,9 +152,11 @@ class Trace:
         )
 
     @property
-    def header_octets(self) -> int:
-        """The size of the header, most of what a trace takes in memory."""
-        return sum(len(field.name) + len(field.value) for field in self.message.fields)
+    def octets(self) -> int:
+        """The size of the header and of the DNS answers, most of what a trace takes in memory."""
+        header = sum(len(field.name) + len(field.value) for field in self.message.fields)
+        texts = sum(len(record) for answer in self.answers for record in answer.records)
+        return header + texts
 
 
 # Judging again
