@@ -254,6 +254,6 @@ def test_without_traces_it_names_both_ways(mailguard_command: Command, tmp_path:
     assert f"enabled = true in [trace] in {config}" in done.err
     done = dry_run(mailguard_command, "--config", site(tmp_path))
     assert done.code == 78
-    assert "nothing was recorded yet" in done.err
+    assert "no message was recorded yet" in done.err
     done = dry_run(mailguard_command, "--config", tmp_path / "none.toml")
     assert done.code == 78

@@ -51,8 +51,8 @@ def bank(tmp_path: Path) -> tuple[str, ...]:
         pytest.param(b"Subject: x\n\n", EVIL, 1, "From: malformed (no-from)\n", id="no From"),
         pytest.param(b"", EVIL, 1, "message: reject (malformed)\n", id="nothing"),
         pytest.param(b"\0\xff\x1b" * 100, EVIL, 1, "message: reject (malformed)\n", id="rubbish"),
-        pytest.param(MAIL, (*GOOD[:5], ""), 1, "return path: <>, for which postmaster", id="null sender"),
-        pytest.param(MAIL, (*GOOD[:5], "<ceo@bank.test>"), 0, "return path: <ceo@bank.test>\n", id="angle brackets"),
+        pytest.param(MAIL, (*GOOD[:5], ""), 1, "reverse path: <>, for which postmaster", id="null sender"),
+        pytest.param(MAIL, (*GOOD[:5], "<ceo@bank.test>"), 0, "reverse path: <ceo@bank.test>\n", id="angle brackets"),
         pytest.param(MAIL, ("--ip", "127.0.0.1", "--mail-from", ""), 0, "accept (internal-client)", id="our own"),
     ],
 )
@@ -90,7 +90,7 @@ def test_without_a_client_dmarc_is_judged_by_dkim_alone(mailguard_command: Comma
     keys.zone.write_text(zone)
     done = mailguard_command("explain", keys.message, "--zone", keys.zone, "--now", NOW)
     assert done.code == 0
-    assert "SPF: not checked\n    the client's address and the return path are not known" in done.out
+    assert "SPF: not checked\n    the client's address and the reverse path are not known" in done.out
     assert "DKIM example.com s=r1: aligned (pass)" in done.out
     changed = keys.signed.replace(b"Good", b"Bad")
     done = mailguard_command("explain", "--zone", keys.zone, "--now", NOW, stdin=changed)
@@ -203,7 +203,7 @@ def test_a_tree_on_a_terminal(bank: tuple[str, ...], tmp_path: Path) -> None:
             id="null sender",
         ),
         pytest.param(
-            ("--ip", "192.0.2.10", "--mail-from", "<a@bank.test>"), 0, ["return path: <a@bank.test>\n"], id="<>"
+            ("--ip", "192.0.2.10", "--mail-from", "<a@bank.test>"), 0, ["reverse path: <a@bank.test>\n"], id="<>"
         ),
         pytest.param(("--ip", "::1", "--mail-from", "@"), 1, ["SPF: "], id="no address"),
     ],
@@ -245,7 +245,7 @@ def test_spf_check_when_the_dns_is_silent(mailguard_command: Command, monkeypatc
         (["spf"], 64, "Missing command"),
         (["spf", "check"], 64, "--ip is missing"),
         (["spf", "check", "--ip", "192.0.2.1"], 64, "give --mail-from, or --helo"),
-        (["spf", "check", "--ip", "192.0.2.1", "--mail-from", ""], 64, "a null return path"),
+        (["spf", "check", "--ip", "192.0.2.1", "--mail-from", ""], 64, "a null reverse path"),
     ],
 )
 def test_a_mistake_is_one_plain_line(

@@ -52,7 +52,7 @@ def test_an_unknown_queue_id_is_one_line(tmp_path: Path, queue_id: str) -> None:
 
 
 def test_without_a_database_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="set enabled = true"):
+    with pytest.raises(ConfigError, match="enabled and path"):
         judge_recorded("4bZk1x2Qp3z", str(site(tmp_path)))
 
 

@@ -26,6 +26,7 @@ from mailguard.config import (
 )
 from mailguard.config_inbound import DmarcConfig, ResultsConfig, SpfConfig, TraceConfig
 from mailguard.errors import ConfigError
+from mailguard.judging import inbound_rules
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "contrib" / "mailguard.toml"
 
@@ -458,3 +459,47 @@ def test_a_missing_extra_is_named(package: str) -> None:
 )
 def test_common_mistakes_are_told_with_the_remedy(tmp_path: Path, text: str, told: str) -> None:
     assert any(told in line for line in refusal(write(tmp_path, text)))
+
+
+JUDGING: list[tuple[str, str, str]] = [
+    (
+        "a domain twice",
+        '[policy.domains."example.com"]\nsubdomains = true\n[policy.domains."EXAMPLE.com"]\nsubdomains = false',
+        '"EXAMPLE.com" and "example.com" are the same domain',
+    ),
+    (
+        "a domain without quotes",
+        "[policy.domains.example.com]\nsubdomains = true",
+        'a domain has quotes: write [policy.domains."example.com"]',
+    ),
+    ("a list that is not used", '[dmarc]\nsuffix_list = "x.dat"', 'only with organizational_domain = "psl"'),
+    (
+        "a rule for what is not checked",
+        '[spf]\ncheck_helo = false\n[policy.helo]\nfail = "reject"',
+        "policy.helo has no effect with check_helo = false",
+    ),
+    ("nobody is trusted", '[[trusted]]\ntype = "mailing_list"', "it trusts nobody"),
+    ("everybody is trusted", '[[trusted]]\ntype = "mailing_list"\ndkim = ["com"]', '"com" is a top-level domain'),
+    ("every address", '[[trusted]]\ntype = "local_policy"\nnetworks = ["0.0.0.0/0"]', "every address there is"),
+    (
+        "trusted domains",
+        '[[trusted]]\ntype = "mailing_list"\ndomains = ["a.test"]',
+        "by what the domain is verified",
+    ),
+    ("a fault of the DNS that refuses", '[policy.dmarc]\ntemperror = "reject"', '"tempfail"'),
+    ("a misspelt action", '[policy.dmarc]\nreject = "rejct"', 'did you mean "reject"?'),
+    ("a misspelt table", "[policy.dmark]\n", 'did you mean "dmarc"?'),
+    ("a misplaced action", '[spf]\nfail = "reject"', "[policy.spf]"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), [row[1:] for row in JUDGING], ids=[row[0] for row in JUDGING])
+def test_what_is_wrong_with_the_judging_is_told(tmp_path: Path, text: str, said: str) -> None:
+    assert said in "\n".join(refusal(write(tmp_path, text)))
+
+
+def test_a_rule_about_the_clients_name_has_it_looked_up(tmp_path: Path) -> None:
+    assert not inbound_rules(load(write(tmp_path, ""))).checks_iprev
+    assert inbound_rules(load(write(tmp_path, '[policy.iprev]\nfail = "reject"'))).checks_iprev
+    trusted = '[[trusted]]\ntype = "trusted_forwarder"\nptr = ["forward.test"]'
+    assert inbound_rules(load(write(tmp_path, trusted))).checks_iprev

@@ -91,7 +91,7 @@ def test_the_group_may_read_if_it_was_let(trace: Trace, writing: str) -> None:
 
 
 def test_what_cannot_be_read_names_the_remedy(tmp_path: Path, path: str, trace: Trace) -> None:
-    with pytest.raises(TraceStoreError, match="set enabled = true"):
+    with pytest.raises(TraceStoreError, match="enabled and path"):
         TraceReader(path)
     with pytest.raises(TraceStoreError, match="cannot be read: Is a directory"):
         TraceReader(str(tmp_path))

@@ -12,10 +12,9 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mailguard.domain import Domain
-from mailguard.errors import ConfigError, DomainError, MissingExtraError
+from mailguard.errors import ConfigError, MissingExtraError
 
 try:
     from pydantic import (
@@ -42,6 +41,7 @@ from mailguard.config_inbound import (
     TrustedRule,
 )
 from mailguard.config_values import (
+    DOMAINS_ONCE,
     AuthservId,
     DomainKey,
     DomainName,
@@ -282,7 +282,7 @@ class Config(Section):
     dns: DnsConfig = Field(default=DnsConfig(), description="")
     listeners: tuple[Listener, ...] = Field(default=(Listener(),), min_length=1, description="")
     sign: SignConfig = Field(default=SignConfig(), description="")
-    domains: Mapping[DomainKey, DomainRule] = Field(default_factory=dict, description="")
+    domains: Annotated[Mapping[DomainKey, DomainRule], DOMAINS_ONCE] = Field(default_factory=dict, description="")
     verify: VerifyConfig = Field(default=VerifyConfig(), description="")
     spf: SpfConfig = Field(default=SpfConfig(), description="")
     dmarc: DmarcConfig = Field(default=DmarcConfig(), description="")
@@ -291,19 +291,12 @@ class Config(Section):
     trusted: tuple[TrustedRule, ...] = Field(default=(), description="")
     trace: TraceConfig = Field(default=TraceConfig(), description="")
 
-    @field_validator("domains", mode="before")
-    @classmethod
-    def _domains_once(cls, value: Any) -> Any:
-        seen: dict[Domain, object] = {}
-        for written in value if isinstance(value, Mapping) else ():
-            try:
-                domain = Domain.parse(written)
-            except DomainError:
-                continue  # said where the keys are checked
-            if domain in seen:
-                raise ValueError(f'"{written}" and "{seen[domain]}" are the same domain')
-            seen[domain] = written
-        return value
+    @model_validator(mode="after")
+    def _helo_rules_have_results(self) -> Config:
+        tables = (self.policy.helo, *(table.helo for table in self.policy.domains.values()))
+        if not self.spf.check_helo and any(table.model_fields_set for table in tables):
+            raise ValueError("policy.helo has no effect with check_helo = false in [spf]: remove one of the two")
+        return self
 
     @field_validator("listeners")
     @classmethod
@@ -321,8 +314,12 @@ def _unique(values: tuple[Any, ...], key: Any, what: str) -> tuple[Any, ...]:
 
 
 def _unknown_key(path: KeyPath) -> str | None:
-    if path[0] == "domains" and len(path) > 2 and "." not in str(path[1]) and _LAST_LABEL.fullmatch(str(path[-1])):
-        return f'a domain has quotes: write [domains."{".".join(map(str, path[1:]))}"]'
+    start = 2 if path[:2] == ("policy", "domains") else 1 if path[0] == "domains" else None
+    if start and len(path) > start + 1 and "." not in str(path[start]) and _LAST_LABEL.fullmatch(str(path[-1])):
+        table, domain = ".".join(map(str, path[:start])), ".".join(map(str, path[start:]))
+        return f'a domain has quotes: write [{table}."{domain}"]'
+    if path[0] == "trusted" and path[-1] in ("domain", "domains"):
+        return "say by what the domain is verified: dkim (its signature), spf (its reverse path) or ptr (its host)"
     # A signature with l= lets whoever comes later append to the body (RFC 6376 §8.2).
     if path[0] in ("sign", "domains") and _BODY_LENGTH_KEY.fullmatch(str(path[-1]).lower()):
         return (

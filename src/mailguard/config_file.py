@@ -29,6 +29,8 @@ KeyPath = tuple[str | int, ...]
 # The longest value for which line numbers are worked out: each of its lines costs one attempt to parse it.
 MAX_STATEMENT_LINES = 500
 MAX_SHOWN_VALUE_CHARS = 60
+# With less, "domains" would be taken for "logins".
+MIN_LIKENESS = 0.7
 
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -243,7 +245,7 @@ def _what(
     context = detail.get("ctx", {})
     if kind == "extra_forbidden":
         reason = unknown_key(path)
-        return f"unknown key; {reason}" if reason else f"unknown key{_nearest(path, model)}"
+        return f"unknown key; {reason}" if reason else f"unknown key{_nearest(path, model, detail['input'])}"
     if kind == "tuple_type" and isinstance(detail["input"], dict):
         return f"is a list of tables: write [[{_dotted(path)}]], with two brackets"
     if kind in _MUST_BE:
@@ -266,17 +268,24 @@ def _did_you_mean(value: object, expected: str) -> str:
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
-def _nearest(path: KeyPath, model: type[BaseModel]) -> str:
+def _nearest(path: KeyPath, model: type[BaseModel], value: object) -> str:
     """The hint for an unknown key: a similar key beside it, or the same key in another table."""
     section = _model_at(path[:-1], model)
     wanted = str(path[-1])
     names = list(section.model_fields)
-    close = difflib.get_close_matches(wanted.lower().replace("-", "_"), names, n=1)
+    close = difflib.get_close_matches(wanted.lower().replace("-", "_"), names, n=1, cutoff=MIN_LIKENESS)
     if close:
         return f', did you mean "{close[0]}"?'
-    elsewhere = [place for place, names in _tables(model, ()) if wanted in names]
+    # A table is not meant where a value stands, nor a value where a table stands.
+    elsewhere = [
+        place
+        for place, table in _tables(model, ())
+        if wanted in table.model_fields
+        and isinstance(value, dict) == (_model_in(table.model_fields[wanted].annotation) is not None)
+    ]
+    general = [place for place in elsewhere if '"' not in place]
     if elsewhere:
-        return f", it belongs {' or '.join(elsewhere)}"
+        return f", it belongs {' or '.join(general or elsewhere)}"
     return f"; known here: {', '.join(names)}"
 
 
@@ -299,12 +308,12 @@ def _model_at(path: KeyPath, model: type[BaseModel]) -> type[BaseModel]:
 
 def _tables(
     model: type[BaseModel], path: Sequence[str], *, is_list: bool = False
-) -> list[tuple[str, tuple[str, ...]]]:
-    """Each table that the model has: how to say where it is, and its keys."""
+) -> list[tuple[str, type[BaseModel]]]:
+    """Each table that the model has: how to say where it is, and what it is."""
     place = f"in [{'.'.join(path)}]" if path else "at the top, before the first [table]"
     if is_list:
         place = f"in [[{'.'.join(path)}]]"
-    tables = [(place, tuple(model.model_fields))]
+    tables = [(place, model)]
     for name, field in model.model_fields.items():
         inner = _model_in(field.annotation)
         if inner is not None:

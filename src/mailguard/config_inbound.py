@@ -7,13 +7,13 @@ between threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from mailguard.config_values import DomainKey, DomainName, FilePath, Name, Network, Section
+from mailguard.config_values import DOMAINS_ONCE, DomainKey, DomainName, FilePath, Name, Network, Section
 from mailguard.domain import Domain
+from mailguard.inbound import DEFAULT_INTERNAL_NETWORKS
 from mailguard.policy import Disposition, DomainPolicy, OverrideKind, Rule, TrustedSource
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
 ]
 
 ActionWord = Literal["accept", "header", "quarantine", "tempfail", "reject"]
-
-LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+# A fault of the DNS keeps nobody's mail for good.
+TemporaryWord = Literal["accept", "header", "tempfail"]
 
 
 class SpfConfig(Section):
@@ -50,6 +50,12 @@ class DmarcConfig(Section):
     suffix_list: FilePath | None = Field(
         default=None, description="The list of public suffixes to use with `psl`. Default: the one of the package."
     )
+
+    @model_validator(mode="after")
+    def _uses_its_list(self) -> DmarcConfig:
+        if self.suffix_list is not None and self.organizational_domain != "psl":
+            raise ValueError('suffix_list is used only with organizational_domain = "psl": add that, or remove it')
+        return self
 
 
 class ResultsConfig(Section):
@@ -79,7 +85,7 @@ class DmarcActions(Section):
         description="The message fails and its domain asks for nothing (p=none). Default: `accept`; RFC 9989 §5.4"
         " allows no other for domains of others.",
     )
-    temperror: ActionWord | None = Field(
+    temperror: TemporaryWord | None = Field(
         default=None,
         description="The DNS did not answer, and its answer could keep the message back. Default: `tempfail`.",
     )
@@ -96,7 +102,7 @@ class SpfActions(Section):
     neutral: ActionWord | None = Field(default=None, description="The domain says nothing about the client.")
     none: ActionWord | None = Field(default=None, description="The domain has no record, or there is no domain.")
     permerror: ActionWord | None = Field(default=None, description="The record cannot be used.")
-    temperror: ActionWord | None = Field(
+    temperror: TemporaryWord | None = Field(
         default=None,
         description="The DNS did not answer. Default: `tempfail`, if another result could keep the message back.",
     )
@@ -109,19 +115,19 @@ class DkimActions(Section):
     no_author_pass: ActionWord | None = Field(
         default=None, description="A signature passes, but none of the domain in From."
     )
-    temperror: ActionWord | None = Field(
+    temperror: TemporaryWord | None = Field(
         default=None,
         description="A key could not be looked up. Default: `tempfail`, if one of the two above keeps mail back.",
     )
 
 
 class IprevActions(Section):
-    """What follows from the client's name, where [results] has iprev = true."""
+    """What follows from the client's name, looked up where `fail` is given, or with iprev = true in [results]."""
 
     fail: ActionWord | None = Field(
         default=None, description="The client has no name that leads back to its address. Default: `accept`."
     )
-    temperror: ActionWord | None = Field(
+    temperror: TemporaryWord | None = Field(
         default=None, description="The DNS did not answer. Default: `tempfail`, if `fail` keeps mail back."
     )
 
@@ -146,12 +152,12 @@ class PolicyConfig(Section):
         default="reject",
         description="Mail whose header names no author that could be judged: no From, several, or an unreadable one.",
     )
-    trusted_temperror: ActionWord = Field(
+    trusted_temperror: TemporaryWord = Field(
         default="tempfail",
         description="Mail that would be kept back, while the DNS does not say whether a [[trusted]] source sent it.",
     )
     internal_networks: tuple[Network, ...] = Field(
-        default=LOOPBACK,
+        default=DEFAULT_INTERNAL_NETWORKS,
         description="Clients of your own. Their mail is never refused, and neither SPF nor DMARC judge it.",
     )
     dmarc: DmarcActions = Field(default=DmarcActions(), description="")
@@ -159,7 +165,9 @@ class PolicyConfig(Section):
     helo: SpfActions = Field(default=SpfActions(), description="")
     dkim: DkimActions = Field(default=DkimActions(), description="")
     iprev: IprevActions = Field(default=IprevActions(), description="")
-    domains: Mapping[DomainKey, DomainPolicyTable] = Field(default_factory=dict, description="")
+    domains: Annotated[Mapping[DomainKey, DomainPolicyTable], DOMAINS_ONCE] = Field(
+        default_factory=dict, description=""
+    )
 
     def actions(self) -> dict[Rule, Disposition]:
         """The actions that differ from the default."""
@@ -209,6 +217,9 @@ class TrustedRule(Section):
     def _names_somebody(self) -> TrustedRule:
         if not (self.dkim or self.spf or self.ptr or self.networks or self.logins):
             raise ValueError("it trusts nobody: give dkim, spf, ptr, networks or logins")
+        for name in (*self.dkim, *self.spf, *self.ptr):
+            if "." not in name:
+                raise ValueError(f'"{name}" is a top-level domain: it would let in everybody below it')
         return self
 
     def source(self) -> TrustedSource:
@@ -225,7 +236,7 @@ class TrustedRule(Section):
 
 class TraceConfig(Section):
     """Keep how each message was judged: header, digests of the body, envelope and DNS answers, and not the body.
-    `mailguard explain QUEUE-ID` shows it."""
+    `mailguard explain QUEUE_ID` shows it."""
 
     enabled: StrictBool = Field(default=False, description="Keep traces. They hold addresses and subjects.")
     path: FilePath = Field(default="/var/lib/mailguard/trace.sqlite", description="The database, made when needed.")

@@ -11,17 +11,19 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, StrictStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, StrictStr, ValidationInfo
 
 from mailguard.dkim.signature import parse_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
 __all__ = [
+    "DOMAINS_ONCE",
     "AuthservId",
     "DomainKey",
     "DomainName",
@@ -155,7 +157,7 @@ def _network(value: object) -> IPv4Network | IPv6Network:
     except ValueError:
         raise ValueError(f'"{text}" is not a network; write 192.0.2.0/24 or 2001:db8::/32') from None
     if not network.prefixlen:
-        raise ValueError(f'"{text}" is every address there is: whoever can connect could sign')
+        raise ValueError(f'"{text}" is every address there is; name those that you mean')
     if "/" in text and network.network_address != ip_address(text.partition("/")[0]):
         raise ValueError(f'"{text}" has bits set beside the network; did you mean {network}?')
     return network
@@ -220,6 +222,23 @@ def _socket_mode(value: str) -> str:
 
 
 AuthservId = Annotated[StrictStr, AfterValidator(_authserv_id)]
+
+
+def _domains_once(value: Any) -> Any:
+    """A table by domain, as written. The same domain twice would lose one of the two."""
+    seen: dict[Domain, object] = {}
+    for written in value if isinstance(value, Mapping) else ():
+        try:
+            domain = Domain.parse(written)
+        except DomainError:
+            continue  # said where the keys are checked
+        if domain in seen:
+            raise ValueError(f'"{written}" and "{seen[domain]}" are the same domain')
+        seen[domain] = written
+    return value
+
+
+DOMAINS_ONCE = BeforeValidator(_domains_once)
 DomainKey = Annotated[str, PlainValidator(_domain)]
 DomainName = Annotated[Domain, PlainValidator(_domain)]
 FieldName = Annotated[StrictStr, AfterValidator(_field_name)]

@@ -43,7 +43,8 @@ class TraceReader:
                 uri = Path(path).absolute().as_uri()
         except FileNotFoundError:
             raise TraceStoreError(
-                f"{path} is not there: nothing was recorded yet; set enabled = true in [trace] and reload the daemon"
+                f"{path} is not there: no message was recorded yet, or traces cannot be written; see enabled and path"
+                " in [trace], and the daemon's own messages about traces"
             ) from None
         except OSError as error:
             raise TraceStoreError(f"{path} cannot be read: {error.strerror}; run this as root") from None

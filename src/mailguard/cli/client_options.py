@@ -16,7 +16,7 @@ ClientAddress = IPv4Address | IPv6Address
 def client_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The three options; none of them is required, so that each command says what it can do without them."""
     for option in (
-        click.option("--mail-from", metavar="ADDRESS", help="The return path (MAIL FROM); '' for the null one."),
+        click.option("--mail-from", metavar="ADDRESS", help="The reverse path (MAIL FROM); '' for the null one."),
         click.option("--helo", metavar="NAME", help="What the client said with HELO or EHLO."),
         click.option(
             "--ip", callback=_as_address, metavar="IP", help="The address of the client that sent the message."

@@ -20,6 +20,7 @@ from rich.text import Text
 
 __all__ = ["REFUSALS", "Report", "show"]
 
+# Disposition.keeps_back, by the words of the log, the worst first.
 REFUSALS = ("reject", "quarantine", "tempfail")
 """What keeps a message from its reader."""
 

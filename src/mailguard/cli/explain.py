@@ -30,7 +30,7 @@ __all__ = ["explain", "show_outcome"]
 
 _EXIT_CODES = {
     Disposition.ACCEPT: ExitCode.PASS,
-    Disposition.MARK: ExitCode.PASS,
+    Disposition.HEADER: ExitCode.PASS,
     Disposition.QUARANTINE: ExitCode.FAIL,
     Disposition.REJECT: ExitCode.FAIL,
     Disposition.TEMPFAIL: ExitCode.TEMPORARY,
@@ -59,7 +59,7 @@ def explain(
     MESSAGE may also be a queue id of Postfix: of a message that the daemon has judged, if [trace] is enabled in its
     configuration (-c). It is judged with the DNS answers of then. A file of that name comes first.
 
-    SPF needs --ip and --mail-from, and --helo too if the return path is null. Without them, DMARC is judged by DKIM
+    SPF needs --ip and --mail-from, and --helo too if the reverse path is null. Without them, DMARC is judged by DKIM
     alone. Without -c, the message is judged by the default policy: what DMARC asks for is done.
 
     Ends with 0 if the message would be accepted, 1 if it would be refused or quarantined, 75 if it would be
@@ -121,5 +121,8 @@ def _settings(config_file: str | None, zone: str | None) -> tuple[InboundRules, 
 
 def _without_client(outcome: Outcome, policy: Policy) -> Outcome:
     """SPF was asked about nobody: what it says of that is no result, and no rule is to follow from it."""
-    judged = replace(outcome.judged, evidence=replace(outcome.evidence, spf=None, helo_spf=None))
+    verdict = outcome.judged.verdict
+    if verdict is not None:
+        verdict = replace(verdict, detail=f"without SPF, which was not checked: {verdict.detail}")
+    judged = replace(outcome.judged, evidence=replace(outcome.evidence, spf=None, helo_spf=None), verdict=verdict)
     return replace(outcome, judged=judged, decision=decide(judged.evidence, judged.verdict, policy=policy))

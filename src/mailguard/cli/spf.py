@@ -40,7 +40,7 @@ def check(
     now: int | None,
     as_json: bool,
 ) -> int:
-    """Check whether the client may send for the domain of the return path, or without --mail-from for its HELO name.
+    """Check whether the client may send for the domain of the reverse path, or without --mail-from for its HELO name.
 
     Shows the records that were used, and how many of the look-ups that RFC 7208 allows they took. Ends with 0 for a
     pass, 75 if the DNS does not answer, otherwise 1.
@@ -48,7 +48,7 @@ def check(
     if ip is None:
         raise click.UsageError("--ip is missing")
     if not mail_from and helo is None:
-        raise click.UsageError("give --mail-from, or --helo for the HELO name and for a null return path")
+        raise click.UsageError("give --mail-from, or --helo for the HELO name and for a null reverse path")
     identity = SpfIdentity.HELO if mail_from is None else SpfIdentity.MAIL_FROM
     envelope = Envelope(
         client_ip=ip,

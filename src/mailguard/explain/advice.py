@@ -17,7 +17,7 @@ class Names:
     author: str = "AUTHOR-DOMAIN"
     """The domain in From."""
     domain: str = "DOMAIN"
-    """The one that was checked: of the return path, of HELO, or d= of a signature."""
+    """The one that was checked: of the reverse path, of HELO, or d= of a signature."""
     selector: str = "SELECTOR"
     client: str = "ADDRESS"
     """The client's IP address."""

@@ -135,7 +135,7 @@ SPF: Mapping[SpfReason, Advice] = MappingProxyType(
         ),
         SpfReason.NO_DOMAIN: Advice(
             "There is no domain that could be checked: no HELO, an address literal, a name of one label.",
-            "give the full name of the host with HELO, and a return path in a domain of yours",
+            "give the full name of the host with HELO, and a reverse path in a domain of yours",
         ),
         SpfReason.NO_ADDRESS: Advice(
             "The client has no address that could be checked: a UNIX socket, or one that means something on its link"
@@ -144,12 +144,12 @@ SPF: Mapping[SpfReason, Advice] = MappingProxyType(
             "nothing, if the mail is your own; else let it come in from an address that others can reach",
         ),
         SpfReason.SENDER_SYNTAX: Advice(
-            "The return path is not an address, or has octets that no address has.",
-            "send with a return path that is an address",
+            "The reverse path is not an address, or has octets that no address has.",
+            "send with a reverse path that is an address",
         ),
         SpfReason.SENDER_DISPUTED: Advice(
-            "The mail server reads another return path than the client showed.",
-            "send with a plain return path, as in local-part@{domain}, without quotes, routes and comments",
+            "The mail server reads another reverse path than the client showed.",
+            "send with a plain reverse path, as in local-part@{domain}, without quotes, routes and comments",
         ),
         SpfReason.SEVERAL_RECORDS: Advice(
             "The domain has several SPF records.",
@@ -182,7 +182,7 @@ SPF: Mapping[SpfReason, Advice] = MappingProxyType(
         ),
     }
 )
-"""For the return path and for the HELO name; a pass needs nothing, whatever the term."""
+"""For the reverse path and for the HELO name; a pass needs nothing, whatever the term."""
 
 SPF_PERMISSIVE = Advice(
     "SPF passes by a term that covers half of all addresses or more, such as +all: it proves nothing.",
@@ -209,12 +209,12 @@ DMARC: Mapping[DmarcReason, Advice] = MappingProxyType(
         DmarcReason.ALIGNED: Advice("SPF or DKIM passes for a name that belongs to the domain in From."),
         DmarcReason.NOT_ALIGNED: Advice(
             "Something passes, but for a name that does not belong to the domain in From.",
-            "if the message is yours, sign with d={author}, or send with a return path in {author}",
+            "if the message is yours, sign with d={author}, or send with a reverse path in {author}",
             _TRUST,
         ),
         DmarcReason.NOTHING_PASSED: Advice(
             "Neither SPF nor DKIM passes for any name.",
-            "if the message is yours, make SPF pass for a return path in {author}, or sign with d={author}; see the"
+            "if the message is yours, make SPF pass for a reverse path in {author}, or sign with d={author}; see the"
             " advice for SPF and for each signature",
             _TRUST,
         ),
@@ -258,11 +258,11 @@ ALIGNMENT: Mapping[tuple[str, AlignmentMode], Advice] = MappingProxyType(
         ),
         ("spf", AlignmentMode.RELAXED): Advice(
             "SPF passes for another Organizational Domain.",
-            "send with a return path at {author}, or at another name of the same Organizational Domain",
+            "send with a reverse path at {author}, or at another name of the same Organizational Domain",
         ),
         ("spf", AlignmentMode.STRICT): Advice(
             "SPF passes for another name, and aspf=s asks for this one.",
-            "send with a return path at {author}, exactly",
+            "send with a reverse path at {author}, exactly",
         ),
     }
 )

@@ -21,7 +21,7 @@ _SPF_MEANINGS = {
     "permerror": "has an SPF record that cannot be used",
     "temperror": "could not be checked: the DNS did not answer",
 }
-_SPF_NAMES = {"spf": "The domain of the return path", "helo": "The name given with HELO"}
+_SPF_NAMES = {"spf": "The domain of the reverse path", "helo": "The name given with HELO"}
 
 _WAIT = (
     "nothing: the sender tries again, and the message is judged when the DNS answers; if it stays, look at the"

@@ -58,7 +58,7 @@ def _facts(result: SpfResult, envelope: Envelope) -> Iterator[tuple[str, str]]:
     if result.identity is SpfIdentity.MAIL_FROM:
         shown = f"<{octets_text(envelope.mail_from)}>"
         yield (
-            "return path",
+            "reverse path",
             f"{shown}, for which postmaster at the HELO name stands" if result.is_null_sender else shown,
         )
     if result.identity is SpfIdentity.HELO or result.is_null_sender:

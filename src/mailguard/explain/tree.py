@@ -21,7 +21,7 @@ from mailguard.explain.spf_node import client_names, spf_node
 from mailguard.inbound import Judged
 from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.message import Message
-from mailguard.policy import Decision, Disposition, Finding
+from mailguard.policy import Decision, Finding
 
 __all__ = ["explain"]
 
@@ -30,7 +30,6 @@ MAX_SHOWN_MAILBOXES = 10
 # Beyond the look-ups of SPF, DKIM and DMARC with all their bounds reached there is nothing to learn.
 MAX_SHOWN_LOOKUPS = 300
 
-_KEPT_BACK = frozenset({Disposition.QUARANTINE, Disposition.TEMPFAIL, Disposition.REJECT})
 _UNCHECKED = "not checked"
 
 
@@ -102,7 +101,7 @@ def _why_unchecked(judged: Judged) -> str:
         client = judged.evidence.envelope.client_ip
         return f"the client {client} is in an internal network: neither SPF nor DMARC judge its mail"
     return (
-        "the client's address and the return path are not known (give --ip and --mail-from), so that DMARC is judged"
+        "the client's address and the reverse path are not known (give --ip and --mail-from), so that DMARC is judged"
         " by DKIM alone"
     )
 
@@ -121,8 +120,8 @@ def _iprev_node(result: IprevResult, evidence: Evidence) -> Explanation:
 
 def _decision_node(decision: Decision, author: str | None) -> Explanation:
     names = Names(author=author) if author else Names()
-    advice = RULES[decision.rule].text(names) if decision.would in _KEPT_BACK else ""
-    facts = [("enforcing would do", decision.would.value), ("done", decision.disposition.value)]
+    advice = RULES[decision.rule].text(names) if decision.would.keeps_back else ""
+    facts = [("enforcing would do", decision.would.value)] if decision.disposition is not decision.would else []
     facts.append(("rule", f"{decision.rule.value}: {RULES[decision.rule].meaning}"))
     if decision.override is not None:
         facts.append(("overridden by", f"{decision.override.kind.value}: {decision.override.identity}"))
