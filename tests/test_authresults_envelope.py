@@ -128,7 +128,7 @@ def test_a_pass_names_nothing_but_a_validated_domain() -> None:
 
 @pytest.mark.parametrize("status", [IprevStatus.FAIL, IprevStatus.TEMPERROR, IprevStatus.PERMERROR])
 def test_iprev_says_why_not(status: IprevStatus) -> None:
-    result = IprevResult(status, "there is no PTR record", ip_address("2001:db8::1"), None)
+    result = IprevResult(status, "there is no PTR record", ip_address("2001:db8::1"), ())
     assert clause_of("iprev", replace(NOTHING, iprev=result)) == Clause(
         "iprev", status.value, "", "there is no PTR record", [("policy.iprev", "2001:db8::1")]
     )

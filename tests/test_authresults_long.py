@@ -102,7 +102,7 @@ def test_the_longest_field_fits_into_libmilter() -> None:
         author_domains=(Domain(LONG_NAME),),
         spf=spf,
         helo_spf=spf,
-        iprev=IprevResult(IprevStatus.FAIL, "d" * 5000, ip_address("2001:db8::1"), Domain(LONG_NAME)),
+        iprev=IprevResult(IprevStatus.FAIL, "d" * 5000, ip_address("2001:db8::1"), (Domain(LONG_NAME),)),
         dkim=tuple(longest_signature(status) for status in DkimStatus) * 10,
         ignored_signatures=10**6,
     )
