@@ -1,0 +1,113 @@
+"""The comparison: runs all sections and writes the results. Called by run.sh, inside a network of its own.
+
+    compare.py [--quick] [--out DIRECTORY] [--only SECTION,...] [--rounds N] [--seconds S]
+
+Writes results.json, results.md and the charts after every section: what is broken off leaves what it has found.
+Exit code 1 if any row is void.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench_keys import BenchKeys
+from bench_record import Context, Progress, Record
+from cold_section import cold_section
+from compared_daemon import Task
+from daemon_dkimpy import DkimpyMilter
+from daemon_opendkim import OpenDkim
+from daemon_opendmarc import OpenDmarc
+from daemon_pyspf import PySpfMilter
+from daemon_rspamd import Rspamd
+from floor import floor
+from load_generator import LoadGenerator
+from load_section import load_section
+from machine import busy_with, describe
+from report import Results
+from sandbox_place import make_public_directory
+from scaling_section import scaling_section
+from scenarios import Plan
+from through_postfix import through_postfix
+from worker_memory import worker_memory
+
+__all__ = ["main"]
+
+DEFAULT_OUT = Path(__file__).resolve().parent / "results"
+COMPARED = (OpenDkim, OpenDmarc, PySpfMilter, DkimpyMilter, Rspamd)
+# run.sh makes the network and names what it has made; without it, the machine's own DNS would be asked.
+INSIDE = "MAILGUARD_BENCHMARK_NETWORK"
+
+SECTIONS: dict[str, Callable[[Context], list[Record]]] = {
+    "sign": lambda context: load_section(context, (Task.SIGN_RSA, Task.SIGN_ED25519, Task.SIGN_BOTH)),
+    "inbound": lambda context: load_section(context, (Task.JUDGE,)),
+    "cold": cold_section,
+    "scaling": scaling_section,
+    "postfix": through_postfix,
+    "memory": worker_memory,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    if os.environ.get(INSIDE) != "1":
+        print("start this with: sh benchmarks/run.sh", file=sys.stderr)
+        return 2
+    plan = Plan.quick() if options.quick else Plan.full()
+    plan = replace(plan, rounds=options.rounds or plan.rounds, seconds=options.seconds or plan.seconds)
+    progress = Progress()
+    remarks = [busy_with()] if busy_with() else []
+    if options.quick:
+        remarks.append("a quick run, to see that everything works: the figures are not to be quoted")
+    for remark in remarks:
+        progress.void(remark)
+    machine = describe(each.package for each in COMPARED)
+    directory = make_public_directory("benchmark-load-")
+    records: list[Record] = []
+    try:
+        keys = BenchKeys.generate()
+        context = Context(plan, keys, LoadGenerator(directory), progress, {}, directory)
+        alone = floor(keys)
+        for name in options.only:
+            records += SECTIONS[name](context)
+            _write(options.out, Results(machine, remarks, records, alone, context.configurations))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    progress.heading(f"results: {options.out}/results.md")
+    return 1 if any(record.void for record in records) else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks/run.sh", description="Compare mailguard with other milters.")
+    parser.add_argument("--quick", action="store_true", help="a few minutes, to see that everything works")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where the results go (%(default)s)")
+    parser.add_argument("--only", type=_sections, default=list(SECTIONS), help=f"of {','.join(SECTIONS)}")
+    parser.add_argument("--rounds", type=int, default=0, help="repetitions of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.0, help="for each measurement")
+    return parser.parse_args(arguments)
+
+
+def _sections(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in SECTIONS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SECTIONS)}")
+    return names
+
+
+def _write(directory: Path, results: Results) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    charts = results.charts()
+    for name, document in charts.items():
+        (directory / name).write_text(document, encoding="utf-8")
+    (directory / "results.json").write_text(results.to_json(), encoding="utf-8")
+    (directory / "results.md").write_text(results.to_markdown(list(charts)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
