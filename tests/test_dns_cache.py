@@ -159,6 +159,41 @@ def test_names_asked_for_twice_do_not_grow_it_either() -> None:
 
 
 @pytest.mark.attack("N10")
+def test_what_is_asked_for_all_the_time_stays_whatever_else_is_asked_for() -> None:
+    """Its place is not renewed at each reading; 20 other names a second, each asked for twice, fill the cache."""
+    clock = Clock()
+    cache = AnswerCache(clock=clock, max_entries=1000, max_bytes=2_000_000)
+    cache.put(answer("hot.test", ttl_s=3600))
+    for second in range(600):
+        clock.now += 1
+        for number in range(20):
+            name = f"{number}.{second}.test"
+            cache.put(answer(name, ttl_s=3600))
+            cache.get(question(name))
+        assert cache.get(question("hot.test")) is not None, second
+    assert cache.get(question("0.0.test")) is None
+
+
+@pytest.mark.parametrize("times", [0, 1, 2], ids=["new", "protected", "read before"])
+def test_a_reader_reads_what_get_reads(times: int) -> None:
+    clock = Clock()
+    cache = AnswerCache(clock=clock)
+    kept = answer("a.test", ttl_s=60)
+    cache.put(kept)
+    for _ in range(times):
+        cache.get(question("a.test"))
+    read = cache.reader()
+    assert [read(question("a.test")), read(question("a.test")), read(question("b.test"))] == [kept, kept, None]
+    cache.put(answer("a.test", text=b"new"))
+    found = read(question("a.test"))
+    assert found is not None
+    assert found.records == (b"new",)
+    clock.now += 301
+    assert cache.reader()(question("a.test")) is None
+    assert len(cache) == 0
+
+
+@pytest.mark.attack("N10")
 def test_bytes_are_bounded_whatever_the_size_of_the_answers() -> None:
     cache = AnswerCache(clock=Clock(), max_entries=1_000_000, max_bytes=1_000_000)
     for number in range(2000):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -118,6 +119,36 @@ def test_a_malformed_reply_is_no_answer(malformed: str, transport: str) -> None:
         assert "127.0.0.1" in answer.detail
 
 
+@pytest.mark.attack("N03")
+@pytest.mark.parametrize(
+    "forgery", ["wrong id", "wrong name", "other case", "wrong class", "wrong type", "not a reply"]
+)
+def test_a_forged_reply_over_tcp_is_no_answer(forgery: str) -> None:
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        if request.transport == "udp":
+            yield request.reply(flags=dns.flags.Flag.TC)
+        else:
+            yield from map(framed, FORGERIES[forgery](request, server))
+
+    with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=SHORT_S) as resolver:
+        answer = ask(resolver, "a.test")
+        assert (answer.status, answer.records) == (Status.TEMPFAIL, ())
+
+
+@pytest.mark.attack("N03")
+def test_nobody_can_foresee_port_and_id() -> None:
+    """RFC 5452 §9.2. Of 100 numbers out of some 28,000 and 65,536, one or two may come twice."""
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        for number in range(100):
+            ask(resolver, f"{number}.test")
+        ports = [request.peer[1] for request in server.requests]
+        identities = [request.message.id for request in server.requests]
+        assert min(len(set(ports)), len(set(identities))) > 90
+        for numbers in (ports, identities):
+            steps = {abs(one - other) for one, other in itertools.pairwise(numbers)}
+            assert len(steps) > 80, "no counter"
+
+
 def big_reply(request: Request) -> bytes:
     strings = " ".join([f'"{"x" * 255}"'] * 255)
     return request.reply(f"{request.name}. 300 IN TXT {strings}")
@@ -183,6 +214,23 @@ def test_aliases_that_the_server_does_not_follow_are_followed(aliases: int) -> N
         else:
             assert answer.status is Status.TEMPFAIL
         assert server.names() == [f"{number}.test" for number in range(min(aliases, 8) + 1)]
+
+
+@pytest.mark.attack("N11")
+def test_an_answer_is_as_good_as_the_weakest_of_its_aliases() -> None:
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        ttl_s, record = {
+            "a.test": (7, "CNAME b.test."),
+            "b.test": (300, "CNAME c.test."),
+            "c.test": (300, 'TXT "end"'),
+        }[request.name]
+        ad = dns.flags.Flag(0) if request.name == "b.test" else dns.flags.Flag.AD
+        yield request.reply(f"{request.name}. {ttl_s} IN {record}", flags=dns.flags.Flag.RA | ad)
+
+    with FaultServer(behaviour) as server, resolver_of(server) as resolver:
+        answer = ask(resolver, "a.test")
+        assert (answer.texts(), answer.ttl_s, answer.dnssec) == ((b"end",), 7, Dnssec.INSECURE)
+        assert ask(resolver, "c.test").dnssec is Dnssec.SECURE
 
 
 @pytest.mark.attack("D35")

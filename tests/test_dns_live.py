@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -14,9 +13,7 @@ import pytest
 
 from dns_asking import PATIENCE_S, SHORT_S, ask, open_files, resolver_of, txt, wait_for
 from dns_fault_server import Behaviour, FaultServer, Request, after, says, silence, truth
-from mailguard.dns.answers import Resolver
 from mailguard.dns.live import ResolverConfig, open_resolver
-from mailguard.dns.lookups import MAX_AT_ONCE_IN_ZONE
 from mailguard.dns.question import Answer, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import ConfigError
@@ -36,26 +33,6 @@ def test_a_batch_is_answered_in_parallel_and_cached() -> None:
         assert query.edns == 0
         assert query.flags & dns.flags.RD
         assert query.flags & dns.flags.AD
-
-
-def test_from_an_event_loop() -> None:
-    async def main(resolver: Resolver) -> list[Answer]:
-        async with resolver:
-            batches = await asyncio.gather(
-                *(resolver.resolve_async([txt("a.test"), txt("b.test")], deadline=time.monotonic() + PATIENCE_S),) * 3
-            )
-            late = await resolver.resolve_async([txt("never.test")], deadline=time.monotonic() + SHORT_S)
-            return [answer for batch in (*batches, late) for answer in batch.values()]
-
-    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
-        if request.name != "never.test":
-            yield from truth(request, server)
-
-    with FaultServer(behaviour) as server:
-        answers = asyncio.run(main(resolver_of(server)))
-        assert [answer.status for answer in answers] == [Status.NOERROR] * 6 + [Status.TEMPFAIL]
-        assert sorted(set(server.names())) == ["a.test", "b.test", "never.test"]
-        assert server.names().count("a.test") == 1
 
 
 @pytest.mark.attack("V12")
@@ -189,17 +166,6 @@ def test_a_local_part_may_be_asked_for() -> None:
     with FaultServer(says(rcode="NXDOMAIN")) as server, resolver_of(server) as resolver:
         assert ask(resolver, "bounce+user=a.test", "A").status is Status.NXDOMAIN
         assert server.names() == ["bounce+user=a.test"]
-
-
-def test_one_slow_zone_leaves_room_for_the_others() -> None:
-    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
-        if request.name.endswith("other.test"):
-            yield from truth(request, server)
-
-    with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
-        resolver.prefetch([txt(f"{number}.slow.test") for number in range(3 * MAX_AT_ONCE_IN_ZONE)])
-        assert ask(resolver, "a.other.test").status is Status.NOERROR
-        assert sum(name.endswith("slow.test") for name in server.names()) == MAX_AT_ONCE_IN_ZONE
 
 
 def test_closing_answers_who_waits_and_gives_everything_back() -> None:

@@ -131,6 +131,21 @@ def test_a_lost_packet_is_asked_for_again() -> None:
         assert ask(resolver, "a.test").status is Status.NOERROR
 
 
+def test_an_answer_ends_the_blame() -> None:
+    """Every second packet to the first server is lost, never two in a row: it stays the first."""
+
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        if len(server.requests) % 2 == 0:
+            yield from truth(request, server)
+
+    with ExitStack() as stack:
+        trio = Trio(stack, behaviour, truth)
+        resolver = stack.enter_context(resolver_of(*trio.servers, query_timeout_s=0.05))
+        for number in range(8):
+            assert ask(resolver, f"{number}.test").status is Status.NOERROR
+        assert trio.asked() == [8, 4]
+
+
 @pytest.mark.attack("N15", "N16")
 @pytest.mark.parametrize("outage", ["port closed", "silent"])
 def test_a_resolver_that_is_dead_at_start_is_in_service_once_it_is_back(outage: str) -> None:

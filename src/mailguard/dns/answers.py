@@ -15,13 +15,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from mailguard.dns.question import Answer, Question, Status
 
-__all__ = ["Answers", "Resolver", "Unanswered", "evaluate", "evaluate_async"]
+__all__ = ["Answers", "Done", "Resolver", "Unanswered", "attempt", "evaluate", "evaluate_async"]
 
 # The longest chain of dependent look-ups is SPF's: 10 terms (RFC 7208 §4.6.4), each an alias of hosts.
 MAX_ROUNDS = 32
@@ -42,14 +42,15 @@ class Answers:
     def __init__(
         self, known: Mapping[Question, Answer] | None = None, *, closed: bool = False, at_hand: Peek | None = None
     ) -> None:
-        """`known` is read, not changed; what is not in it is looked for with `at_hand`, once.
+        """`known` is copied; what is not in it is looked for with `at_hand`, once.
 
         A closed one answers every unknown question with TEMPFAIL.
         """
-        self._known = known if known is not None else {}
+        # What was given comes first, and behind it what was found at hand.
+        self._known: dict[Question, Answer] = dict(known) if known else {}
+        self._given = len(self._known)
         self._closed = closed
         self._at_hand = at_hand
-        self._read: dict[Question, Answer] = {}
         self._missing: dict[Question, None] = {}
         self._wanted: dict[Question, None] = {}
         self._consumed: dict[Question, Answer] = {}
@@ -57,16 +58,14 @@ class Answers:
     def peek(self, question: Question) -> Answer | None:
         """The answer if it is known; it counts neither as missing nor as consumed."""
         answer = self._known.get(question)
-        if answer is None and self._at_hand is not None:
-            answer = self._read.get(question)
-            if answer is None and (answer := self._at_hand(question)) is not None:
-                # Kept, so that one evaluation never sees two answers to one question.
-                self._read[question] = answer
+        if answer is None and self._at_hand is not None and (answer := self._at_hand(question)) is not None:
+            # Kept, so that one evaluation never sees two answers to one question.
+            self._known[question] = answer
         return answer
 
     def get(self, question: Question) -> Answer:
         """The answer to `question`. Raises Unanswered where it is not known yet."""
-        answer = self.peek(question)
+        answer = self._known.get(question) or self.peek(question)
         if answer is None:
             if not self._closed:
                 self._missing[question] = None
@@ -79,7 +78,8 @@ class Answers:
         """Name all that the next steps may ask. Raises Unanswered if any of it is unknown; consumes nothing."""
         if self._closed:
             return
-        unknown = [question for question in questions if self.peek(question) is None]
+        known = self._known
+        unknown = [question for question in questions if question not in known and self.peek(question) is None]
         if unknown:
             self._missing.update(dict.fromkeys(unknown))
             raise Unanswered(", ".join(map(str, unknown)))
@@ -92,7 +92,7 @@ class Answers:
     @property
     def read(self) -> Mapping[Question, Answer]:
         """What was found at hand."""
-        return self._read
+        return dict(islice(self._known.items(), self._given, None))
 
     @property
     def wanted(self) -> tuple[Question, ...]:
@@ -133,6 +133,16 @@ class Resolver(ABC):
         """The answer if it can be had without asking anybody, in about a microsecond. Thread-safe."""
         return None
 
+    def reader(self) -> Peek:
+        """`at_hand` for one evaluation, which begins now and takes milliseconds."""
+        return self.at_hand
+
+    def use_this_loop(self) -> None:  # noqa: B027  # most have nothing to do
+        """Look up on the running event loop, which keeps running until `close`, where that saves anything.
+
+        To be called before anything else. In the thread of that loop `resolve_async` takes the place of `resolve`.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Give back threads and sockets. Closing twice is harmless."""
@@ -155,22 +165,28 @@ class Resolver(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class _Done(Generic[T]):
+class Done(Generic[T]):
+    """What an evaluation came to."""
+
     result: T
 
 
-def _attempt(
+def attempt(
     evaluation: Callable[[Answers], T], known: dict[Question, Answer], resolver: Resolver, *, round_number: int
-) -> _Done[T] | tuple[Question, ...]:
-    """The result, or what is missing for it. A result that comes out while something is missing is void."""
-    answers = Answers(known, closed=round_number >= MAX_ROUNDS, at_hand=resolver.at_hand)
+) -> Done[T] | tuple[Question, ...]:
+    """One run: the result, or what is missing for it. For drivers that wait in a way of their own.
+
+    The first has the number 0. What a run reads at hand is put into `known`; the answers to what is missing belong
+    there before the next one. A result that comes out while something is missing is void.
+    """
+    answers = Answers(known, closed=round_number >= MAX_ROUNDS, at_hand=resolver.reader())
     try:
         result = evaluation(answers)
     except Unanswered:
         pass  # answers.missing tells
     else:
         if not answers.missing:
-            return _Done(result)
+            return Done(result)
     known.update(answers.read)
     if answers.wanted:
         resolver.prefetch(answers.wanted)
@@ -181,8 +197,8 @@ def evaluate(evaluation: Callable[[Answers], T], resolver: Resolver, *, deadline
     """Run `evaluation` until it needs nothing more; look-ups end at `deadline` (`time.monotonic()` seconds)."""
     known: dict[Question, Answer] = {}
     for round_number in count():
-        outcome = _attempt(evaluation, known, resolver, round_number=round_number)
-        if isinstance(outcome, _Done):
+        outcome = attempt(evaluation, known, resolver, round_number=round_number)
+        if isinstance(outcome, Done):
             return outcome.result
         known.update(resolver.resolve(outcome, deadline=deadline))
     raise AssertionError("count() does not end")
@@ -192,8 +208,8 @@ async def evaluate_async(evaluation: Callable[[Answers], T], resolver: Resolver,
     """`evaluate`, awaited."""
     known: dict[Question, Answer] = {}
     for round_number in count():
-        outcome = _attempt(evaluation, known, resolver, round_number=round_number)
-        if isinstance(outcome, _Done):
+        outcome = attempt(evaluation, known, resolver, round_number=round_number)
+        if isinstance(outcome, Done):
             return outcome.result
         known.update(await resolver.resolve_async(outcome, deadline=deadline))
     raise AssertionError("count() does not end")

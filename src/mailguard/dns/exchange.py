@@ -1,104 +1,193 @@
 """One query to one server: over UDP, over TCP if the reply is truncated.
 
-RFC 1035 §4.2 (transports), RFC 5452 §9 (which reply belongs to a query), RFC 6891 (EDNS), RFC 6840 §5.7 (asking
-for the AD bit), RFC 7766 §5 (TCP after truncation). A reply that does not belong to the query is dropped and the
-wait goes on, so that a forged one cannot end it. Each query has a socket, a port and an ID of its own. Left out:
-what the reply says (reply.py), which server to ask (lookups.py). To be called on the resolver's event loop.
+RFC 1035 §4.2 (transports), RFC 5452 §9 (which reply belongs to a query), RFC 7766 §5 (TCP after truncation). A reply
+that does not belong to the query is dropped and the wait goes on, so that a forged one cannot end it. Each query has
+a socket, a port and an ID of its own. The UDP part takes no task: `UdpExchange` calls back, and nearly always that is
+all. Left out: what the reply says (plain_reply.py, reply.py), which server to ask (lookups.py). To be called on the
+resolver's event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import secrets
+from collections.abc import Callable, Iterable
 
 import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
-import dns.flags
-import dns.inet
 import dns.message
-import dns.name
-import dns.rdatatype
 
-from mailguard.dns.question import RecordType
+from mailguard.dns.datagrams import Datagrams
+from mailguard.dns.query import Query
+from mailguard.dns.question import Answer, RecordType
 
-__all__ = ["NoReply", "exchange"]
+__all__ = ["NoReply", "PlainReader", "UdpExchange", "UdpOutcome", "concluded", "exchange"]
 
-# DNS Flag Day 2020: the largest reply that is not fragmented on the way.
-_UDP_PAYLOAD = 1232
-_FLAGS = dns.flags.RD | dns.flags.AD
+_LARGEST_DATAGRAM = 65_535
+
+PlainReader = Callable[[Query, bytes], Answer | None]
+"""What a datagram says if it is a plain reply to the query; None for every other datagram."""
+
+UdpOutcome = Answer | dns.message.Message | Exception | None
+"""What came over UDP: a plain reply, another one, nothing, and why; None for a reply that is truncated."""
 
 
 class NoReply(Exception):
     """The server gave no reply that belongs to the query. The text names the server."""
 
 
+class UdpExchange:
+    """One query over UDP. It is under way when it has been made."""
+
+    __slots__ = ("_datagrams", "_done", "_is_over", "_read_plain", "_sock", "_timer", "at", "query", "timeout_s")
+
+    def __init__(
+        self,
+        labels: Iterable[bytes],
+        rdtype: RecordType,
+        *,
+        datagrams: Datagrams,
+        at: tuple[str, int],
+        timeout_s: float,
+        read_plain: PlainReader,
+        done: Callable[[UdpOutcome], None],
+    ) -> None:
+        """Ask the server `at` (address, port) for the name of these labels.
+
+        `done` is called once, from the event loop, unless this is closed before.
+        Raises OSError if the query cannot be sent; `done` is not called then.
+        """
+        self.query = Query.of(labels, rdtype, identity=secrets.token_bytes(2))
+        self.at = at
+        self.timeout_s = timeout_s
+        self._datagrams = datagrams
+        self._read_plain = read_plain
+        self._done = done
+        self._is_over = False
+        self._sock = datagrams.send(self.query.wire, server=at[0], port=at[1], readable=self._receive)
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._finish, TimeoutError())
+
+    def close(self) -> None:
+        """End the wait. Closing twice is harmless."""
+        if not self._is_over:
+            self._is_over = True
+            self._timer.cancel()
+            self._datagrams.forget(self._sock)
+
+    def _finish(self, outcome: UdpOutcome) -> None:
+        self.close()
+        self._done(outcome)
+
+    def _receive(self) -> None:
+        """Take one datagram."""
+        if self._is_over:
+            return
+        try:
+            wire = self._sock.recv(_LARGEST_DATAGRAM)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._finish(error)
+            return
+        # RFC 5452 §9.1: whatever else a forged reply says is not looked at.
+        if not wire.startswith(self.query.identity):
+            return
+        try:
+            reply = self._read_plain(self.query, wire) or _read_message(self.query, wire)
+        except dns.message.Truncated:
+            self._finish(None)
+        except Exception as error:  # noqa: BLE001  # the edge: a fault of ours ends the look-up, not the event loop
+            self._finish(error)
+        else:
+            if reply is not None:
+                self._finish(reply)
+
+
 async def exchange(
-    name: dns.name.Name, rdtype: RecordType, *, server: str, port: int, timeout_s: float
-) -> dns.message.Message:
-    """The reply of `server` (an address) to a query for the absolute `name`.
+    labels: Iterable[bytes],
+    rdtype: RecordType,
+    *,
+    datagrams: Datagrams,
+    at: tuple[str, int],
+    timeout_s: float,
+    read_plain: PlainReader,
+) -> Answer | dns.message.Message:
+    """The reply of the server `at` (address, port) to a query for the name of these labels.
 
     UDP and, if needed, TCP have `timeout_s` seconds each. Raises NoReply.
     """
-    query = dns.message.make_query(
-        name, dns.rdatatype.from_text(rdtype.value), use_edns=0, payload=_UDP_PAYLOAD, flags=_FLAGS
-    )
+    arrived: asyncio.Future[UdpOutcome] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: UdpOutcome) -> None:
+        if not arrived.done():
+            arrived.set_result(outcome)
+
+    try:
+        under_way = UdpExchange(
+            labels, rdtype, datagrams=datagrams, at=at, timeout_s=timeout_s, read_plain=read_plain, done=done
+        )
+    except OSError as error:
+        raise _no_reply(at, "UDP", error) from error
+    try:
+        outcome = await arrived
+    finally:
+        under_way.close()
+    return await concluded(under_way, outcome)
+
+
+async def concluded(under_way: UdpExchange, outcome: UdpOutcome) -> Answer | dns.message.Message:
+    """The reply, when that is what came over UDP: asked for over TCP if it is truncated. Raises NoReply."""
+    at, timeout_s = under_way.at, under_way.timeout_s
     transport = "UDP"
     try:
-        async with asyncio.timeout(timeout_s):
-            message = await _udp(query, server, port)
-        if message is not None:
-            return message
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome is not None:
+            return outcome
         transport = "TCP"
         async with asyncio.timeout(timeout_s):
-            return await _tcp(query, server, port)
+            return await _tcp(_message(under_way.query), at)
     except TimeoutError:
-        raise NoReply(f"{server}: no reply over {transport} in {timeout_s:g} s") from None
+        raise NoReply(f"{at[0]}: no reply over {transport} in {timeout_s:g} s") from None
     except (OSError, EOFError, dns.exception.DNSException) as error:
-        raise NoReply(f"{server}: {transport}: {type(error).__name__}") from error
+        raise _no_reply(at, transport, error) from error
 
 
-async def _udp(query: dns.message.Message, server: str, port: int) -> dns.message.Message | None:
-    """The reply; None if it is truncated. Waits for as long as it is let."""
-    family = dns.inet.af_for_address(server)
-    destination = dns.inet.low_level_address_tuple((server, port), family)
+def _no_reply(at: tuple[str, int], transport: str, error: Exception) -> NoReply:
+    return NoReply(f"{at[0]}: {transport}: {type(error).__name__}")
+
+
+async def _tcp(query: dns.message.Message, at: tuple[str, int]) -> dns.message.Message:
     backend = dns.asyncbackend.get_backend("asyncio")
-    # A connected socket: the kernel drops what comes from elsewhere and reports a closed port at once.
-    make_socket = backend.make_socket(family, socket.SOCK_DGRAM, 0, None, (server, port))  # type: ignore[no-untyped-call]  # dnspython has no types there
-    async with await make_socket as sock:
-        await sock.sendto(query.to_wire(), destination, None)
-        message: dns.message.Message
-        while True:
-            try:
-                received = await dns.asyncquery.receive_udp(
-                    sock,
-                    destination,
-                    ignore_unexpected=True,
-                    raise_on_truncation=True,
-                    ignore_errors=True,
-                    query=query,
-                )
-            except dns.message.Truncated as truncated:
-                message = truncated.message()  # type: ignore[no-untyped-call]  # dnspython has no types there
-                if _has_same_name(query, message):
-                    return None
-                continue
-            message = received[0]
-            if _has_same_name(query, message):
-                return message
-
-
-async def _tcp(query: dns.message.Message, server: str, port: int) -> dns.message.Message:
-    backend = dns.asyncbackend.get_backend("asyncio")
-    message = await dns.asyncquery.tcp(query, server, port=port, backend=backend)
-    if not _has_same_name(query, message):
+    message = await dns.asyncquery.tcp(query, at[0], port=at[1], backend=backend)
+    if not _belongs(query, message):
         raise dns.exception.FormError
     return message
 
 
-def _has_same_name(query: dns.message.Message, message: dns.message.Message) -> bool:
+def _read_message(query: Query, wire: bytes) -> dns.message.Message | None:
+    """The message, if it belongs to the query. Raises dns.message.Truncated if it does and is truncated."""
+    try:
+        message = dns.message.from_wire(wire, raise_on_truncation=True)
+    except dns.message.Truncated as truncated:
+        if _belongs(_message(query), truncated.message()):  # type: ignore[no-untyped-call]  # dnspython has no types there
+            raise
+        return None
+    except Exception:  # noqa: BLE001  # no datagram, however malformed, ends the wait
+        return None
+    return message if _belongs(_message(query), message) else None
+
+
+def _message(query: Query) -> dns.message.Message:
+    return dns.message.from_wire(query.wire)
+
+
+def _belongs(query: dns.message.Message, message: dns.message.Message) -> bool:
     """RFC 5452 §9.1: the name of the question comes back octet by octet. dnspython compares without case.
 
     A refusal may come without a question; dnspython has checked that it is one.
     """
-    return not message.question or message.question[0].name.labels == query.question[0].name.labels
+    return query.is_response(message) and (
+        not message.question or message.question[0].name.labels == query.question[0].name.labels
+    )

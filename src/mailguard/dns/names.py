@@ -8,6 +8,7 @@ there (RFC 7208 §7.2); it is sent as it stands. Pure functions, safe to share b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 __all__ = ["escaped_name", "why_unaskable"]
@@ -18,6 +19,8 @@ MAX_LABEL_CHARS = 63
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 _TEXT_OF_OCTET = tuple(chr(octet) if octet in _PLAIN else f"\\{octet:03d}" for octet in range(256))
+# What nearly every name is, seen at one glance: a label that is too long or empty does not match.
+_USUAL = re.compile(rf"[a-z0-9_-]{{1,{MAX_LABEL_CHARS}}}(?:\.[a-z0-9_-]{{1,{MAX_LABEL_CHARS}}})*")
 _ASKABLE = frozenset(chr(octet) for octet in range(0x20, 0x7F)) - frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ\\.")
 
 
@@ -34,6 +37,8 @@ def escaped_name(labels: Iterable[bytes]) -> str:
 
 def why_unaskable(name: str) -> str:
     """Why `name` cannot be the name of a Question, for people; "" if it can."""
+    if len(name) <= MAX_NAME_CHARS and _USUAL.fullmatch(name):
+        return ""
     if not name or len(name) > MAX_NAME_CHARS:
         return "the name is empty" if not name else "the name is too long"
     if name == "@":
