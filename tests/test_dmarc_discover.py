@@ -68,6 +68,16 @@ def test_all_names_are_asked_for_at_once() -> None:
     assert len(answers.missing) == 8
 
 
+@pytest.mark.parametrize(("octets", "is_asked"), [(246, True), (247, False)])
+def test_a_name_that_would_be_too_long_is_not_asked_for(octets: int, is_asked: bool) -> None:
+    """RFC 1035 §2.3.4: 253 characters, "_dmarc." included."""
+    below = ".".join(["b" * 59] * 3) + ".test"
+    start = "a" * (octets - len(below) - 1) + "." + below
+    _, asked = walked(start, {})
+    assert (f"_dmarc.{start}" in asked) is is_asked
+    assert "_dmarc.test" in asked
+
+
 @pytest.mark.attack("M05")
 @pytest.mark.parametrize(
     ("start", "zone", "organizational_domain", "queries"),

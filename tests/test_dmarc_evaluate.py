@@ -13,7 +13,7 @@ from mailguard.dmarc.evaluate import judge, needs, strictest
 from mailguard.dmarc.record import AlignmentMode, DmarcPolicy
 from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus, DmarcVerdict
 from mailguard.dns.answers import Answers, Unanswered
-from mailguard.dns.question import Question, Status
+from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.message import Message
@@ -268,6 +268,27 @@ def test_judge_asks_nothing_that_needs_did_not(
     results = [dkim(candidate) for candidate in candidates]
     judge(Domain(author), spf=None, dkim=results, answers=answers)
     assert answers.missing == ()
+
+
+def test_judge_alone_asks_for_all_walks_and_for_existence_together() -> None:
+    resolver = bank(D__shop__test="v=DMARC1; p=none; np=reject")
+    known: dict[Question, Answer] = {}
+    rounds = []
+    results = [dkim("b.shop.test"), dkim("evil.test"), dkim("c.b.shop.test")]
+    while True:
+        answers = Answers(known)
+        try:
+            judge(Domain("a.shop.test"), spf=spf("d.shop.test"), dkim=results, answers=answers)
+        except Unanswered:
+            rounds.append({question.name for question in answers.missing})
+            known.update(resolver.resolve(answers.missing, deadline=0))
+            continue
+        break
+    later = ("b.shop.test", "c.b.shop.test", "d.shop.test")
+    assert rounds == [
+        {"_dmarc.a.shop.test", "_dmarc.shop.test", "_dmarc.test"},
+        {"a.shop.test", *(f"_dmarc.{name}" for name in later)},
+    ]
 
 
 # -- several author domains ---------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ import pytest
 
 from dmarc_asking import asked_and_judged, dkim, judged, records, resolver_of, spf, zone_of
 from mailguard.dmarc.compare import Comparison, compare_7489
+from mailguard.dmarc.discover import discover
 from mailguard.dmarc.record import DmarcPolicy
 from mailguard.dmarc.result import Aligned, DiscoveryMethod, DmarcReason, DmarcStatus
 from mailguard.dmarc.suffixes import MAX_LIST_BYTES, PublicSuffixes
-from mailguard.dns.answers import evaluate
+from mailguard.dns.answers import Answers, Unanswered, evaluate
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
@@ -257,6 +258,13 @@ def test_alignment(suffixes: PublicSuffixes, author: str, identifier: str, tags:
     assert verdict.alignments[0].aligned is aligned
     assert len(asked) == 1, "no walks"
     assert (verdict.status is DmarcStatus.PASS) is (aligned is Aligned.YES)
+
+
+def test_both_names_are_asked_for_at_once(suffixes: PublicSuffixes) -> None:
+    answers = Answers()
+    with pytest.raises(Unanswered):
+        discover(Domain("c.b.a.test"), answers, suffixes)
+    assert [question.name for question in answers.missing] == ["_dmarc.c.b.a.test", "_dmarc.a.test"]
 
 
 @pytest.mark.attack("M03", "M04")

@@ -395,6 +395,14 @@ def test_a_marked_message_names_its_rule_and_a_forged_mark_is_removed(keys: Path
     assert DeleteHeader(b"X-Mailguard-Policy", 1) in conclusion.actions
 
 
+def test_only_results_are_taken_for_forged_results(keys: Path) -> None:
+    """What our own users write under the name of our mark stays, even where it reads like a result of ours."""
+    fields = [(b"X-Mailguard-Policy", f" {US}; spf=pass".encode()), (b"From", b" <alice@us.test>")]
+    assert not any(isinstance(each, DeleteHeader) for each in judged(keys, fields, macros=ALICE).actions)
+    fields[0] = (b"Authentication-Results", fields[0][1])
+    assert DeleteHeader(b"Authentication-Results", 1) in judged(keys, fields, macros=ALICE).actions
+
+
 def test_received_spf_and_iprev_are_written_where_wanted(keys: Path) -> None:
     plain = judged(keys, mode="monitor")
     assert not inserted(plain, b"Received-SPF")

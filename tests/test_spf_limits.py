@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.spf.check import check_host
 from mailguard.spf.limits import MAX_QUERIES, MAX_RECORD_OCTETS
-from mailguard.spf.record import Record
+from mailguard.spf.record import Published, Record
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 from spf_asking import EVIL_IP, NOW, Asked, Session, Zone, envelope, record, recorded, session
 
@@ -404,6 +406,31 @@ def test_in_a_round_each_record_is_read_once(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(Unanswered):
         check_host(envelope(), Answers(known), identity=SpfIdentity.MAIL_FROM, now=NOW)
     assert sorted(read) == sorted(text.encode() for text in texts.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v=spf1 exists:" + "%{S}" * 2_000 + ".test ?all",
+        "v=spf1 exists:" + "".join(f"%{{s{number % 127 + 1}r}}" for number in range(1_000)) + ".test ?all",
+        "v=spf1 exists:" + "%_" * 4_000 + ".test ?all",
+        "v=spf1 redirect=" + "%{d}." * 1_600 + "test",
+        "v=spf1 x=" + "%_" * 4_000,
+        "v=spf1" + " ip4:192.0.2.1" * 580,
+        "v=spf1" + " a" * 4_000,
+    ],
+    ids=["macros", "different macros", "escapes", "redirect", "unknown modifier", "networks", "terms"],
+)
+def test_what_is_kept_of_a_record_is_bounded(text: str) -> None:
+    """What was read is kept as long as the answer is, whose room in the cache is estimated from its text."""
+    answer = Answer(Question("evil.test", RecordType.TXT), Status.NOERROR, (text.encode(),))
+    tracemalloc.start()
+    try:
+        assert Published.of(answer).record is not None
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken <= 3 * len(text) + 1_024 * text.count(" ")
 
 
 def test_nothing_is_asked_twice() -> None:

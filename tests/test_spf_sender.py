@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailguard.spf.identity import helo_text
+from mailguard.spf.identity import Sender, helo_text, read_identity
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfStatus
 from spf_asking import BANK_IP, EVIL_IP, PASS_ALL, Z0, Zone, envelope, session
 
@@ -208,6 +208,24 @@ def test_what_the_mail_server_reads(
     assert asked.result.is_null_sender is (as_read == "")
 
 
+@pytest.mark.parametrize(
+    ("path", "local_part"),
+    [
+        pytest.param("@a.test:x@evil.test", "x", id="a route"),
+        pytest.param("@a.test,@b.test,@c.test:x@evil.test", "x", id="a route of three"),
+        pytest.param("@a.test,@:x@evil.test", "@a.test,@:x", id="no route: a name is missing"),
+        pytest.param("@a.test,:x@evil.test", "@a.test,:x", id="no route: a comma too many"),
+        pytest.param("@a.test,@b.test;x@evil.test", "@a.test,@b.test;x", id="no route: no colon"),
+        pytest.param("y@a.test:x@evil.test", "y@a.test:x", id="no route: not at the beginning"),
+    ],
+)
+def test_the_route_is_left_out_of_the_local_part(path: str, local_part: str) -> None:
+    """RFC 5321 §4.1.2; what is no route belongs to the local part, which macros show."""
+    found = read_identity(envelope(path), SpfIdentity.MAIL_FROM)
+    assert isinstance(found, Sender)
+    assert (found.local_part, found.domain) == (local_part, "evil.test")
+
+
 CLIENTS: Zone = {
     "evil.test": {
         "TXT": ["v=spf1 ip4:192.0.2.10 -ip6:fe80::/10 -ip6:::ffff:0:0/96 exists:%{ir}.%{v}.check.test ?all"]
@@ -238,6 +256,26 @@ def test_clients(ip: str | None, expected: tuple[str, str]) -> None:
         assert not asked.rounds
         assert asked.result.domain == "evil.test"
         assert session(CLIENTS, "a@bank.test(", ip=ip).result.reason is SpfReason.NO_ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("ip", "term", "matches"),
+    [
+        ("192.0.2.10", "ip4:192.0.2.10", True),
+        ("::192.0.2.10", "ip4:192.0.2.10", False),
+        ("::192.0.2.10", "ip4:0.0.0.0/0", False),
+        ("::c0", "ip4:192.0.2.10/8", False),
+        ("192.0.2.10", "ip6:::192.0.2.10", False),
+        ("192.0.2.10", "ip6:::/0", False),
+        ("::192.0.2.10", "ip6:::192.0.2.10", True),
+        ("::192.0.2.10", "ip6:::/96", True),
+    ],
+)
+def test_a_network_matches_clients_of_its_own_kind(ip: str, term: str, *, matches: bool) -> None:
+    """RFC 7208 §5.6, alone and where pyspf is asked for another term."""
+    for before in ("", "a "):
+        result = session({"evil.test": {"TXT": [f"v=spf1 {before}{term} ?all"]}}, ip=ip).result
+        assert result.mechanism == (term if matches else "?all")
 
 
 @pytest.mark.attack("N06")

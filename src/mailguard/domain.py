@@ -8,6 +8,8 @@ share between threads.
 
 from __future__ import annotations
 
+import re
+
 import idna
 
 from mailguard.errors import DomainError
@@ -21,6 +23,10 @@ MAX_LABEL_CHARS = 63
 MAX_INPUT_BYTES = 1024
 
 _LDH = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+# All that _check() wants of labels, at once: the right size, no hyphen at either end. A-labels are left to it.
+_PLAIN_LABEL = r"(?!-|xn--)[a-z0-9-]{1,63}+(?<!-)"
+# Not "*+": before Python 3.11.5 a possessive group keeps the dot of a repetition that fails after it.
+_PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*")
 
 
 class Domain(str):
@@ -48,7 +54,8 @@ class Domain(str):
         if len(text) > MAX_INPUT_BYTES:
             raise DomainError("the name is too long")
         name = text.lower() if text.isascii() else _to_ascii(text)
-        _check(name)
+        if len(name) > MAX_DOMAIN_CHARS or _PLAIN_NAME.fullmatch(name) is None:
+            _check(name)
         return cls(name)
 
     def is_equal_or_below(self, ancestor: str) -> bool:

@@ -18,7 +18,7 @@ from typing import TypeVar
 from mailguard.dkim.canonical import BodyDigests, BodyRequest
 from mailguard.dkim.signature import Signature
 from mailguard.dkim.verify import VerificationPlan, VerifyRules, plan_verification, verify
-from mailguard.dmarc.discover import Discovery
+from mailguard.dmarc.discover import Discovery, discovery_questions
 from mailguard.dmarc.evaluate import judge, needs, strictest
 from mailguard.dmarc.result import DmarcReason, DmarcStatus, DmarcVerdict
 from mailguard.dmarc.suffixes import PublicSuffixes
@@ -29,7 +29,8 @@ from mailguard.envelope import Envelope
 from mailguard.evidence import Evidence
 from mailguard.iprev import check_iprev
 from mailguard.message import MalformedReason, Message
-from mailguard.spf.check import check_host, first_questions
+from mailguard.spf.check import check_sender, sender_questions
+from mailguard.spf.identity import Sender, Unchecked, read_identity
 from mailguard.spf.result import SpfIdentity
 
 __all__ = ["DEFAULT_INTERNAL_NETWORKS", "InboundPlan", "InboundRules", "Judged", "judge_inbound", "plan_inbound"]
@@ -68,8 +69,10 @@ class InboundPlan:
     author_domains: tuple[Domain, ...]
     """Those to judge; empty where the message is malformed."""
     malformed: MalformedReason | None
-    spf_questions: tuple[Question, ...]
-    """What SPF asks first for the reverse path."""
+    sender: Sender | Unchecked
+    """Whom SPF checks for the reverse path."""
+    helo: Sender | Unchecked | None
+    """Whom SPF checks for the HELO name; None where it does not, or `sender` is that name already."""
     is_internal: bool
     """The client is our own: SPF, iprev and DMARC would judge ourselves."""
 
@@ -81,24 +84,20 @@ class InboundPlan:
     @property
     def questions(self) -> tuple[Question, ...]:
         """What can be asked before the body is there; `judge_inbound` may need more."""
-        answers = Answers()
-        with suppress(Unanswered):
-            answers.need(self.signatures.questions)
+        asked = dict.fromkeys(self.signatures.questions)
         if not self.is_internal:
-            with suppress(Unanswered):
-                answers.need(self.spf_questions)
-            self._discover(answers)
-        return answers.missing
+            asked.update(dict.fromkeys(sender_questions(self.sender, self.envelope)))
+            for domain in self.author_domains:
+                asked.update(dict.fromkeys(discovery_questions(domain, self.rules.suffixes)))
+        return tuple(asked)
 
     def _discover(self, answers: Answers) -> tuple[Discovery | None, ...]:
         """The policy of each author domain; None while an answer is missing, which `answers.missing` tells."""
         candidates = {found.domain for _, found in self.signatures.chosen if isinstance(found, Signature)}
-        candidates.update(Domain(question.name) for question in self.spf_questions)
-        suffixes = self.rules.suffixes
-        return tuple(
-            _attempt(partial(needs, domain, candidates=sorted(candidates), answers=answers, suffixes=suffixes))
-            for domain in self.author_domains
-        )
+        if isinstance(self.sender, Sender):
+            candidates.add(self.sender.domain)
+        ask = partial(needs, candidates=sorted(candidates), answers=answers, suffixes=self.rules.suffixes)
+        return tuple([_attempt(partial(ask, domain)) for domain in self.author_domains])
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,8 @@ def plan_inbound(message: Message, envelope: Envelope, rules: InboundRules | Non
         signatures=plan_verification(message, rules.verifying),
         author_domains=domains if malformed is None else (),
         malformed=malformed,
-        spf_questions=first_questions(envelope),
+        sender=read_identity(envelope, SpfIdentity.MAIL_FROM),
+        helo=read_identity(envelope, SpfIdentity.HELO) if rules.checks_helo and envelope.mail_from else None,
         is_internal=_is_internal(envelope.client_ip, rules.internal_networks),
     )
 
@@ -140,13 +140,10 @@ def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, 
     with suppress(Unanswered):
         answers.need(plan.signatures.questions)
     if not plan.is_internal:
-        spf = _attempt(
-            lambda: check_host(envelope, answers, identity=SpfIdentity.MAIL_FROM, now=now, receiver=rules.receiver)
-        )
-        if rules.checks_helo and envelope.mail_from:
-            helo_spf = _attempt(
-                lambda: check_host(envelope, answers, identity=SpfIdentity.HELO, now=now, receiver=rules.receiver)
-            )
+        check = partial(check_sender, envelope=envelope, answers=answers, now=now, receiver=rules.receiver)
+        spf = _attempt(partial(check, plan.sender))
+        if plan.helo is not None:
+            helo_spf = _attempt(partial(check, plan.helo))
         if rules.checks_iprev:
             iprev = _attempt(lambda: check_iprev(envelope.client_ip, answers))
         discoveries = plan._discover(answers)

@@ -55,6 +55,9 @@ class Disposition(Enum):
     TEMPFAIL = "tempfail"
     REJECT = "reject"
 
+    # Enum hashes by the name, in Python, at each look-up; a member is one object and equal to no other.
+    __hash__ = object.__hash__
+
     @property
     def keeps_back(self) -> bool:
         """Whether the message does not reach its reader now."""
@@ -101,6 +104,8 @@ class Rule(Enum):
     IPREV_TEMPERROR = "iprev-temperror"
     TRUSTED_TEMPERROR = "trusted-temperror"
     """Whether a trusted source vouches for the message could not be found out."""
+
+    __hash__ = object.__hash__  # as above
 
 
 _SPF_RULES = {status: Rule(f"spf-{status.value}") for status in SpfStatus if status is not SpfStatus.PASS}
@@ -198,6 +203,8 @@ class Policy:
     def action(self, rule: Rule, author_domains: Iterable[Domain]) -> Disposition:
         """What `rule` does with mail from these domains; with several, the strictest."""
         general = self.actions.get(rule, _DEFAULT_ACTIONS[rule])
+        if not self.domains:
+            return general
         own = [self._domain_action(rule, domain, general) for domain in author_domains]
         return max(own, key=_STRICTNESS.__getitem__, default=general)
 
@@ -439,10 +446,10 @@ def _listed(domain: Domain, names: Iterable[Domain]) -> bool:
 
 
 def _refusal(finding: Finding) -> Refusal | None:
+    if finding.disposition not in (Disposition.TEMPFAIL, Disposition.REJECT):
+        return None
     # The rule stands last, where a reader looks it up in docs/reasons.md.
     text = f"mailguard: {finding.reason[:MAX_REASON_CHARS]} [{finding.rule.value}]"
     if finding.disposition is Disposition.TEMPFAIL:
         return Refusal("451", _TEMPFAIL_CODES.get(finding.rule, "4.7.0"), f"{text}; try again later")
-    if finding.disposition is Disposition.REJECT:
-        return Refusal("550", _REJECT_CODES.get(finding.rule, "5.7.1"), text)
-    return None
+    return Refusal("550", _REJECT_CODES.get(finding.rule, "5.7.1"), text)

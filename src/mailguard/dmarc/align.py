@@ -8,8 +8,8 @@ Values are frozen and safe to share between threads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.dmarc.discover import Discovery, Walk, tree_walk, walk_questions
@@ -21,7 +21,7 @@ from mailguard.dns.question import Question
 from mailguard.domain import Domain
 from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
 
-__all__ = ["Identifier", "align", "alignment_questions", "candidate_questions", "identifiers"]
+__all__ = ["Identifier", "align", "candidate_questions", "identifiers", "walked_domains", "walks_questions"]
 
 # A walk costs up to eight look-ups. Real mail has one to three identifiers, most of them the author domain itself.
 MAX_IDENTIFIER_WALKS = 10
@@ -31,14 +31,13 @@ MAX_TRIED_OUT = 2
 _POSSIBLE: tuple[PublicSuffixFlag | None, ...] = (None, *PublicSuffixFlag)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identifier:
+class Identifier(NamedTuple):
     """A domain that SPF or DKIM says something about."""
 
     method: str
     domain: Domain
     result: str
-    selector: str | None = None
+    selector: str | None
     counts: bool
     """It passed, and nothing keeps the pass from counting."""
     may_count: bool
@@ -55,6 +54,7 @@ def identifiers(spf: SpfResult | None, dkim: Iterable[DkimResult]) -> tuple[Iden
                 method="spf",
                 domain=spf.domain,
                 result=spf.status.value,
+                selector=None,
                 counts=spf.status is SpfStatus.PASS,
                 may_count=spf.status is SpfStatus.TEMPERROR or spf.is_uncertain,
             )
@@ -80,24 +80,42 @@ def candidate_questions(discovery: Discovery, candidates: Iterable[Domain]) -> t
     record, walk = discovery.record, discovery.walk
     if walk is None or record is None or AlignmentMode.RELAXED not in (record.adkim, record.aspf):
         return ()
-    return _questions(domain for domain in candidates if _is_open(domain, discovery, walk))
+    return walks_questions(_first(domain for domain in candidates if _is_open(domain, discovery, walk)))
 
 
-def alignment_questions(discovery: Discovery, found: Sequence[Identifier]) -> tuple[Question, ...]:
-    """All that `align` asks."""
-    return _questions(_domains_to_walk(discovery, found))
+def walked_domains(discovery: Discovery, found: Sequence[Identifier]) -> tuple[Domain, ...]:
+    """The domains that need a walk, as many as are allowed. Those that passed come first, not to be crowded out."""
+    walk = discovery.walk
+    if walk is None or discovery.record is None:
+        return ()
+    others = [one for one in found if one.domain != discovery.author_domain]
+    others.sort(key=lambda one: (not one.counts, not one.may_count))
+    domains = (
+        one.domain
+        for one in others
+        if _mode(one, discovery) is AlignmentMode.RELAXED and _is_open(one.domain, discovery, walk)
+    )
+    return _first(domains)
+
+
+def walks_questions(domains: Iterable[Domain]) -> tuple[Question, ...]:
+    """All that the walks of these domains ask."""
+    return tuple([question for domain in domains for question in walk_questions(domain)])
 
 
 def align(
-    discovery: Discovery, found: Sequence[Identifier], answers: Answers, suffixes: PublicSuffixes | None = None
+    discovery: Discovery,
+    found: Sequence[Identifier],
+    walked: Iterable[Domain],
+    answers: Answers,
+    suffixes: PublicSuffixes | None = None,
 ) -> tuple[Alignment, ...]:
     """Compare each identifier with the author domain, in the order given.
 
-    Raises Unanswered while an answer is missing; all that it may ask is noted at once.
+    `walked` are the domains that `walked_domains` names. Raises Unanswered while an answer is missing.
     """
-    answers.need(alignment_questions(discovery, found))
-    walks = {domain: tree_walk(domain, answers) for domain in _domains_to_walk(discovery, found)}
-    return tuple(_alignment(one, discovery, walks, suffixes) for one in found)
+    walks = {domain: tree_walk(domain, answers) for domain in walked}
+    return tuple([_alignment(one, discovery, walks, suffixes) for one in found])
 
 
 def _is_open(domain: Domain, discovery: Discovery, walk: Walk) -> bool:
@@ -112,26 +130,8 @@ def _mode(one: Identifier, discovery: Discovery) -> AlignmentMode:
     return discovery.record.aspf if one.method == "spf" else discovery.record.adkim
 
 
-def _domains_to_walk(discovery: Discovery, found: Sequence[Identifier]) -> tuple[Domain, ...]:
-    """The domains that need a walk, as many as are allowed. Those that passed come first, not to be crowded out."""
-    walk = discovery.walk
-    if walk is None or discovery.record is None:
-        return ()
-    ranked = sorted(found, key=lambda one: (not one.counts, not one.may_count))
-    domains = (
-        one.domain
-        for one in ranked
-        if _mode(one, discovery) is AlignmentMode.RELAXED and _is_open(one.domain, discovery, walk)
-    )
-    return _first(domains)
-
-
 def _first(domains: Iterable[Domain]) -> tuple[Domain, ...]:
     return tuple(dict.fromkeys(domains))[:MAX_IDENTIFIER_WALKS]
-
-
-def _questions(domains: Iterable[Domain]) -> tuple[Question, ...]:
-    return tuple(question for domain in _first(domains) for question in walk_questions(domain))
 
 
 def _alignment(

@@ -8,10 +8,11 @@ frozen and safe to share between threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from mailguard.dmarc.record import AuthorStanding, DmarcPolicy, DmarcRecord, PublicSuffixFlag, RequestedPolicy
 from mailguard.dmarc.result import DiscoveryMethod
@@ -20,7 +21,17 @@ from mailguard.dns.answers import Answers
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 
-__all__ = ["Discovery", "Found", "Visit", "Walk", "discover", "policy_questions", "tree_walk", "walk_questions"]
+__all__ = [
+    "Discovery",
+    "Found",
+    "Visit",
+    "Walk",
+    "discover",
+    "discovery_questions",
+    "policy_questions",
+    "tree_walk",
+    "walk_questions",
+]
 
 # RFC 9989 §4.10: not more than 8 queries a walk; below the start, the walk goes on with 7 labels.
 MAX_WALK_QUERIES = 8
@@ -39,8 +50,7 @@ class Found(Enum):
     NOT_ASKED = "no record: the name would be too long"
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(NamedTuple):
     """One name of a walk."""
 
     domain: Domain
@@ -67,7 +77,7 @@ class Walk:
     @property
     def unanswered(self) -> tuple[Domain, ...]:
         """The names for which no answer came."""
-        return tuple(visit.domain for visit in self.visits if visit.found is Found.NO_ANSWER)
+        return tuple([visit.domain for visit in self.visits if visit.found is Found.NO_ANSWER])
 
     @property
     def organizational_domain(self) -> Domain | None:
@@ -140,12 +150,18 @@ class Discovery:
         )
 
 
-def _discovery_questions(domain: Domain, suffixes: PublicSuffixes | None) -> tuple[Question, ...]:
-    """All that `discover` may ask for an author domain."""
-    if suffixes is None:
-        return walk_questions(domain)
-    names = dict.fromkeys((domain, suffixes.organizational_domain(domain)))
-    return tuple(_question(name) for name in names if _is_askable(name))
+class _Step(NamedTuple):
+    """A name that may be visited."""
+
+    domain: Domain
+    """Without "_dmarc."."""
+    question: Question | None
+    """None where the name is too long to be asked for."""
+
+
+def discovery_questions(author_domain: Domain, suffixes: PublicSuffixes | None = None) -> tuple[Question, ...]:
+    """All that `discover` may ask."""
+    return _questions(_walk_steps(author_domain) if suffixes is None else _steps_7489(author_domain, suffixes))
 
 
 def policy_questions(discovery: Discovery) -> tuple[Question, ...]:
@@ -155,7 +171,7 @@ def policy_questions(discovery: Discovery) -> tuple[Question, ...]:
 
 def walk_questions(start: Domain) -> tuple[Question, ...]:
     """All that `tree_walk` may ask."""
-    return tuple(_question(name) for name in _walk_names(start) if _is_askable(name))
+    return _questions(_walk_steps(start))
 
 
 def discover(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes | None = None) -> Discovery:
@@ -163,7 +179,6 @@ def discover(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes |
 
     Raises Unanswered while an answer is missing; all that it may ask is noted at once.
     """
-    answers.need(_discovery_questions(author_domain, suffixes))
     if suffixes is not None:
         return _discover_7489(author_domain, answers, suffixes)
     walk = tree_walk(author_domain, answers)
@@ -198,28 +213,39 @@ def tree_walk(start: Domain, answers: Answers) -> Walk:
 
     Raises Unanswered while an answer is missing; all names of the walk are noted at once, and read in order.
     """
-    answers.need(walk_questions(start))
+    steps = _walk_steps(start)
+    answers.need(_questions(steps))
     visits: list[Visit] = []
-    for name in _walk_names(start):
-        visit = _visit(name, answers)
+    for step in steps:
+        visit = _visit(step, answers)
         visits.append(visit)
         if visit.record is not None and visit.record.psd is not PublicSuffixFlag.UNKNOWN:
             break
     return Walk(start, tuple(visits))
 
 
-def _walk_names(start: Domain) -> Iterator[Domain]:
-    yield start
+def _walk_steps(start: Domain) -> list[_Step]:
+    labels = start.split(".")
     # Steps 3 and 4: one label less, or the last 7. What lies between is never seen.
-    for labels in range(min(_count(start), MAX_WALK_QUERIES) - 1, 0, -1):
-        yield _last_labels(start, labels)
+    fewer = range(min(len(labels), MAX_WALK_QUERIES) - 1, 0, -1)
+    return [_step(start), *[_step(Domain(".".join(labels[-count:]))) for count in fewer]]
 
 
-def _visit(domain: Domain, answers: Answers) -> Visit:
-    if not _is_askable(domain):
+def _step(domain: Domain) -> _Step:
+    name = f"_dmarc.{domain}"
+    return _Step(domain, Question(name, RecordType.TXT) if len(name) <= MAX_DOMAIN_CHARS else None)
+
+
+def _questions(steps: Iterable[_Step]) -> tuple[Question, ...]:
+    return tuple([question for _, question in steps if question is not None])
+
+
+def _visit(step: _Step, answers: Answers) -> Visit:
+    domain, question = step
+    if question is None:
         # No name of that length can be registered in the DNS, so that nothing can be there: not an error.
         return Visit(domain, Found.NOT_ASKED)
-    answer = answers.get(_question(domain))
+    answer = answers.get(question)
     if answer.status in (Status.TEMPFAIL, Status.BOGUS):
         return Visit(domain, Found.NO_ANSWER)
     found, record, count = answer.read(DmarcRecord, _read)
@@ -237,10 +263,11 @@ def _read(answer: Answer) -> tuple[Found, DmarcRecord | None, int]:
 
 def _discover_7489(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes) -> Discovery:
     """RFC 7489 §6.6.3: the author domain, then its Organizational Domain; several records at a name end it."""
-    organizational_domain = suffixes.organizational_domain(author_domain)
+    steps = _steps_7489(author_domain, suffixes)
+    answers.need(_questions(steps))
     visits: list[Visit] = []
-    for name in dict.fromkeys((author_domain, organizational_domain)):
-        visits.append(_visit(name, answers))
+    for step in steps:
+        visits.append(_visit(step, answers))
         if visits[-1].found not in (Found.NO_RECORD, Found.NOT_ASKED):
             break
     last = visits[-1]
@@ -251,8 +278,13 @@ def _discover_7489(author_domain: Domain, answers: Answers, suffixes: PublicSuff
         is_known=last.found is not Found.NO_ANSWER,
         record=last.record,
         record_domain=last.domain if last.record is not None else None,
-        organizational_domain=organizational_domain,
+        organizational_domain=steps[-1].domain,
     )
+
+
+def _steps_7489(author_domain: Domain, suffixes: PublicSuffixes) -> list[_Step]:
+    """The author domain and its Organizational Domain, which is the last."""
+    return [_step(name) for name in dict.fromkeys((author_domain, suffixes.organizational_domain(author_domain)))]
 
 
 def _policy(requested: RequestedPolicy | None) -> DmarcPolicy | None:
@@ -261,14 +293,6 @@ def _policy(requested: RequestedPolicy | None) -> DmarcPolicy | None:
 
 def _is_psd(visit: Visit) -> bool:
     return visit.record is not None and visit.record.psd is PublicSuffixFlag.YES
-
-
-def _question(domain: Domain) -> Question:
-    return Question(f"_dmarc.{domain}", RecordType.TXT)
-
-
-def _is_askable(domain: Domain) -> bool:
-    return len(_question(domain).name) <= MAX_DOMAIN_CHARS
 
 
 def _existence(domain: Domain) -> Question:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from mailguard.dkim.result import DkimResult
-from mailguard.dmarc.align import align, alignment_questions, candidate_questions, identifiers
+from mailguard.dmarc.align import align, candidate_questions, identifiers, walked_domains, walks_questions
 from mailguard.dmarc.discover import Discovery, Found, discover, policy_questions
 from mailguard.dmarc.record import DmarcPolicy, RequestedPolicy
 from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus, DmarcVerdict
@@ -41,12 +41,13 @@ def judge(
     """
     discovery = discovery or discover(author_domain, answers, suffixes)
     found = identifiers(spf, dkim)
-    answers.need((*policy_questions(discovery), *alignment_questions(discovery, found)))
+    walked = walked_domains(discovery, found)
+    answers.need((*policy_questions(discovery), *walks_questions(walked)))
     requested, is_known = discovery.requested(answers)
     if requested is None and is_known:
         # RFC 9989 §4.10.1: the DMARC mechanism is not applied.
         return _unapplied(discovery)
-    alignments = align(discovery, found, answers, suffixes)
+    alignments = align(discovery, found, walked, answers, suffixes)
     status, reason = _status(discovery, requested, alignments)
     return DmarcVerdict(
         status=status,

@@ -10,11 +10,11 @@ from ipaddress import IPv4Address, IPv6Address
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question, RecordType
 from mailguard.envelope import Envelope
-from mailguard.spf.engine import evaluate
+from mailguard.spf.evaluate import evaluate
 from mailguard.spf.identity import Sender, Unchecked, helo_text, read_identity
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
-__all__ = ["check_host", "first_questions"]
+__all__ = ["check_host", "check_sender", "first_questions", "sender_questions"]
 
 
 def check_host(
@@ -25,7 +25,13 @@ def check_host(
     `now` is in POSIX seconds; `receiver` is the host that checks, for the macro %{r}. Raises Unanswered while an
     answer is missing.
     """
-    sender = read_identity(envelope, identity)
+    return check_sender(read_identity(envelope, identity), envelope, answers, now=now, receiver=receiver)
+
+
+def check_sender(
+    sender: Sender | Unchecked, envelope: Envelope, answers: Answers, *, now: float, receiver: str = "unknown"
+) -> SpfResult:
+    """`check_host` for an identity that was read before."""
     client = _address(envelope.client_ip)
     if client is None:
         return _unchecked(sender, SpfStatus.NONE, SpfReason.NO_ADDRESS, "the client has no address that SPF knows")
@@ -38,7 +44,11 @@ def check_host(
 
 def first_questions(envelope: Envelope) -> tuple[Question, ...]:
     """What check_host() for the reverse path will ask first; it can be asked for as soon as MAIL is known."""
-    sender = read_identity(envelope, SpfIdentity.MAIL_FROM)
+    return sender_questions(read_identity(envelope, SpfIdentity.MAIL_FROM), envelope)
+
+
+def sender_questions(sender: Sender | Unchecked, envelope: Envelope) -> tuple[Question, ...]:
+    """What `check_sender` will ask first."""
     if isinstance(sender, Unchecked) or _address(envelope.client_ip) is None:
         return ()
     return (Question(sender.domain, RecordType.TXT),)

@@ -1,10 +1,10 @@
 """check_host() (RFC 7208 §4) by pyspf, made pure and safe: our answers, our limits, our reading of the records.
 
-pyspf steps through a record and decides what matches; this file is its only importer. What it must not do itself is
-overridden: look-ups, the clock, macros, counting. What it gets wrong is kept from it: record.py reads each record
-before, and the record is handed over in pieces, so that nothing is expanded or looked up for a term that is not
-reached. Its lax and harsh modes (strict=False, strict=2), its best guess and its header fields are not used.
-Pure; nothing here is shared.
+pyspf steps through the terms that look something up and decides what matches; this file is its only importer. What it
+must not do itself is overridden: look-ups, the clock, macros, counting. What it gets wrong is kept from it: record.py
+reads each record before, and the record is handed over in pieces, so that nothing is expanded or looked up for a term
+that is not reached. Its lax and harsh modes (strict=False, strict=2), its best guess and its header fields are not
+used. Pure; nothing here is shared.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from ipaddress import IPv4Address, IPv6Address
 
 import spf
 
-from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import RecordType
+from mailguard.spf.finding import NO_MATCH, Finding
 from mailguard.spf.identity import Sender
 from mailguard.spf.lookups import LookUpFailed, Lookups, Refused
 from mailguard.spf.macro import DomainSpec, MacroError, expanded, parse_macros
 from mailguard.spf.names import target_name
 from mailguard.spf.record import Record, Term
-from mailguard.spf.result import SpfReason, SpfResult, SpfStatus
+from mailguard.spf.result import SpfReason, SpfStatus
 
-__all__ = ["evaluate"]
+__all__ = ["Query"]
 
-# What is kept of the term that matched; a reply and a log line have room for no more.
-MAX_MECHANISM_CHARS = 200
 # RFC 7208 §6.2: "Implementations MAY limit the length of the resulting explanation string". It goes into a reply.
 MAX_EXPLANATION_CHARS = 200
 # As published, before macros; a longer one is not read.
@@ -43,70 +41,12 @@ _REFUSED_BY_PYSPF = (
     ("No valid SPF record for included domain", SpfReason.NO_INCLUDED_RECORD, "an included name has no SPF record"),
     ("include has trivial recursion", SpfReason.TOO_MANY_LOOKUPS, "a record includes itself"),
 )
-_SENTENCES = {
-    SpfStatus.PASS: "the domain permits the client",
-    SpfStatus.FAIL: "the domain does not permit the client",
-    SpfStatus.SOFTFAIL: "the domain says that it probably does not permit the client",
-    SpfStatus.NEUTRAL: "the domain says nothing about the client",
-}
 
 # pyspf's result, SMTP code and text.
 _Outcome = tuple[str, int, str]
 
 
-def evaluate(
-    sender: Sender,
-    *,
-    client: IPv4Address | IPv6Address,
-    helo: str,
-    answers: Answers,
-    now: float,
-    receiver: str,
-) -> SpfResult:
-    """The result for `sender`. Raises Unanswered while an answer is missing, and nothing else.
-
-    `helo` is what %{h} stands for, and may be any text; `now` is in POSIX seconds.
-    """
-    lookups = Lookups(client, answers)
-    query = _Query(sender, client, helo, lookups, now, receiver)
-    explanation = None
-    try:
-        status = SpfStatus(query.check()[0])
-        reason, detail = query.why(status)
-        if status is SpfStatus.FAIL:
-            if lookups.failed_reverse:
-                # A deviation: RFC 7208 §5.5 makes "ptr" not match after a DNS error, and `ptr -all` then fails. A
-                # fault of the DNS is never the sender's fail; the client may be the one that was meant.
-                raise LookUpFailed(lookups.failed_reverse)
-            explanation = query.explanation()
-    except Unanswered:
-        raise
-    except Refused as error:
-        status, reason, detail = SpfStatus.PERMERROR, error.reason, error.detail
-    except LookUpFailed as error:
-        status, reason, detail = SpfStatus.TEMPERROR, SpfReason.DNS, str(error)
-    except Exception as error:  # noqa: BLE001  # the edge: what pyspf trips over is a fault of the record
-        status, reason = SpfStatus.PERMERROR, SpfReason.RECORD_SYNTAX
-        detail = f"the record cannot be evaluated: {type(error).__name__}"
-    matched = query.matched if reason is SpfReason.MATCH else None
-    return SpfResult(
-        status=status,
-        reason=reason,
-        detail=detail,
-        identity=sender.identity,
-        domain=sender.domain,
-        is_null_sender=sender.is_null,
-        mechanism=matched.text[:MAX_MECHANISM_CHARS] if matched else None,
-        record=lookups.first_record,
-        lookups=lookups.terms,
-        voids=lookups.voids,
-        explanation=explanation,
-        is_uncertain=bool(lookups.failed_reverse) and status not in (SpfStatus.PASS, SpfStatus.TEMPERROR),
-        is_permissive=status is SpfStatus.PASS and query.is_permissive,
-    )
-
-
-class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
+class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
     """pyspf's query. What it calls by itself is overridden here under its own names."""
 
     def __init__(
@@ -135,15 +75,21 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         # match anything".
         self._unmatched = frozenset() if sender.local_part.isascii() else _LOCAL_PART_MACROS
 
-    def why(self, status: SpfStatus) -> tuple[SpfReason, str]:
-        """The reason of what check() came to, and a sentence."""
+    def evaluated(self, record: Record | None) -> Finding:
+        """What `record`, that of the sender's domain, comes to. May raise anything."""
+        status = SpfStatus(self.check(record)[0])
         if status is SpfStatus.PERMERROR:
-            return _why_refused(self.perm_error)
-        if status is SpfStatus.NONE:
-            return SpfReason.NO_RECORD, "the domain has no SPF record"
+            return Finding(status, *_why_refused(self.perm_error))
+        explanation = None
+        if status is SpfStatus.FAIL:
+            if self._lookups.failed_reverse:
+                # A deviation: RFC 7208 §5.5 makes "ptr" not match after a DNS error, and `ptr -all` then fails. A
+                # fault of the DNS is never the sender's fail; the client may be the one that was meant.
+                raise LookUpFailed(self._lookups.failed_reverse)
+            explanation = self.explanation()
         if self.matched is None:
-            return SpfReason.NO_MATCH, "no term of the record matches"
-        return SpfReason.MATCH, _SENTENCES[status]
+            return NO_MATCH
+        return Finding.of_match(self.matched, status, is_permissive=self.is_permissive, explanation=explanation)
 
     # -- the steps of an evaluation ---------------------------------------------------------------------------------
 
@@ -161,35 +107,37 @@ class _Query(spf.query):  # type: ignore[misc]  # pyspf has no types
 
     def _first_match(self, record: Record) -> _Outcome | None:
         for step in self._steps(record):
+            if not step[0].looks_up:
+                return self._match(step[0], step[0].status.value)
             terms = self._terms = {term.text: term for term in step}
             # To pyspf each piece is a record of its own, with nothing left in it but mechanisms.
             outcome: _Outcome = super().check0("v=spf1 " + " ".join([term.text for term in step]), 0)
             if self.mechanism is not None:
-                self.matched = terms[self.mechanism]
-                if outcome[0] == "pass" and self.matched.mechanism != "include":
-                    self.is_permissive = self.matched.is_wide(self._client.version)
-                return outcome
+                return self._match(terms[self.mechanism], outcome[0])
         self.matched = None
         return None
 
+    def _match(self, term: Term, result: str) -> _Outcome:
+        self.matched = term
+        if result == "pass" and term.mechanism != "include":
+            self.is_permissive = term.is_wide(self._client.version)
+        return (result, 250, "")
+
     def _steps(self, record: Record) -> Iterator[list[Term]]:
-        """The terms in pieces. pyspf expands a piece as a whole, so a term that must wait begins a new one."""
+        """The terms in pieces: those for pyspf, and the one that needs no look-up by itself, the last.
+
+        pyspf expands a piece as a whole, so a term that must wait begins a new one.
+        """
         step: list[Term] = []
-        for term in record.terms:
-            if term.uses(self._unmatched) or (term.network and not self._is_in(term)):
+        for term in record.reachable(self._client):
+            if term.uses(self._unmatched):
                 continue
-            if step and self._must_wait(term):
+            if step and (not term.looks_up or self._must_wait(term)):
                 yield step
                 step = []
             step.append(term)
         if step:
             yield step
-
-    def _is_in(self, term: Term) -> bool:
-        """Whether the client is in the network of an "ip4" or "ip6". Of hundreds, pyspf gets what matches."""
-        if self._client.version == 4:
-            return term.mechanism == "ip4" and self.cidrmatch((term.network,), term.prefix4)
-        return term.mechanism == "ip6" and self.cidrmatch((term.network,), term.prefix6)
 
     def _must_wait(self, term: Term) -> bool:
         """What reading does early in pyspf: %{p} makes look-ups, and a record that includes itself is refused."""

@@ -26,9 +26,10 @@ MAX_HELO_OCTETS = 512
 POSTMASTER = "postmaster"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# RFC 5321 §4.1.2, A-d-l: "@a,@b:", which is to be ignored (RFC 5321 §4.1.1.3).
-_ROUTE = re.compile(r"@[^@,:\"\\\[\]()<> ]++(?:,@[^@,:\"\\\[\]()<> ]++)*+:")
-_WORD_OR_MARK = re.compile(r'[^"@]++|"(?:[^"\\]|\\.)*+"|@|"', re.DOTALL)
+# RFC 5321 §4.1.2, A-d-l: "@a,@b:", which is to be ignored (RFC 5321 §4.1.1.3). Not "*+": before Python 3.11.5 a
+# possessive group keeps what a repetition has taken that fails after it.
+_ROUTE = re.compile(r"@[^@,:\"\\\[\]()<> ]++(?:,@[^@,:\"\\\[\]()<> ]++)*:")
+_WORD_OR_MARK = re.compile(r'[^"@]++|"(?:[^"\\]|\\.)*"|@|"', re.DOTALL)
 # ASCII that is in no name; what is beyond ASCII may be an internationalized one.
 _NOT_IN_NAMES = re.compile(r"[\x00-,/:-@\[-^`{-\x7f]")
 
@@ -117,12 +118,14 @@ def _path_text(path: bytes) -> str:
         raise _NoDomain(SpfReason.SENDER_SYNTAX, "the reverse path is not UTF-8") from None
     if _CONTROL.search(text):
         raise _NoDomain(SpfReason.SENDER_SYNTAX, "the reverse path has a control character")
-    route = _ROUTE.match(text)
+    route = _ROUTE.match(text) if text.startswith("@") else None
     return text[route.end() :] if route else text
 
 
 def _last_at(text: str) -> int:
     """Where the last "@" outside quotes is; -1 for none."""
+    if '"' not in text:
+        return text.rfind("@")
     at = -1
     for found in _WORD_OR_MARK.finditer(text):
         if found[0] == '"':
@@ -133,20 +136,25 @@ def _last_at(text: str) -> int:
 
 
 def _domain(text: str, what: str) -> Domain:
-    if text.startswith("["):
-        raise _NoDomain(SpfReason.NO_DOMAIN, f"{what} is an address literal")
-    if _NOT_IN_NAMES.search(text):
-        raise _NoDomain(SpfReason.SENDER_SYNTAX, f"{what} has a character that no domain has")
     try:
         # RFC 7208 §4.3 calls a zero-length label malformed only where it is "not at the end".
         domain = Domain.parse(text.removesuffix("."))
     except DomainError as error:
-        raise _NoDomain(SpfReason.NO_DOMAIN, f"{what} is malformed: {error}") from None
+        raise _no_domain(text, what, error) from None
     _, dot, last = domain.rpartition(".")
     if not dot or last.isdigit():
         # RFC 7208 §4.3: "not a multi-label domain name". Numbers with dots are an address, not a name.
         raise _NoDomain(SpfReason.NO_DOMAIN, f"{what} is no fully qualified domain name")
     return domain
+
+
+def _no_domain(text: str, what: str, error: DomainError) -> _NoDomain:
+    """Why `text` is none."""
+    if text.startswith("["):
+        return _NoDomain(SpfReason.NO_DOMAIN, f"{what} is an address literal")
+    if _NOT_IN_NAMES.search(text):
+        return _NoDomain(SpfReason.SENDER_SYNTAX, f"{what} has a character that no domain has")
+    return _NoDomain(SpfReason.NO_DOMAIN, f"{what} is malformed: {error}")
 
 
 def _is_domain_of(as_read: bytes, found: Sender | Unchecked) -> bool:

@@ -91,7 +91,6 @@ class DomainSpec:
     """A domain-spec (RFC 7208 §7.1): the text of a name, perhaps with macros."""
 
     text: str
-    parts: tuple[str | Macro, ...]
     letters: frozenset[str]
     """The macro letters in it, in lower case."""
 
@@ -100,16 +99,20 @@ class DomainSpec:
         """Read visible ASCII. Raises MacroError for what is no domain-spec."""
         if "%" not in text:
             _check_end(text)
-            return cls(text, (text,), frozenset())
+            return cls(text, frozenset())
         found = list(_PART.finditer(text))
-        parts = tuple(map(_part, found))
-        letters = frozenset(part.letter for part in parts if isinstance(part, Macro))
+        letters = frozenset(part.letter for part in map(_part, found) if isinstance(part, Macro))
         if letters & _ONLY_IN_EXPLANATIONS:
             # RFC 7208 §7.2: "allowed only in "exp" text".
             raise MacroError("a macro is used that only explanations may have")
         if not found[-1][0].startswith("%"):
             _check_end(found[-1][0])
-        return cls(text, parts, letters)
+        return cls(text, letters)
+
+    @property
+    def parts(self) -> tuple[str | Macro, ...]:
+        """The literals and macros. Not kept: thousands of records are, and in parts they take 30 times the room."""
+        return parse_macros(self.text)
 
     def expanded(self, value: Callable[[str], str]) -> str:
         """The parts put together, or the right-hand part of that which is long enough for every name."""
@@ -125,7 +128,7 @@ class DomainSpec:
     @property
     def is_literal(self) -> bool:
         """Whether it names the same whatever is checked. `%%` and its kin are taken for macros."""
-        return len(self.parts) == 1 and self.parts[0] == self.text
+        return "%" not in self.text
 
 
 def _check_end(literal: str) -> None:

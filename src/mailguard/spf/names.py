@@ -19,7 +19,7 @@ MAX_NAME_CHARS = 253
 
 # A label has 1 to 63 characters (RFC 1035 §2.3.4).
 _LABEL = r"[ -\-/-@\[\]-~]{1,63}+"
-_NAME = re.compile(rf"(?:{_LABEL}\.)*+{_LABEL}")
+_NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 _ESCAPE = re.compile(r"\\([0-9]{3})")
 
 

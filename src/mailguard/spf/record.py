@@ -8,14 +8,15 @@ evaluation. Pure; values are frozen and safe to share between threads.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Self
 
 from mailguard.dns.question import Answer
 from mailguard.spf.limits import MAX_RECORD_OCTETS
 from mailguard.spf.macro import DomainSpec, MacroError, parse_macros
+from mailguard.spf.result import SpfStatus
 
 __all__ = ["Published", "Record", "RecordError", "Term"]
 
@@ -28,7 +29,8 @@ _VERSION = re.compile(rb"v=spf1(?: |\Z)", re.IGNORECASE)
 _VISIBLE_OR_SP = frozenset(range(0x20, 0x7F))
 # RFC 7208 §4.6.1: "Modifiers always contain an equals character immediately after the name".
 _MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*+)=", re.IGNORECASE | re.ASCII)
-_QUALIFIERS = frozenset("+-?~")
+# RFC 7208 §4.6.2; "+" may be left out.
+_QUALIFIERS = {"+": SpfStatus.PASS, "-": SpfStatus.FAIL, "~": SpfStatus.SOFTFAIL, "?": SpfStatus.NEUTRAL}
 # RFC 7208 §12: ip4-cidr-length and ip6-cidr-length, at the end of a term.
 _DUAL_CIDR = re.compile(r"(?:/(0|[1-9][0-9]?))?(?://(0|[1-9][0-9]{0,2}))?\Z", re.ASCII)
 _CIDR = re.compile(r"(?:/(0|[1-9][0-9]{0,2}))?\Z", re.ASCII)
@@ -52,8 +54,13 @@ class Term:
     spec: DomainSpec | None = None
     prefix4: int = IP4_BITS
     prefix6: int = IP6_BITS
-    network: str = ""
-    """The address of an "ip4" or "ip6"."""
+    network: int = 0
+    """Of an "ip4" or "ip6": the bits before its prefix ends."""
+
+    @property
+    def status(self) -> SpfStatus:
+        """The result of a match."""
+        return _QUALIFIERS.get(self.text[0], SpfStatus.PASS)
 
     @property
     def looks_up(self) -> bool:
@@ -79,6 +86,27 @@ class Record:
     """None also where "all" is in the record."""
     explanation: DomainSpec | None = None
     """The target of exp=."""
+
+    def reachable(self, client: IPv4Address | IPv6Address) -> Iterator[Term]:
+        """The terms that can decide about `client`, in order: those that look something up, and the first that
+        matches without a look-up, after which nothing is considered (RFC 7208 §4.6.2).
+        """
+        address, version = int(client), client.version
+        for term in self.terms:
+            match term.mechanism:
+                case "ip4":
+                    # RFC 7208 §5.6: an "ip4" matches IPv4 clients only, an "ip6" IPv6 clients only.
+                    matches = version == 4 and address >> (IP4_BITS - term.prefix4) == term.network
+                case "ip6":
+                    matches = version == 6 and address >> (IP6_BITS - term.prefix6) == term.network
+                case "all":
+                    matches = True  # RFC 7208 §5.1
+                case _:
+                    yield term
+                    continue
+            if matches:
+                yield term
+                return
 
     @classmethod
     def parse(cls, octets: bytes) -> Self:
@@ -191,7 +219,10 @@ def _spec(rest: str) -> DomainSpec:
 
 
 def _ip4(text: str, found: re.Match[str]) -> Term:
-    return Term(text, "ip4", prefix4=_prefix(found[2], IP4_BITS), network=found[1])
+    prefix = _prefix(found[2], IP4_BITS)
+    # int(IPv4Address(found[1])) in a fifth of the time: it is known to be one.
+    address = int.from_bytes(bytes(map(int, found[1].split("."))), "big")
+    return Term(text, "ip4", prefix4=prefix, network=address >> (IP4_BITS - prefix))
 
 
 def _no_ip4(text: str, name: str, rest: str) -> Term:
@@ -200,18 +231,20 @@ def _no_ip4(text: str, name: str, rest: str) -> Term:
 
 def _ip6(text: str, name: str, rest: str) -> Term:
     found = _found(_CIDR, rest)
-    network = rest[1 : found.start()]
-    if not rest.startswith(":") or not _is_ip6(network):
+    address = _ip6_address(rest[1 : found.start()])
+    if not rest.startswith(":") or address is None:
         raise RecordError("an IPv6 address is missing or wrong")
-    return Term(text, name, prefix6=_prefix(found[1], IP6_BITS), network=network)
+    prefix = _prefix(found[1], IP6_BITS)
+    return Term(text, name, prefix6=prefix, network=int(address) >> (IP6_BITS - prefix))
 
 
-def _is_ip6(address: str) -> bool:
+def _ip6_address(text: str) -> IPv6Address | None:
     """RFC 7208 §12: an ip6-network is as in RFC 4291 §2.2, so without the zone of RFC 4007 §11."""
     try:
-        return IPv6Address(address).scope_id is None
+        address = IPv6Address(text)
     except AddressValueError:
-        return False
+        return None
+    return address if address.scope_id is None else None
 
 
 def _found(pattern: re.Pattern[str], rest: str) -> re.Match[str]:

@@ -30,6 +30,9 @@ class SpfStatus(Enum):
     TEMPERROR = "temperror"
     PERMERROR = "permerror"
 
+    # Enum hashes by the name, in Python, at each look-up; a member is one object and equal to no other.
+    __hash__ = object.__hash__
+
 
 class SpfReason(Enum):
     """Why, in one word for programs."""

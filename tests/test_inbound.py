@@ -1,0 +1,144 @@
+"""What a message from outside is looked up for: before its body is there, and then in how many rounds."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailguard.dkim.canonical import BodyDigests, BodyRequest
+from mailguard.dmarc.suffixes import PublicSuffixes
+from mailguard.dns.answers import Answers, Unanswered
+from mailguard.dns.question import Answer, Question
+from mailguard.dns.zone import ZoneResolver
+from mailguard.envelope import Envelope
+from mailguard.inbound import InboundPlan, InboundRules, Judged, judge_inbound, plan_inbound
+from mailguard.message import Message
+from zone0 import BODY, NOW, ke, mail, sign_as
+
+SUFFIXES = """// ===BEGIN ICANN DOMAINS===
+test
+// ===END ICANN DOMAINS===
+// ===BEGIN PRIVATE DOMAINS===
+// ===END PRIVATE DOMAINS===
+"""
+KEY = "s1._domainkey.evil.test"
+WALK = ["_dmarc.bank.test", "_dmarc.test"]
+
+
+def plan_of(raw: bytes, ip: str | None = "198.51.100.66", **rules: Any) -> InboundPlan:
+    envelope = Envelope(
+        client_ip=ip_address(ip) if ip else None,
+        helo=rules.pop("helo", b"mail.evil.test"),
+        mail_from=rules.pop("mail_from", b"x@evil.test"),
+    )
+    return plan_inbound(Message.parse(raw), envelope, InboundRules(**rules))
+
+
+class Counted(BodyDigests):
+    """Knows how often a signature was checked."""
+
+    checks = 0
+
+    def digest(self, request: BodyRequest) -> bytes | None:
+        self.checks += 1
+        return super().digest(request)
+
+
+def rounds_of(plan: InboundPlan, zone: Any) -> tuple[list[list[str]], Judged]:
+    """The names that were missing in each round, sorted, and what came out."""
+    digests = Counted(plan.body_requests)
+    digests.update(BODY)
+    digests.finish()
+    known: dict[Question, Answer] = {}
+    rounds: list[list[str]] = []
+    while len(rounds) < 10:
+        answers = Answers(known)
+        try:
+            judged = judge_inbound(plan, digests, answers, now=NOW)
+            assert digests.checks == len(plan.signatures.chosen), "no round repeats the cryptography"
+            return rounds, judged
+        except Unanswered:
+            rounds.append(sorted(str(question) for question in answers.missing))
+            known.update(ZoneResolver(zone).resolve(answers.missing, deadline=0))
+    raise AssertionError("it never has enough")
+
+
+PLAIN = mail("<ceo@bank.test>")
+SIGNED = sign_as(ke(), PLAIN, d="evil.test")
+
+
+@pytest.mark.parametrize(
+    ("raw", "given", "names"),
+    [
+        pytest.param(PLAIN, {}, ["evil.test", *WALK], id="no signature"),
+        pytest.param(SIGNED, {}, [KEY, "evil.test", *WALK], id="a signature"),
+        pytest.param(sign_as(ke(), SIGNED, d="evil.test"), {}, [KEY, "evil.test", *WALK], id="twice the same key"),
+        pytest.param(SIGNED, {"mail_from": b""}, [KEY, "mail.evil.test", *WALK], id="null path: the HELO name"),
+        pytest.param(SIGNED, {"mail_from": b"x"}, [KEY, *WALK], id="no domain in the path"),
+        pytest.param(SIGNED, {"ip": None}, [KEY, *WALK], id="no address"),
+        pytest.param(SIGNED, {"ip": "127.0.0.1"}, [KEY], id="a client of our own"),
+        pytest.param(SIGNED, {"ip": "::ffff:127.0.0.1"}, [KEY], id="a client of our own, mapped"),
+        pytest.param(mail("bank.test"), {}, ["evil.test"], id="no author domain"),
+        pytest.param(
+            mail("<a@bank.test>, <b@mail.bank.test>"),
+            {},
+            ["evil.test", *WALK, "_dmarc.mail.bank.test"],
+            id="several author domains",
+        ),
+    ],
+)
+def test_what_can_be_asked_before_the_body(raw: bytes, given: dict[str, Any], names: list[str]) -> None:
+    questions = plan_of(raw, **given).questions
+    assert [question.name for question in questions] == names
+    assert {question.rdtype.value for question in questions} == {"TXT"}
+
+
+def test_what_can_be_asked_with_a_list_of_public_suffixes(tmp_path: Path) -> None:
+    """RFC 7489 §6.6.3: the author domain and its Organizational Domain."""
+    (tmp_path / "list.dat").write_text(SUFFIXES)
+    suffixes = PublicSuffixes.load(str(tmp_path / "list.dat"))
+    questions = plan_of(mail("<ceo@a.mail.bank.test>"), suffixes=suffixes).questions
+    assert [question.name for question in questions] == ["evil.test", "_dmarc.a.mail.bank.test", "_dmarc.bank.test"]
+
+
+FIRST = [f"{KEY} TXT", "_dmarc.bank.test TXT", "_dmarc.test TXT", "evil.test TXT", "mail.evil.test TXT"]
+
+
+@pytest.mark.parametrize(
+    ("given", "later"),
+    [
+        pytest.param({}, [], id="nothing of the sender is below the author domain"),
+        pytest.param({"mail_from": b"x@a.bank.test"}, ["_dmarc.a.bank.test TXT"], id="the path is below it"),
+        pytest.param({"mail_from": b"", "helo": b"a.bank.test"}, ["_dmarc.a.bank.test TXT"], id="HELO, null path"),
+        pytest.param({"mail_from": b"x@a.bank.test", "ip": None}, ["_dmarc.a.bank.test TXT"], id="no address"),
+    ],
+)
+def test_all_is_asked_in_two_rounds(given: dict[str, Any], later: list[str]) -> None:
+    """The first asks for the keys, SPF and the author's walk, the second for the walks that could align."""
+    zone = {"_dmarc.bank.test": {"TXT": ["v=DMARC1; p=reject"]}}
+    rounds, _ = rounds_of(plan_of(SIGNED, **given), zone)
+    path = given.get("mail_from", b"x@evil.test").decode().rpartition("@")[2]
+    helo = given.get("helo", b"mail.evil.test").decode()
+    spf = {f"{name} TXT" for name in (path, helo) if name and "ip" not in given}
+    assert rounds == [sorted({*FIRST[:3], *spf}), *([later] if later else [])]
+
+
+@pytest.mark.parametrize(
+    ("given", "identities"),
+    [
+        ({}, ["evil.test", "mail.evil.test"]),
+        ({"checks_helo": False}, ["evil.test", None]),
+        ({"mail_from": b""}, ["mail.evil.test", None]),
+        ({"mail_from": b"", "checks_helo": False}, ["mail.evil.test", None]),
+        ({"ip": "127.0.0.1"}, [None, None]),
+    ],
+    ids=["both", "no HELO", "null path", "null path, no HELO", "a client of our own"],
+)
+def test_which_identities_spf_checks(given: dict[str, Any], identities: list[str | None]) -> None:
+    """RFC 7208 §2.3, RFC 7208 §2.4."""
+    _, judged = rounds_of(plan_of(PLAIN, **given), {})
+    results = (judged.evidence.spf, judged.evidence.helo_spf)
+    assert [result.domain if result is not None else None for result in results] == identities
