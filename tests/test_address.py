@@ -13,6 +13,7 @@ from mailguard.address import (
     AddressDefect,
     AddressFlag,
     AddressSyntaxError,
+    MailboxList,
     parse_mailboxes,
 )
 
@@ -182,6 +183,11 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+USUAL_PIECES = st.sampled_from(
+    [*'@<>." \t\\,([', " <", "a", "é", "evil.test", "us.test>", "=?", '"q q"', "\x01", "\u200b"]
+)
+
+
 @example(b"(" * 100_000)
 @example(b'"\\' * 10_000)
 @given(st.binary() | st.lists(PIECES, max_size=30).map(b"".join))
@@ -195,6 +201,23 @@ def test_octets_become_mailboxes_or_address_syntax_error(value: bytes) -> None:
         assert mailbox.local_part
         again = parse_mailboxes(f"<{mailbox}>".encode("utf-8", "surrogateescape"))
         assert [str(one) for one in again.mailboxes] == [str(mailbox)]
+
+
+def read(value: bytes) -> MailboxList | None:
+    try:
+        return parse_mailboxes(value)
+    except AddressSyntaxError:
+        return None
+
+
+@given(st.lists(USUAL_PIECES, max_size=9).map("".join))
+@example('"ceo@bank.test" <x@evil.test>')
+@example("a  b <x@evil.test>")
+@example("=?utf-8?q?a?= <=?utf-8?q?a?=@evil.test>")
+@example("Ann \u202e <x@evil.test>")
+def test_the_usual_form_is_read_as_any_other(text: str) -> None:
+    """A comment at the end leaves the mailboxes as they are, and the field to the scanner of the unusual forms."""
+    assert read(text.encode()) == read(text.encode() + b" ()")
 
 
 ATOM = st.text(alphabet="abcXYZ0129!#$%&'*+-/=^_`{|}~éж", min_size=1, max_size=8)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
+import authres
 import pytest
 
 from authresults_evidence import (
@@ -11,6 +14,7 @@ from authresults_evidence import (
     DKIM_PROPERTIES,
     ENVELOPE,
     EVIL,
+    FAIL,
     FROM_BANK,
     HELO_PASS,
     IPREV_PASS,
@@ -24,6 +28,7 @@ from authresults_evidence import (
 from authresults_reader import Clause, read_strictly
 from mailguard.authresults import build, build_login
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
+from mailguard.dmarc.result import DmarcVerdict
 
 # -- the whole field ------------------------------------------------------------------------------------------------
 
@@ -52,6 +57,27 @@ def test_everything_in_its_order() -> None:
             Clause("dmarc", "pass", properties=[("header.from", "bank.test"), ("policy.dmarc", "reject")]),
         ],
     )
+
+
+ORDINARY = [
+    ("all pass", {"dkim": (DKIM_PASS,), "helo_spf": HELO_PASS, "iprev": IPREV_PASS}, PASS, ""),
+    ("a reason", {"dkim": (replace(DKIM_PASS, status=DkimStatus.FAIL, detail="it was changed; why?"),)}, FAIL, ""),
+    ("quotes", {"dkim": (replace(DKIM_PASS, signature_prefix="ab/cd+12"),)}, PASS, ""),
+    ("a comment", {"dkim": ()}, FAIL, "policy overridden: mailing_list lists.example.org; see above"),
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict", "override"), [row[1:] for row in ORDINARY], ids=[row[0] for row in ORDINARY]
+)
+def test_an_ordinary_field_is_the_one_that_authres_writes(
+    more: dict[str, Any], verdict: DmarcVerdict, override: str
+) -> None:
+    field = build(US, replace(FROM_BANK, spf=SPF_PASS, **more), verdict, override=override)
+    text = field.value.decode("ascii").replace("\r\n\t", " ")
+    read = authres.AuthenticationResultsHeader.parse(f"Authentication-Results:{text}")
+    # Of what authres writes, it reads all but the comments.
+    assert f" {read.header_value()}" == re.sub(r" \([^)]*\)", "", text)
 
 
 def test_what_was_not_checked_is_not_mentioned() -> None:

@@ -22,7 +22,7 @@ from mailguard.dkim.canonical import (
     BodyDigests,
     BodyRequest,
     Canonicalization,
-    canonical_field,
+    canonical_fields,
 )
 from mailguard.dkim.signature import Signature, SignatureError
 from mailguard.dkim.verify import plan_verification
@@ -168,7 +168,7 @@ def field(function: Callable[[HeaderField], object]) -> Callable[[bytes], object
 addresses = tried(parse_mailboxes, AddressSyntaxError)
 tag_list = tried(TagList.parse, TagListError)
 signature = tried(field(Signature.parse), SignatureError)
-relaxed = field(lambda one: canonical_field(one, RELAXED))
+relaxed = field(lambda one: canonical_fields([one], RELAXED))
 domain = tried(Domain.parse, DomainError)
 spf_record = tried(Record.parse, RecordError)
 macros = tried(lambda octets: parse_macros(octets.decode("latin-1")), MacroError)

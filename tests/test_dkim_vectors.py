@@ -97,8 +97,8 @@ def lieser_view(field: str, result: DkimResult, found: Signature | SignatureErro
         return "undefined"  # RFC 6376 §6.1.1: an ill-formed signature is ignored; it has no d=
     return {
         "sdid": found.domain,
-        "auid": found.identity,
-        "selector": found.selector,
+        "auid": found.known.identity,
+        "selector": found.known.selector,
         "timestamp": found.signed_at,
         "expiration": found.expires_at,
         "algorithmSignature": found.algorithm.partition("-")[0],

@@ -32,10 +32,14 @@ MAX_MAILBOXES = 100
 # Postfix cuts a field at 60,000 octets; 100 mailboxes with long names fit in half of that.
 MAX_FIELD_BYTES = 32_768
 
-_WORD = re.compile(r'[^ \t()<>@,;:\\"\[\]\x00-\x1f\x7f]+')
-_QUOTED = re.compile(r'"[^"\\\x00\r\n]*+(?:\\[^\x00\r\n][^"\\\x00\r\n]*+)*+"')
+_WORD = re.compile(r'[^ \t()<>@,;:\\"\[\]\x00-\x1f\x7f]++')
+_QUOTED = re.compile(r'"[^"\\\x00\r\n]*+(?:\\[^\x00\r\n][^"\\\x00\r\n]*+)*"')
 _LITERAL = re.compile(r"\[[^\[\]\\\x00\r\n]*+\]")
-_COMMENT_TEXT = re.compile(r"(?:[^()\\\x00\r\n]|\\[^\x00\r\n])++")
+_COMMENT_TEXT = re.compile(r"(?:[^()\\\x00\r\n]++|\\[^\x00\r\n])+")
+# What nearly every From field is: one address, alone or in angle brackets behind words or a quoted string.
+_NAME = rf"(?:{_WORD.pattern}(?: {_WORD.pattern})*|{_QUOTED.pattern})?"
+_ADDRESS = rf"({_WORD.pattern})@({_WORD.pattern})"
+_USUAL = re.compile(rf"[ \t]*+(?:({_NAME})[ \t]*+<{_ADDRESS}>|{_ADDRESS})[ \t]*+")
 _SPECIALS = frozenset("<>@,;:")
 # What words in brackets may not have: to a reader that takes brackets for letters it would be syntax.
 _SYNTAX = _SPECIALS | frozenset('"()')
@@ -126,16 +130,29 @@ def parse_mailboxes(value: bytes) -> MailboxList:
     # Unfolding (RFC 5322 §2.2.3). A CRLF that is no fold stays, and does not belong into any word.
     unfolded = value.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
     text = unfolded.decode("utf-8", "surrogateescape")
-    parser = _Parser(text)
-    mailboxes = tuple(parser.members())
+    mailboxes = _usual(text) or tuple(_Parser(text).members())
     if not mailboxes:
         raise AddressSyntaxError(AddressDefect.EMPTY, "the field names no mailbox")
     flags = set()
-    if parser.display_address:
+    if any("@" in mailbox.display_name for mailbox in mailboxes):
         flags.add(AddressFlag.DISPLAY_NAME_ADDRESS)
     if _DECEPTIVE.search(text):
         flags.add(AddressFlag.DECEPTIVE_CHARACTERS)
     return MailboxList(mailboxes, frozenset(flags))
+
+
+def _usual(text: str) -> tuple[Mailbox, ...]:
+    """The mailbox of a field in the usual form, as `_Parser` reads it; none where the form or the address differs."""
+    match = _USUAL.fullmatch(text)
+    if match is None:
+        return ()
+    name, local_part, domain, bare_local_part, bare_domain = match.groups(default="")
+    if "=?" in local_part or "=?" in bare_local_part:
+        return ()
+    try:
+        return (Mailbox(local_part or bare_local_part, Domain.parse(domain or bare_domain), name),)
+    except DomainError:
+        return ()
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -200,7 +217,6 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._source = _tokens(text)
         self._next = next(self._source)
-        self.display_address = False
 
     def _take(self) -> _Token:
         token = self._next
@@ -261,10 +277,7 @@ class _Parser:
         for shown in bare:
             if shown.domain != found.domain:
                 raise AddressSyntaxError(AddressDefect.SYNTAX, "an unquoted display name is another domain's address")
-        name = " ".join([*map(str, bare), *phrase])
-        if "@" in name:
-            self.display_address = True
-        return Mailbox(found.local_part, found.domain, name)
+        return Mailbox(found.local_part, found.domain, " ".join([*map(str, bare), *phrase]))
 
     def _address_after(self, local_part: _Token) -> Mailbox:
         self._take()  # the "@"

@@ -1,6 +1,7 @@
 """Authentication-Results (RFC 8601): our own field, from what was found out about a message.
 
-Written by authres; whatever a stranger may have chosen is made harmless here before. What the field says is in
+Whatever a stranger may have chosen is made harmless here, and authres writes it. A result in which nothing has to be
+made harmless, which is nearly every one, is put together here, in a fraction of the time. What the field says is in
 resinfo.py, which fields of others claim to be ours in authserv_id.py. Left out: reading the results of others. Pure;
 safe to share between threads.
 """
@@ -8,7 +9,7 @@ safe to share between threads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import authres
 import authres.core
@@ -41,6 +42,11 @@ _NOT_IN_TEXTS = re.compile(r'["\\]')
 _NOT_IN_COMMENTS = re.compile(r'[()"\\]')
 _CLAIM = re.compile(r"=(?= ?pass)", re.IGNORECASE)
 _UNKNOWN = "unknown"
+# Words that may stand as they are in a comment and between quotes: without any of the above, one space between two.
+_HARMLESS_WORD = r"[!#-'*-<>-\[\]-~]+"
+_HARMLESS = re.compile(rf"{_HARMLESS_WORD}(?: {_HARMLESS_WORD})*")
+# What stands on one line: a word with the quoted strings in it.
+_UNBROKEN = re.compile(r'[^ "]+(?:"[^"]*"[^ "]*)*')
 
 
 class _Written(authres.core.QuotableValue):  # type: ignore[misc]  # authres has no types
@@ -78,8 +84,28 @@ def build_login(authserv_id: str, envelope: Envelope) -> HeaderField:
 def _field(authserv_id: str, results: Sequence[ResInfo]) -> HeaderField:
     if not _BARE_VALUE.fullmatch(authserv_id):
         raise ValueError(f"{authserv_id!r} is not a token and cannot be an authserv-id")
-    header = authres.AuthenticationResultsHeader(authserv_id=authserv_id, results=[_clause(one) for one in results])
-    return HeaderField(FIELD_NAME, b" " + _fold(str(header.header_value())).encode("ascii"))
+    clauses = [_usual_clause(one) or str(_clause(one)) for one in results]
+    return HeaderField(FIELD_NAME, b" " + _fold([authserv_id, *clauses]).encode("ascii"))
+
+
+def _usual_clause(one: ResInfo) -> str:
+    """A result (RFC 8601 §2.2) in which nothing has to be made harmless, as authres writes it; else empty."""
+    words = [f"{one.method}={one.result}"]
+    if one.comment:
+        words.append(f"({one.comment})")
+    if one.reason:
+        words.append(f'reason="{one.reason}"')
+    for text in (one.comment, one.reason):
+        if text and (len(text) > MAX_TEXT_CHARS or _HARMLESS.fullmatch(text) is None):
+            return ""
+    for number, (name, text) in enumerate(one.properties, start=1):
+        if len(text) <= MAX_VALUE_CHARS and _is_bare(text):
+            words.append(f"{name}={text}")
+        elif len(text) <= MAX_VALUE_CHARS and number == len(one.properties) and _HARMLESS.fullmatch(text):
+            words.append(f'{name}="{text}"')
+        else:
+            return ""
+    return " ".join(words)
 
 
 def _clause(one: ResInfo) -> authres.core.AuthenticationResult:
@@ -111,24 +137,18 @@ def _is_bare(text: str) -> bool:
     return bool(_BARE_VALUE.fullmatch(text) or _BARE_ADDRESS.fullmatch(text))
 
 
-def _fold(text: str) -> str:
-    """Break before words so that lines have at most 78 characters, and after each clause."""
-    lines = [""]
-    for word in _words(text):
-        if lines[-1] and (lines[-1].endswith(";") or len(lines[-1]) + 1 + len(word) >= MAX_LINE_CHARS):
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+def _fold(clauses: Sequence[str]) -> str:
+    """The clauses with semicolons between them; lines end behind each, and before words beyond 78 characters."""
+    lines: list[str] = []
+    for clause in [*[f"{one};" for one in clauses[:-1]], clauses[-1]]:
+        line = clause
+        if len(clause) >= MAX_LINE_CHARS:
+            line = ""
+            for word in _UNBROKEN.findall(clause):
+                if line and len(line) + 1 + len(word) >= MAX_LINE_CHARS:
+                    lines.append(line)
+                    line = word
+                else:
+                    line = f"{line} {word}" if line else word
+        lines.append(line)
     return "\r\n\t".join(lines)
-
-
-def _words(text: str) -> Iterable[str]:
-    """The text cut at white space outside quoted strings."""
-    word = ""
-    quoted = False
-    for piece in text.split():
-        word = f"{word} {piece}" if word else piece
-        quoted ^= piece.count('"') % 2 == 1
-        if not quoted:
-            yield word
-            word = ""

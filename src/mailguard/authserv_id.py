@@ -20,8 +20,8 @@ __all__ = ["OwnIds"]
 _ENCODED_WORD = re.compile(rb"=\?[^?\s]{1,40}\?([bq])\?([^?\s]{0,400})\?=", re.IGNORECASE)
 # RFC 2045 §5.1 tspecials and white space end a token.
 _TOKEN = re.compile(rb"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
-_QUOTED = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
-_COMMENT_TEXT = re.compile(rb"(?:[^()\\]|\\.)++", re.DOTALL)
+_QUOTED = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*)"', re.DOTALL)
+_COMMENT_TEXT = re.compile(rb"(?:[^()\\]++|\\.)+", re.DOTALL)
 _WSP = b" \t\r\n"
 
 

@@ -5,12 +5,14 @@ Left out: MIME. No verdict depends on it. Values are frozen and safe to share be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
 
-from mailguard.address import AddressFlag, AddressSyntaxError, Mailbox, MailboxList, parse_mailboxes
+from mailguard.address import AddressFlag, AddressSyntaxError, Mailbox, parse_mailboxes
 from mailguard.domain import Domain
 
 __all__ = ["MAX_FIELDS", "MAX_HEADER_BYTES", "Author", "HeaderField", "MalformedReason", "Message"]
@@ -35,8 +37,7 @@ class MalformedReason(Enum):
     HEADER_SIZE = "header-size"
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderField:
+class HeaderField(NamedTuple):
     """One header field.
 
     `value` is all that stands after the colon: leading white space kept, folds as CRLF, no final CRLF.
@@ -51,11 +52,6 @@ class HeaderField:
     def raw(self) -> bytes:
         """The field's octets without its final CRLF."""
         return self.name + self.gap + b":" + self.value
-
-    @property
-    def key(self) -> bytes:
-        """The name in lower case, for comparison (RFC 5322 §1.2.2)."""
-        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,42 +97,52 @@ class Message:
     def _checked(
         cls, fields: tuple[HeaderField, ...], body: bytes | None, defect: MalformedReason | None, detail: str
     ) -> Message:
-        octets = sum(len(field.name) + len(field.gap) + len(field.value) for field in fields)
-        if len(fields) > MAX_FIELDS or octets > MAX_HEADER_BYTES:
+        octets = b"".join(chain.from_iterable(fields))
+        if len(fields) > MAX_FIELDS or len(octets) > MAX_HEADER_BYTES:
             defect = MalformedReason.HEADER_SIZE
             detail = f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER_BYTES} octets"
-        elif defect is None and any(b"\0" in field.value or b"\0" in field.name for field in fields):
+        elif defect is None and b"\0" in octets:
             defect, detail = MalformedReason.HEADER_SYNTAX, "the header has a NUL"
         return cls(fields, body, defect, detail)
 
+    @cached_property
+    def by_key(self) -> Mapping[bytes, list[HeaderField]]:
+        """The fields under their names in lower case (RFC 5322 §1.2.2), those of one name from the top."""
+        found: dict[bytes, list[HeaderField]] = {}
+        for field in self.fields:
+            key = field.name.lower()
+            if key in found:
+                found[key].append(field)
+            else:
+                found[key] = [field]
+        return found
+
     def named(self, key: bytes) -> tuple[HeaderField, ...]:
         """The fields whose lower-case name is `key`, from the top."""
-        return tuple(field for field in self.fields if field.key == key)
+        return tuple(self.by_key.get(key, ()))
 
     @cached_property
-    def _from(self) -> tuple[MailboxList | None, MalformedReason | None, str]:
+    def _from(self) -> tuple[Author, MalformedReason | None, str]:
         found = self.named(b"from")
         if not found:
-            return None, MalformedReason.NO_FROM, "there is no From field"
+            return Author(), MalformedReason.NO_FROM, "there is no From field"
         if len(found) > 1:
             # RFC 5322 §3.6: exactly one From field.
-            return None, MalformedReason.SEVERAL_FROM, f"there are {len(found)} From fields"
+            return Author(), MalformedReason.SEVERAL_FROM, f"there are {len(found)} From fields"
         try:
-            mailboxes = parse_mailboxes(found[0].value)
+            read = parse_mailboxes(found[0].value)
         except AddressSyntaxError as error:
-            return None, MalformedReason.FROM_SYNTAX, f"From: {error}"
-        if len({mailbox.domain for mailbox in mailboxes.mailboxes}) > 1:
-            return mailboxes, MalformedReason.SEVERAL_DOMAINS, "From names several domains"
-        return mailboxes, None, ""
+            return Author(), MalformedReason.FROM_SYNTAX, f"From: {error}"
+        domains = tuple(dict.fromkeys([mailbox.domain for mailbox in read.mailboxes]))
+        author = Author(read.mailboxes, domains, read.flags)
+        if len(domains) > 1:
+            return author, MalformedReason.SEVERAL_DOMAINS, "From names several domains"
+        return author, None, ""
 
-    @cached_property
+    @property
     def author(self) -> Author:
         """The author mailboxes and their domains (RFC 5322 §3.6.2)."""
-        found = self._from[0]
-        if found is None:
-            return Author()
-        domains = tuple(dict.fromkeys(mailbox.domain for mailbox in found.mailboxes))
-        return Author(found.mailboxes, domains, found.flags)
+        return self._from[0]
 
     @property
     def malformed(self) -> MalformedReason | None:

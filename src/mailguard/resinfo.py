@@ -101,8 +101,10 @@ def _spf(result: SpfResult, envelope: Envelope) -> ResInfo:
 
 def _dkim(evidence: Evidence) -> Iterator[ResInfo]:
     """RFC 8601 §2.7.1, in the order of the header. Of too many, those that pass are listed first."""
-    ranked = sorted(range(len(evidence.dkim)), key=lambda index: evidence.dkim[index].status is not DkimStatus.PASS)
-    listed = [evidence.dkim[index] for index in sorted(ranked[:MAX_LISTED_SIGNATURES])]
+    listed = evidence.dkim
+    if len(listed) > MAX_LISTED_SIGNATURES:
+        ranked = sorted(range(len(listed)), key=lambda index: evidence.dkim[index].status is not DkimStatus.PASS)
+        listed = tuple(evidence.dkim[index] for index in sorted(ranked[:MAX_LISTED_SIGNATURES]))
     counts = {"are not listed": len(evidence.dkim) - len(listed), "were not verified": evidence.ignored_signatures}
     rest = [f"{count} further signatures {what}" for what, count in counts.items() if count]
     for result in listed[:-1]:

@@ -5,7 +5,8 @@ Linear in the input. Safe to share between threads. What a tag means is for the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from typing import NamedTuple
 
 from mailguard.errors import TagListError
 
@@ -19,14 +20,11 @@ MAX_TAGS = 128
 MAX_SHOWN_CHARS = 20
 
 _WSP = b" \t\r\n"
-_NAME_CHARS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
-_ALPHA = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
 _CONTROLS = bytes(c for c in range(0x20) if c not in _WSP) + b"\x7f"
-_NO_WSP = bytes.maketrans(b"", b"")
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(NamedTuple):
     """One tag. `value` has no white space around it; `start` and `end` bound all that stands between "=" and ";"."""
 
     name: str
@@ -37,7 +35,7 @@ class Tag:
     @property
     def compact(self) -> bytes:
         """The value without any white space, for base64 and for words in which folding may fall anywhere."""
-        return self.value.translate(_NO_WSP, _WSP)
+        return self.value.translate(None, _WSP)
 
 
 class TagList(dict[str, Tag]):
@@ -54,28 +52,27 @@ class TagList(dict[str, Tag]):
         """
         if len(octets) > MAX_TAG_LIST_BYTES:
             raise TagListError("the tag list is too long")
-        if octets.translate(_NO_WSP, _CONTROLS) != octets:
+        if octets.translate(None, _CONTROLS) != octets:
             raise TagListError("the tag list has a control character")
         tags = cls()
-        start = 0
+        end = -1
         for specification in octets.split(b";", MAX_TAGS + 1):
-            end = start + len(specification)
+            end += 1 + len(specification)
             name, equals, value = specification.partition(b"=")
             if not equals:
                 # Nothing may follow the last semicolon but white space (RFC 6376 §3.2, tag-list).
                 if specification.strip(_WSP) or end != len(octets) or not tags:
                     raise TagListError("a tag has no equals sign")
                 break
-            if len(tags) >= MAX_TAGS:
-                raise TagListError(f"the tag list has more than {MAX_TAGS} tags")
             word = name.strip(_WSP)
-            if not word or word[0] not in _ALPHA or not _NAME_CHARS.issuperset(word):
+            if not word.isalpha() and _NAME.fullmatch(word) is None:  # bytes.isalpha(): ASCII alone
                 raise TagListError("a tag has a malformed name")
             key = word.decode("ascii")
             if key in tags:
                 raise TagListError(f"the tag {key[:MAX_SHOWN_CHARS]}= occurs twice")
-            tags[key] = Tag(key, value.strip(_WSP), start + len(name) + 1, end)
-            start = end + 1
+            tags[key] = Tag(key, value.strip(_WSP), end - len(value), end)
+        if len(tags) > MAX_TAGS:
+            raise TagListError(f"the tag list has more than {MAX_TAGS} tags")
         return tags
 
     def value(self, name: str, default: bytes = b"") -> bytes:

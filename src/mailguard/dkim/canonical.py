@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from mailguard.message import HeaderField
 
-__all__ = ["BodyDigests", "BodyRequest", "Canonicalization", "canonical_field"]
+__all__ = ["BodyDigests", "BodyRequest", "Canonicalization", "canonical_fields"]
 
 CRLF = b"\r\n"
+_WSP = b" \t"
 # Blank lines held back are hashed in blocks of this many, so that a count of millions needs no memory.
 _BLANK_LINES = 4096
 _BLANK_BLOCK = CRLF * _BLANK_LINES
@@ -31,6 +32,9 @@ class Canonicalization(Enum):
     SIMPLE = "simple"
     RELAXED = "relaxed"
 
+    # Enum hashes by the name, in Python, at each look-up; a member is one object and equal to no other.
+    __hash__ = object.__hash__
+
 
 class BodyRequest(NamedTuple):
     """A body hash that a signature asks for: `length` is its l= in canonical octets, None for the whole body."""
@@ -39,17 +43,21 @@ class BodyRequest(NamedTuple):
     length: int | None = None
 
 
-def canonical_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
-    """One header field, canonicalized, without its final CRLF."""
+def canonical_fields(fields: Iterable[HeaderField], canonicalization: Canonicalization) -> bytes:
+    """Header fields in this order, canonicalized, each but the last with its CRLF (RFC 6376 §3.7)."""
     if canonicalization is Canonicalization.SIMPLE:
-        return field.raw  # RFC 6376 §3.4.1: unchanged
-    return field.key + b":" + relaxed_value(field.value)
+        return CRLF.join([field.raw for field in fields])  # RFC 6376 §3.4.1: unchanged
+    # RFC 6376 §3.4.2: names in lower case; values unfolded, without white space around them; in it, single spaces.
+    unfolded = [name.lower() + b":" + value.replace(CRLF, b"").strip(_WSP) for name, value, _ in fields]
+    return _single_spaces(CRLF.join(unfolded))
 
 
-def relaxed_value(value: bytes) -> bytes:
-    """RFC 6376 §3.4.2: unfold, reduce each run of white space to one space, drop it at both ends."""
-    words = value.replace(CRLF, b"").replace(b"\t", b" ").split(b" ")
-    return b" ".join(filter(None, words))
+def _single_spaces(octets: bytes) -> bytes:
+    """Each run of white space as one space."""
+    octets = octets.replace(b"\t", b" ")
+    while b"  " in octets:  # each pass halves every run
+        octets = octets.replace(b"  ", b" ")
+    return octets
 
 
 class _Stream:
@@ -78,7 +86,8 @@ class _Stream:
         """
         # What was held back is the beginning of a line end that did not come: a bare CR is content, white space
         # before the end of the body is at the end of a line (dropped where the transformation drops it).
-        self._put_lines(self._transform(self._tail + CRLF)[0])
+        if self._tail:
+            self._put_lines(self._transform(self._tail + CRLF)[0])
         self._blank_lines = 0
         self._hash_octets(CRLF if self.total else empty_body)
         self.digests[None] = self._hash.digest()
@@ -129,13 +138,10 @@ def _simple_lines(octets: bytes) -> tuple[bytes, bytes]:
 
 def _relaxed_lines(octets: bytes) -> tuple[bytes, bytes]:
     """RFC 6376 §3.4.4, apart from the end of the body (`_Stream.finish`); and what is held back for later."""
-    octets = octets.replace(b"\t", b" ")
-    while b"  " in octets:  # each pass halves every run: reduce all white space within a line to one space
-        octets = octets.replace(b"  ", b" ")
-    octets = octets.replace(b" \r\n", CRLF)  # ignore white space at the end of lines
-    for held in (b" \r", b"\r", b" "):
-        if octets.endswith(held):
-            return octets[: -len(held)], held
+    octets = _single_spaces(octets).replace(b" \r\n", CRLF)  # ignore white space at the end of lines
+    if octets.endswith((b"\r", b" ")):
+        held = b" \r" if octets.endswith(b" \r") else octets[-1:]
+        return octets[: -len(held)], held
     return octets, b""
 
 

@@ -8,10 +8,10 @@ Sender) is signed where present and not oversigned. l= is never made.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_field
+from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_fields
 from mailguard.dkim.signing_key import SigningKey
 from mailguard.errors import SigningRefused
 from mailguard.message import HeaderField, Message
@@ -20,24 +20,29 @@ __all__ = ["SigningRules", "check_signable", "sign", "sign_body_requests"]
 
 FIELD_NAME = b"DKIM-Signature"
 CRLF = b"\r\n"
+FOLD = b"\r\n\t"
 MAX_LINE_CHARS = 78  # RFC 5322 §2.1.1
 OVERSIGNED = (
-    "From",
-    "Reply-To",
-    "Subject",
-    "To",
-    "Cc",
-    "Date",
-    "Message-ID",
-    "In-Reply-To",
-    "References",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
+    b"From",
+    b"Reply-To",
+    b"Subject",
+    b"To",
+    b"Cc",
+    b"Date",
+    b"Message-ID",
+    b"In-Reply-To",
+    b"References",
+    b"MIME-Version",
+    b"Content-Type",
+    b"Content-Transfer-Encoding",
 )
-SIGNED_WHERE_PRESENT = ("Sender",)
+SIGNED_WHERE_PRESENT = (b"Sender",)
 """And every field whose name begins with `LIST_PREFIX`."""
 LIST_PREFIX = b"list-"
+_WANTED = [
+    *[(name.lower(), name, 1) for name in OVERSIGNED],
+    *[(name.lower(), name, 0) for name in SIGNED_WHERE_PRESENT],
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,61 +81,46 @@ def sign(
     """
     check_signable(message)
     rules = rules or SigningRules()
-    names, signed = _header(message.fields, rules.header_canonicalization)
+    names, fields = _chosen(message.by_key)
+    signed = canonical_fields(fields, rules.header_canonicalization)
     body_hash = digests.digest(sign_body_requests(rules)[0])
     if body_hash is None:
         raise ValueError("the whole body has no digest")
-    made = (_sign_with(key, names, signed, base64.b64encode(body_hash), int(now), rules) for key in keys)
-    return tuple(made)
+    words = [b"h=" + names[0] + b":", *[name + b":" for name in names[1:-1]], names[-1] + b";"]
+    tail = [*_fold(words, b"", used=0), b"bh=" + base64.b64encode(body_hash) + b";", b"b="]
+    return tuple([_sign_with(key, tail, signed, int(now), rules) for key in keys])
 
 
-def _header(fields: Iterable[HeaderField], form: Canonicalization) -> tuple[list[bytes], list[bytes]]:
-    """h= and the canonical fields that it stands for, lowest instance first (RFC 6376 §5.4.2)."""
-    present: dict[bytes, list[HeaderField]] = {}
-    for field in fields:
-        present.setdefault(field.key, []).append(field)
+def _chosen(fields: Mapping[bytes, Sequence[HeaderField]]) -> tuple[list[bytes], list[HeaderField]]:
+    """The names for h= and the fields that they stand for, lowest instance first (RFC 6376 §5.4.2)."""
     names: list[bytes] = []
-    signed: list[bytes] = []
-    wanted = [(name.encode("ascii"), 1) for name in OVERSIGNED]
-    wanted += [(name.encode("ascii"), 0) for name in SIGNED_WHERE_PRESENT]
-    wanted += [(instances[0].name, 0) for key, instances in present.items() if _is_list_field(key)]
-    for name, extra in wanted:
-        instances = present.get(name.lower(), [])
+    signed: list[HeaderField] = []
+    lists = [key for key in fields if key.startswith(LIST_PREFIX) and _fits(key)]
+    wanted = _WANTED + [(key, fields[key][0].name, 0) for key in lists]
+    for key, name, extra in wanted:
+        instances = fields.get(key, ())
         names += [name] * (len(instances) + extra)
-        signed += [canonical_field(field, form) for field in reversed(instances)]
+        signed += reversed(instances)
     return names, signed
 
 
-def _is_list_field(key: bytes) -> bool:
-    # A name with a semicolon is legal and would end h=; one longer than a line could not be folded.
-    return key.startswith(LIST_PREFIX) and b";" not in key and len(key) < MAX_LINE_CHARS - 1
+def _fits(key: bytes) -> bool:
+    """Whether h= can name it: a semicolon, which is legal in a name, would end it; a longer line has no place."""
+    return b";" not in key and len(key) < MAX_LINE_CHARS - 1
 
 
-def _sign_with(
-    key: SigningKey, names: list[bytes], signed: list[bytes], body_hash: bytes, now: int, rules: SigningRules
-) -> HeaderField:
+def _sign_with(key: SigningKey, tail: list[bytes], signed: bytes, now: int, rules: SigningRules) -> HeaderField:
+    """The field with the signature of `key` over `signed` and itself. `tail` is its lines from h= to b=."""
     form = f"{rules.header_canonicalization.value}/{rules.body_canonicalization.value}"
-    tags = [
-        b"v=1;",
-        f"a={key.algorithm};".encode(),
-        f"c={form};".encode(),
-        f"d={key.domain};".encode(),
-        f"s={key.selector};".encode(),
-        f"t={now};".encode(),
-        f"x={now + rules.lifetime_s};".encode(),
-    ]
-    words = [name + b":" for name in names[:-1]] + [names[-1] + b";"]
-    words[0] = b"h=" + words[0]
-    lines = _fold(tags, b" ", used=len(FIELD_NAME) + 1)
-    lines += _fold(words, b"", used=0)
-    lines += [b"bh=" + body_hash + b";", b"b="]
-    unsigned = HeaderField(FIELD_NAME, b" " + (CRLF + b"\t").join(lines))
-    octets = CRLF.join([*signed, canonical_field(unsigned, rules.header_canonicalization)])
-    signature = base64.b64encode(key.sign(octets))
+    tags = f"v=1; a={key.algorithm}; c={form}; d={key.domain}; s={key.selector}; t={now}; x={now + rules.lifetime_s};"
+    lines = _fold(tags.encode("ascii").split(b" "), b" ", used=len(FIELD_NAME) + 1)
+    unsigned = HeaderField(FIELD_NAME, b" " + FOLD.join(lines + tail))
+    own = canonical_fields([unsigned], rules.header_canonicalization)
+    signature = base64.b64encode(key.sign(signed + CRLF + own))
     width = MAX_LINE_CHARS - 1
     first = width - len(b"b=")
     parts = [signature[:first]] + [signature[at : at + width] for at in range(first, len(signature), width)]
-    return HeaderField(FIELD_NAME, unsigned.value + (CRLF + b"\t").join(parts))
+    return HeaderField(FIELD_NAME, unsigned.value + FOLD.join(parts))
 
 
 def _fold(words: Iterable[bytes], space: bytes, *, used: int) -> list[bytes]:

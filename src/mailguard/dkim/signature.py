@@ -5,9 +5,10 @@ Pure; a `Signature` is frozen and safe to share between threads.
 
 from __future__ import annotations
 
-import base64
 import binascii
+import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailguard.dkim.canonical import BodyRequest, Canonicalization
 from mailguard.dkim.result import DkimReason
@@ -35,11 +36,12 @@ MAX_LENGTH_DIGITS = 76  # RFC 6376 §3.5 (l=)
 SIGNATURE_PREFIX_CHARS = 8  # RFC 6008 §2
 
 _REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
-_SELECTOR_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
-_DIGITS = frozenset(b"0123456789")
-_BASE64_OCTETS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+_SELECTOR_LABEL = f"[a-z0-9_-]{{1,{MAX_LABEL_CHARS}}}"
+_SELECTOR = re.compile(rf"{_SELECTOR_LABEL}(?:\.{_SELECTOR_LABEL})*")
+_CANONICALIZATIONS = {form.value.encode("ascii"): form for form in Canonicalization}
+_BASE64_OCTETS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 # RFC 5322 §3.6.8 ftext, without the semicolon that ends a tag.
-_NAME_OCTETS = frozenset(range(0x21, 0x7F)) - frozenset(b":;")
+_NAME_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b":;")
 
 
 class SignatureError(ValueError):
@@ -51,8 +53,7 @@ class SignatureError(ValueError):
         self.known = known or Known()
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What could be read of a signature that is otherwise unusable; for the report."""
 
     domain: Domain | None = None
@@ -66,14 +67,15 @@ class Known:
 class Signature:
     """A DKIM-Signature that a key may verify."""
 
-    field: HeaderField
     unsigned_field: HeaderField
     """The field with the value of b= and the white space around it deleted (RFC 6376 §3.7)."""
+    known: Known
+    """d=, s=, i=, a= and the beginning of b=, for the report."""
     domain: Domain
-    selector: str
-    identity: str
     identity_domain: Domain
     algorithm: str
+    key_question: Question
+    """Where the key is published (RFC 6376 §3.6.2.1)."""
     header_canonicalization: Canonicalization
     body: BodyRequest
     signed_names: tuple[bytes, ...]
@@ -84,16 +86,6 @@ class Signature:
     """t=, POSIX seconds."""
     expires_at: int | None
     """x=, POSIX seconds."""
-    signature_prefix: str
-
-    @property
-    def key_question(self) -> Question:
-        """Where the key is published (RFC 6376 §3.6.2.1)."""
-        return Question(key_name(self.selector, self.domain), RecordType.TXT)
-
-    @property
-    def known(self) -> Known:
-        return Known(self.domain, self.selector, self.identity, self.algorithm, self.signature_prefix)
 
     @classmethod
     def parse(cls, field: HeaderField) -> Signature:
@@ -134,9 +126,8 @@ def parse_selector(text: str) -> str:
     Wider than RFC 6376 §3.1 by the underscore, which published selectors do have.
     """
     selector = text.lower() if text.isascii() else Domain.parse(text)
-    for label in selector.split("."):
-        if not 1 <= len(label) <= MAX_LABEL_CHARS or not _SELECTOR_CHARS.issuperset(label):
-            raise DomainError("a selector's labels have 1 to 63 letters, digits, hyphens or underscores")
+    if _SELECTOR.fullmatch(selector) is None:
+        raise DomainError("a selector's labels have 1 to 63 letters, digits, hyphens or underscores")
     return str(selector)
 
 
@@ -146,11 +137,11 @@ def _parse(field: HeaderField, tags: TagList, names: _Names) -> Signature:
             raise _FieldError(f"the tag {name}= is missing")
     if tags["v"].value != b"1":
         raise _FieldError("v= is not 1", DkimReason.VERSION)
-    algorithm = _text(tags, "a").lower()
+    algorithm = names.algorithm
     if algorithm not in ALGORITHMS:
         detail = "a=rsa-sha1 must not be verified" if algorithm == "rsa-sha1" else "a= names an unknown algorithm"
         raise _FieldError(detail, DkimReason.ALGORITHM)  # RFC 8301 §3.1
-    domain, selector, identity, identity_domain = names.checked()
+    domain, selector, identity_domain = names.checked()
     header, body = _canonicalizations(tags)
     if "q" in tags and b"dns/txt" not in tags["q"].compact.lower().split(b":"):
         raise _FieldError("q= names no known query method", DkimReason.QUERY_METHOD)
@@ -160,13 +151,12 @@ def _parse(field: HeaderField, tags: TagList, names: _Names) -> Signature:
     b = tags["b"]
     unsigned = HeaderField(field.name, field.value[: b.start] + field.value[b.end :], field.gap)
     return Signature(
-        field=field,
         unsigned_field=unsigned,
+        known=names.known,
         domain=domain,
-        selector=selector,
-        identity=identity,
         identity_domain=identity_domain,
         algorithm=algorithm,
+        key_question=Question(key_name(selector, domain), RecordType.TXT),
         header_canonicalization=header,
         body=BodyRequest(body, _length(tags)),
         signed_names=_signed_names(tags),
@@ -174,7 +164,6 @@ def _parse(field: HeaderField, tags: TagList, names: _Names) -> Signature:
         body_hash=_body_hash(tags),
         signed_at=signed_at,
         expires_at=expires_at,
-        signature_prefix=names.known.signature_prefix or "",
     )
 
 
@@ -190,24 +179,24 @@ class _Names:
             identity, self._identity_domain = _identity(tags, domain)
         except _FieldError as error:
             self._fault = error
-        algorithm = _text(tags, "a").lower()
+        self.algorithm = algorithm = _text(tags, "a").lower()
         prefix = tags["b"].compact[:SIGNATURE_PREFIX_CHARS] if "b" in tags else b""
         self.known = Known(
             domain,
             selector,
             identity,
             algorithm if algorithm in ALGORITHMS or algorithm == "rsa-sha1" else None,
-            prefix.decode("ascii") if prefix and _BASE64_OCTETS.issuperset(prefix) else None,
+            prefix.decode("ascii") if prefix and not prefix.translate(None, _BASE64_OCTETS) else None,
         )
 
-    def checked(self) -> tuple[Domain, str, str, Domain]:
-        """d=, s=, i= and the domain of i=. Raises the fault."""
+    def checked(self) -> tuple[Domain, str, Domain]:
+        """d=, s= and the domain of i=. Raises the fault."""
         known = self.known
         if self._fault is not None:
             raise self._fault
-        if known.domain is None or known.selector is None or known.identity is None:
-            raise _FieldError("d=, s= or i= is missing")
-        return known.domain, known.selector, known.identity, self._identity_domain
+        if known.domain is None or known.selector is None:
+            raise _FieldError("d= or s= is missing")
+        return known.domain, known.selector, self._identity_domain
 
 
 def _text(tags: TagList, name: str) -> str:
@@ -246,39 +235,43 @@ def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
 
 def _canonicalizations(tags: TagList) -> tuple[Canonicalization, Canonicalization]:
     """c= (RFC 6376 §3.5): simple/simple by default; one word alone is for the header, the body then simple."""
-    header, slash, body = tags.value("c", b"simple/simple").lower().decode("latin-1").partition("/")
+    header, slash, body = tags.value("c", b"simple/simple").lower().partition(b"/")
     try:
-        return Canonicalization(header), Canonicalization(body if slash else "simple")
-    except ValueError:
+        return _CANONICALIZATIONS[header], _CANONICALIZATIONS[body if slash else b"simple"]
+    except KeyError:
         raise _FieldError("c= names an unknown canonicalization") from None
 
 
-def _number(tags: TagList, name: str, *, digits: int) -> int | None:
-    if name not in tags:
+def _digits(tags: TagList, name: str) -> bytes | None:
+    tag = tags.get(name)
+    if tag is None:
         return None
-    value = tags[name].value
-    if not value or not _DIGITS.issuperset(value):
+    if not tag.value.isdigit():
         raise _FieldError(f"{name}= is not a number")
-    if len(value) > digits:
-        raise _FieldError(f"{name}= has more than {digits} digits")
-    return int(value)
+    return tag.value
 
 
 def _time(tags: TagList, name: str) -> int | None:
-    if name in tags and len(tags[name].value) > MAX_TIME_DIGITS and _DIGITS.issuperset(tags[name].value):
-        return INFINITE_TIME
-    return _number(tags, name, digits=MAX_TIME_DIGITS)
+    digits = _digits(tags, name)
+    if digits is None:
+        return None
+    return int(digits) if len(digits) <= MAX_TIME_DIGITS else INFINITE_TIME
 
 
 def _length(tags: TagList) -> int | None:
-    return _number(tags, "l", digits=MAX_LENGTH_DIGITS)
+    digits = _digits(tags, "l")
+    if digits is None:
+        return None
+    if len(digits) > MAX_LENGTH_DIGITS:
+        raise _FieldError(f"l= has more than {MAX_LENGTH_DIGITS} digits")
+    return int(digits)
 
 
 def _signed_names(tags: TagList) -> tuple[bytes, ...]:
-    names = tuple(name.strip(b" \t\r\n") for name in tags["h"].value.lower().split(b":", MAX_SIGNED_NAMES + 1))
+    names = tuple([name.strip(b" \t\r\n") for name in tags["h"].value.lower().split(b":", MAX_SIGNED_NAMES + 1)])
     if len(names) > MAX_SIGNED_NAMES:
         raise _FieldError(f"h= lists more than {MAX_SIGNED_NAMES} names")
-    if not all(name and _NAME_OCTETS.issuperset(name) for name in names):
+    if b"" in names or b"".join(names).translate(None, _NAME_OCTETS):
         raise _FieldError("h= has a malformed name")
     if b"from" not in names:
         raise _FieldError("h= does not list From", DkimReason.FROM_UNSIGNED)  # RFC 6376 §5.4
@@ -290,8 +283,8 @@ def _base64(tags: TagList, name: str, *, at_most: int) -> bytes:
     if len(text) > (at_most + 2) // 3 * 4:
         raise _FieldError(f"{name}= has more than {at_most} octets")
     try:
-        octets = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        octets = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
         raise _FieldError(f"{name}= is not base64") from None
     if not octets:
         raise _FieldError(f"{name}= is empty")

@@ -8,12 +8,11 @@ pure; a plan is not changed by use and may be shared between threads.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import islice
 
-from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_field
+from mailguard.dkim.canonical import BodyDigests, BodyRequest, canonical_fields
 from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dkim.signature import ALGORITHMS, FIELD_KEY, Known, Signature, SignatureError, claimed_domain
@@ -63,17 +62,10 @@ class VerificationPlan:
     chosen: tuple[tuple[HeaderField, Signature | SignatureError], ...]
     ignored: int
     """How many DKIM-Signature fields were beyond `rules.max_signatures`."""
-
-    @property
-    def body_requests(self) -> tuple[BodyRequest, ...]:
-        """What BodyDigests must compute."""
-        return tuple(dict.fromkeys(found.body for _, found in self.chosen if isinstance(found, Signature)))
-
-    @property
-    def questions(self) -> tuple[Question, ...]:
-        """All keys that `verify` may ask for."""
-        found = (found.key_question for _, found in self.chosen if isinstance(found, Signature))
-        return tuple(dict.fromkeys(found))
+    body_requests: tuple[BodyRequest, ...]
+    """What BodyDigests must compute."""
+    questions: tuple[Question, ...]
+    """All keys that `verify` may ask for."""
 
 
 def plan_verification(message: Message, rules: VerifyRules | None = None) -> VerificationPlan:
@@ -84,24 +76,16 @@ def plan_verification(message: Message, rules: VerifyRules | None = None) -> Ver
     """
     rules = rules or VerifyRules()
     fields = message.named(FIELD_KEY)
-    if message.malformed is MalformedReason.HEADER_SIZE:
-        return VerificationPlan(message, rules, (), len(fields))
-    authors = message.author.domains
-    ranked = list(enumerate(fields))
-    if len(fields) > rules.max_signatures:
-        ranked.sort(key=lambda entry: (_distance(entry[1], authors), entry[0]))
-    usable: list[_Candidate] = []
-    unusable: list[_Candidate] = []
-    for number, field in islice(ranked, rules.max_signatures * READ_FACTOR):
-        try:
-            usable.append((number, field, Signature.parse(field)))
-        except SignatureError as error:
-            unusable.append((number, field, error))
-        if len(usable) == rules.max_signatures:
-            break
-    kept = sorted([*usable, *unusable][: rules.max_signatures], key=lambda entry: entry[0])
-    chosen = tuple((field, found) for _, field, found in kept)
-    return VerificationPlan(message, rules, chosen, len(fields) - len(chosen))
+    if not fields or message.malformed is MalformedReason.HEADER_SIZE:
+        return VerificationPlan(message, rules, (), len(fields), (), ())
+    if len(fields) <= rules.max_signatures:
+        chosen = [(field, _read(field)) for field in fields]
+    else:
+        chosen = _nearest(fields, message.author.domains, rules.max_signatures)
+    signatures = [found for _, found in chosen if isinstance(found, Signature)]
+    requests = tuple(dict.fromkeys([found.body for found in signatures]))
+    questions = tuple(dict.fromkeys([found.key_question for found in signatures]))
+    return VerificationPlan(message, rules, tuple(chosen), len(fields) - len(chosen), requests, questions)
 
 
 def verify(plan: VerificationPlan, digests: BodyDigests, answers: Answers, *, now: float) -> tuple[DkimResult, ...]:
@@ -110,13 +94,36 @@ def verify(plan: VerificationPlan, digests: BodyDigests, answers: Answers, *, no
     Raises Unanswered while a key is unknown.
     """
     answers.need(plan.questions)
-    header = _Header(plan.message.fields)
     return tuple(
-        _verify_one(found, field, plan, header, digests, answers, now)
+        _verify_one(found, field, plan, digests, answers, now)
         if isinstance(found, Signature)
         else _result(DkimStatus.PERMERROR, found.reason, str(found), found.known)
         for field, found in plan.chosen
     )
+
+
+def _read(field: HeaderField) -> Signature | SignatureError:
+    try:
+        return Signature.parse(field)
+    except SignatureError as error:
+        # Kept without the frames that it came through, and what they hold.
+        return error.with_traceback(None)
+
+
+def _nearest(
+    fields: Sequence[HeaderField], authors: Sequence[Domain], at_most: int
+) -> list[tuple[HeaderField, Signature | SignatureError]]:
+    """`at_most` of the fields, in their order: the readable ones that are nearest to an author domain."""
+    ranked = sorted(enumerate(fields), key=lambda entry: (_distance(entry[1], authors), entry[0]))
+    usable: list[_Candidate] = []
+    unusable: list[_Candidate] = []
+    for number, field in ranked[: at_most * READ_FACTOR]:
+        found = _read(field)
+        (usable if isinstance(found, Signature) else unusable).append((number, field, found))
+        if len(usable) == at_most:
+            break
+    kept = sorted([*usable, *unusable][:at_most], key=lambda entry: entry[0])
+    return [(field, found) for _, field, found in kept]
 
 
 def _distance(field: HeaderField, authors: Sequence[Domain]) -> int:
@@ -156,7 +163,6 @@ def _verify_one(
     signature: Signature,
     field: HeaderField,
     plan: VerificationPlan,
-    header: _Header,
     digests: BodyDigests,
     answers: Answers,
     now: float,
@@ -182,7 +188,7 @@ def _verify_one(
     if not same_body:
         result = _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known, key_bits=bits)
         return _as_testing(result) if testing else result
-    signed = header.signed_octets(signature, field)
+    signed = _signed_octets(signature, field, plan.message.by_key)
     for key in keys:
         if key.verifies(signature.signature, signed):
             return _verified(signature, plan.rules, digests, key)
@@ -268,35 +274,16 @@ def _verified(signature: Signature, rules: VerifyRules, digests: BodyDigests, ke
     return _result(status, reason, detail, signature.known, key_bits=key.bits, testing=key.testing)
 
 
-class _Header:
-    """The header's fields, each canonicalized at most once in each form, found by name from the bottom."""
-
-    def __init__(self, fields: tuple[HeaderField, ...]) -> None:
-        self._by_name: dict[bytes, list[HeaderField]] = {}
-        for field in fields:
-            self._by_name.setdefault(field.key, []).append(field)
-        self._canonical: dict[tuple[int, Canonicalization], bytes] = {}
-
-    def signed_octets(self, signature: Signature, own: HeaderField) -> bytes:
-        """RFC 6376 §3.7: what is signed. RFC 6376 §5.4.2: each name takes the lowest instance not yet taken."""
-        form = signature.header_canonicalization
-        left: dict[bytes, list[HeaderField]] = {}
-        pieces: list[bytes] = []
-        for name in signature.signed_names:
-            instances = left.get(name)
-            if instances is None:
-                # A signature does not sign itself, whatever its h= says (RFC 6376 §3.5).
-                instances = [field for field in self._by_name.get(name, ()) if field is not own]
-                left[name] = instances
-            if instances:
-                pieces.append(self._octets(instances.pop(), form))
-            # A name without a field left signs its absence: nothing is hashed, not even CRLF (RFC 6376 §5.4).
-        pieces.append(canonical_field(signature.unsigned_field, form))
-        return CRLF.join(pieces)
-
-    def _octets(self, field: HeaderField, form: Canonicalization) -> bytes:
-        key = (id(field), form)
-        octets = self._canonical.get(key)
-        if octets is None:
-            octets = self._canonical[key] = canonical_field(field, form)
-        return octets
+def _signed_octets(signature: Signature, own: HeaderField, fields: Mapping[bytes, Sequence[HeaderField]]) -> bytes:
+    """RFC 6376 §3.7: what is signed. `own` is the field of `signature` among `fields`."""
+    # A signature does not sign itself, whatever its h= says (RFC 6376 §3.5).
+    left = {FIELD_KEY: [field for field in fields[FIELD_KEY] if field is not own]}
+    signed: list[HeaderField] = []
+    for name in signature.signed_names:
+        instances = left.get(name)
+        if instances is None:
+            instances = left[name] = list(fields.get(name, ()))
+        if instances:
+            signed.append(instances.pop())  # RFC 6376 §5.4.2: the lowest instance not yet taken
+        # A name without a field left signs its absence: nothing is hashed, not even CRLF (RFC 6376 §5.4).
+    return canonical_fields([*signed, signature.unsigned_field], signature.header_canonicalization)
