@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import os
 import re
+import select
 import socket
 import string
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -213,6 +216,83 @@ def test_a_broken_sink_loses_lines_and_says_so_later() -> None:
     dropped = re.search(rb"count=(\d+)", b"\n".join(sink.lines))
     assert dropped is not None
     assert int(dropped[1]) + sum(line.startswith(b"n=") for line in sink.lines) == 4
+
+
+class KeptTogether(Kept):
+    takes_several = True
+
+
+def test_lines_that_come_together_are_written_together_in_order_and_within_a_pipe_buffer() -> None:
+    log = kept_log(sink := KeptTogether())
+    sent = [f"{number}".encode() + b"x" * (number % 590) for number in range(2000)]
+    for text in sent:
+        log.message({"k": text})
+    log.close(timeout_s=30)
+    assert b"\n".join(sink.lines) == b"\n".join(b"k=" + text for text in sent)
+    assert max(map(len, sink.lines)) < select.PIPE_BUF
+    assert len(sink.lines) < len(sent) / 5
+
+
+def test_of_lines_written_together_each_is_counted_when_they_are_dropped() -> None:
+    sink = KeptTogether()
+    sink.is_broken = True
+    log = kept_log(sink)
+    for number in range(7):
+        log.message({"n": number})
+    assert sink.entered.wait(10)
+    sink.is_broken = False
+    log.message({"n": "late"})
+    log.close(timeout_s=10)
+    text = b"\n".join(sink.lines)
+    dropped = re.search(rb"count=(\d+)", text)
+    assert dropped is not None
+    assert int(dropped[1]) + len(re.findall(rb"(?m)^n=", text)) == 8
+
+
+NEVER_S = 3600.0  # what a test sets that would not end if it were waited for
+
+
+@pytest.mark.parametrize("severity", [Severity.ERROR, Severity.WARNING])
+def test_what_is_wrong_waits_for_no_other_line(severity: Severity, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "GATHER_S", NEVER_S)
+    log = kept_log(sink := Kept())
+    log.message({"n": "before"})
+    log.event("wrong", severity)
+    assert sink.entered.wait(10)
+    log.close(timeout_s=10)
+    assert sink.lines == [b"n=before", b"event=wrong"]
+
+
+def test_a_line_that_waits_for_others_is_written_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "GATHER_S", NEVER_S)
+    log = kept_log(sink := Kept())
+    log.message({"n": 1})
+    assert not sink.entered.wait(0.05)
+    log.message({"n": 2})
+    log.close(timeout_s=10)
+    assert sink.lines == [b"n=1", b"n=2"]
+
+
+def test_a_line_waits_for_others_a_moment_and_no_longer() -> None:
+    log = kept_log(sink := Kept())
+    for number in range(3):
+        sink.entered.clear()
+        log.message({"n": number})
+        assert sink.entered.wait(10 * log_module.GATHER_S)
+    log.close(timeout_s=10)
+
+
+def test_the_time_is_that_of_the_second() -> None:
+    log = Log(kept := Kept(), Format.LOGFMT, timestamps=True)
+    log.start()
+    began = int(time.time())
+    log.message({"n": 1})
+    time.sleep(1.01)
+    log.message({"n": 2})
+    log.close(timeout_s=10)
+    times = [line.split()[0].removeprefix(b"time=").decode() for line in kept.lines]
+    read = [calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")) for text in times]
+    assert began <= read[0] < read[1] <= time.time()
 
 
 @pytest.mark.attack("X12")

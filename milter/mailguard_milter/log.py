@@ -1,7 +1,8 @@
 """One line for each message: to syslog's mail facility or to stderr, as logfmt or JSON; never in the way of mail.
 
-A line is formatted where it arises and put into a bounded queue; one thread of its own writes it. When nobody
-reads the log, lines are dropped and counted, and the count is logged as soon as a line gets through. Nothing
+A line is formatted where it arises and put into a bounded queue. One thread of its own wakes up for what has gathered
+there in a tenth of a second, and at once for an error or a warning, and writes it. When nobody reads the log,
+lines are dropped and counted, and the count is logged as soon as a line gets through. Nothing
 that a stranger wrote reaches a line unescaped: what is not printable (controls, line separators, bidirectional
 marks, lone surrogates) becomes a backslash escape, and each value and each line has a bound. RFC 3164 framing,
 as syslog(3) writes it to /dev/log; RFC 8259. Left out: log rotation, syslog over a network.
@@ -18,9 +19,10 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from enum import Enum, IntEnum
-from queue import SimpleQueue
+from typing import ClassVar
 
 __all__ = ["Format", "Log", "Severity", "Sink", "StderrSink", "SyslogSink", "format_line", "tell"]
 
@@ -31,6 +33,8 @@ MAX_LINE_BYTES = 4000
 MAX_LIST_ENTRIES = 40
 # At 4000 octets each, a log that nobody reads holds at most 16 MB.
 MAX_QUEUED_LINES = 4096
+# How long a line may wait for others to be written with it. A process that dies takes those that wait with it.
+GATHER_S = 0.1
 # How long the writing thread waits for a syslog daemon that does not read before it gives the line up.
 SYSLOG_PATIENCE_S = 1.0
 # An event that a stranger can cause is logged this often in this time; the rest is counted.
@@ -40,8 +44,12 @@ EVENT_WINDOW_S = 60.0
 _FACILITY_MAIL = 2 << 3
 _TAG = "mailguard-milter"
 _CUT = "[cut]"
-# What most values are made of, and no value needs quotes for.
+# What most values are made of: what needs no quotes, and what needs no escape within quotes.
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
+_PLAIN_IN_QUOTES = re.compile(r"[ !#-\[\]-~]*")
+_SEQUENCES = (list, tuple, frozenset, set)
+# ensure_ascii writes everything that could confuse a terminal as \\uXXXX.
+_JSON = json.JSONEncoder(ensure_ascii=True, allow_nan=False)
 
 
 class Format(Enum):
@@ -78,7 +86,7 @@ def _text(value: object) -> str:
     """`value` as text, cut at the bound and marked where it was cut. May hold anything that a str may hold."""
     if isinstance(value, Enum):
         value = value.value
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, (bytes, bytearray)):
         text = bytes(value[: MAX_VALUE_CHARS + 1]).decode("utf-8", "surrogateescape")
     else:
         text = str(value)
@@ -87,18 +95,24 @@ def _text(value: object) -> str:
     return text
 
 
-def _logfmt_value(value: object) -> str:
+def _logfmt_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value) if abs(value) < 1 << 64 else "huge"
     if isinstance(value, float):
         return f"{value:.3f}"
-    if isinstance(value, list | tuple | frozenset | set):
+    if isinstance(value, _SEQUENCES):
         value = ",".join(map(_text, list(value)[:MAX_LIST_ENTRIES]))
-    text = _text(value)
+    return _text(value)
+
+
+def _logfmt_value(value: object) -> str:
+    text = value if type(value) is str and len(value) <= MAX_VALUE_CHARS else _logfmt_text(value)
     if _PLAIN.fullmatch(text):
         return text
+    if _PLAIN_IN_QUOTES.fullmatch(text):
+        return f'"{text}"'
     plain = text.isprintable() and not any(char in text for char in '\\"')
     if not plain:
         text = "".join(map(_escape_char, text))
@@ -106,14 +120,17 @@ def _logfmt_value(value: object) -> str:
 
 
 def _json_value(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, (int, float)):
         return value if not isinstance(value, int) or abs(value) < 1 << 64 else "huge"
-    if isinstance(value, list | tuple | frozenset | set):
+    if isinstance(value, _SEQUENCES):
         return [_json_value(entry) for entry in list(value)[:MAX_LIST_ENTRIES]]
     if isinstance(value, Mapping):
         return {_text(key): _json_value(entry) for key, entry in list(value.items())[:MAX_LIST_ENTRIES]}
+    text = _text(value)
+    if text.isascii():
+        return text
     # A lone surrogate has no place in JSON text (RFC 8259 §8.2).
-    return "".join(_escape_char(char) if 0xD800 <= ord(char) <= 0xDFFF else char for char in _text(value))
+    return "".join(_escape_char(char) if 0xD800 <= ord(char) <= 0xDFFF else char for char in text)
 
 
 def format_line(record: Mapping[str, object], format: Format) -> bytes:
@@ -129,8 +146,7 @@ def format_line(record: Mapping[str, object], format: Format) -> bytes:
         if value is None:
             continue
         if format is Format.JSON:
-            # ensure_ascii writes everything that could confuse a terminal as \\uXXXX.
-            part = f"{json.dumps(key)}: {json.dumps(_json_value(value), ensure_ascii=True, allow_nan=False)}"
+            part = f"{_JSON.encode(key)}: {_JSON.encode(_json_value(value))}"
         else:
             part = f"{key}={_logfmt_value(value)}"
         size = (len(part) if part.isascii() else len(part.encode())) + 2
@@ -147,6 +163,9 @@ def format_line(record: Mapping[str, object], format: Format) -> bytes:
 class Sink(ABC):
     """Where lines go. `write` is called by one thread and may wait a little."""
 
+    takes_several: ClassVar[bool] = False
+    """Whether one write may have several lines, with a line feed between two, in at most PIPE_BUF octets."""
+
     @abstractmethod
     def write(self, line: bytes, severity: Severity) -> None:
         """Write one line, given without its line end. Raises OSError when it could not be written."""
@@ -157,13 +176,28 @@ def _write_stderr(line: bytes) -> None:
     os.write(2, line + b"\n")
 
 
-def _timestamp() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+class _Stamp:
+    """The time as text, made once a second. For every thread."""
+
+    def __init__(self, text_of: Callable[[int], str]) -> None:
+        self._text_of = text_of
+        self._made = (0, "")
+
+    def text(self) -> str:
+        second = int(time.time())
+        made = self._made
+        if made[0] != second:
+            made = self._made = (second, self._text_of(second))
+        return made[1]
+
+
+def _utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def tell(event: str, severity: Severity = Severity.INFO, **fields: object) -> None:
     """A line on stderr from a process without a `Log`: the supervisor, a generation parent. Never blocks."""
-    record = {"time": _timestamp(), "level": severity.name.lower(), "event": event, **fields}
+    record = {"time": _utc(int(time.time())), "level": severity.name.lower(), "event": event, **fields}
     line = format_line(record, Format.LOGFMT)
     try:
         if select.select([], [2], [], 0)[1]:
@@ -174,6 +208,8 @@ def tell(event: str, severity: Severity = Severity.INFO, **fields: object) -> No
 
 class StderrSink(Sink):
     """stderr, for systemd and containers."""
+
+    takes_several = True
 
     def write(self, line: bytes, severity: Severity) -> None:
         """Waits for a reader as long as a blocking stderr does."""
@@ -189,12 +225,12 @@ class SyslogSink(Sink):
 
     def __init__(self, path: str = "/dev/log") -> None:
         self._path = path
+        self._stamp = _Stamp(lambda second: time.strftime("%b %e %H:%M:%S", time.localtime(second)))
         self._socket: socket.socket | None = None
 
     def write(self, line: bytes, severity: Severity) -> None:
         """Waits at most SYSLOG_PATIENCE_S for the daemon to read."""
-        stamp = time.strftime("%b %e %H:%M:%S", time.localtime())
-        header = f"<{_FACILITY_MAIL | severity}>{stamp} {_TAG}[{os.getpid()}]: "
+        header = f"<{_FACILITY_MAIL | severity}>{self._stamp.text()} {_TAG}[{os.getpid()}]: "
         try:
             if self._socket is None:
                 fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -219,8 +255,13 @@ class Log:
         """`timestamps` adds the time (UTC) to each line; syslog and journald write their own."""
         self._sink = sink
         self._format = format
-        self._timestamps = timestamps
-        self._queue: SimpleQueue[tuple[bytes, Severity] | None] = SimpleQueue()
+        self._stamp = _Stamp(_utc) if timestamps else None
+        self._lines: deque[tuple[bytes, Severity]] = deque()
+        self._waiting = threading.Event()
+        """There are lines."""
+        self._urgent = threading.Event()
+        """And they are not to wait for others."""
+        self._is_closed = False
         self._lock = threading.Lock()
         self._dropped = 0
         self._windows: dict[str, tuple[float, int]] = {}
@@ -233,8 +274,8 @@ class Log:
     def message(self, record: Mapping[str, object], severity: Severity = Severity.INFO) -> None:
         """Log what became of a message. Never blocks, never raises."""
         try:
-            if self._timestamps:
-                record = {"time": _timestamp(), **record}
+            if self._stamp is not None:
+                record = {"time": self._stamp.text(), **record}
             line = format_line(record, self._format)
         except Exception as error:  # noqa: BLE001 - a value whose str() fails must not fail the message
             line = format_line({"event": "unprintable log record", "error": type(error).__name__}, self._format)
@@ -256,25 +297,53 @@ class Log:
 
     def close(self, *, timeout_s: float) -> None:
         """Write what is queued, for at most `timeout_s`."""
-        self._queue.put(None)
+        self._is_closed = True
+        self._urgent.set()
+        self._waiting.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def _put(self, line: bytes, severity: Severity) -> None:
-        if self._queue.qsize() >= MAX_QUEUED_LINES:
+        if len(self._lines) >= MAX_QUEUED_LINES:
             with self._lock:
                 self._dropped += 1
             return
-        self._queue.put((line, severity))
+        self._lines.append((line, severity))
+        if severity is not Severity.INFO:
+            self._urgent.set()
+        if not self._waiting.is_set():
+            self._waiting.set()
 
     def _write_lines(self) -> None:
-        while (entry := self._queue.get()) is not None:
-            try:
-                self._sink.write(*entry)
-            except OSError:
-                with self._lock:
-                    self._dropped += 1
-                continue
+        is_last = False
+        while not is_last:
+            self._waiting.wait()
+            self._urgent.wait(GATHER_S)
+            # Cleared before the lines are taken: what comes while they are written wakes this thread again.
+            self._waiting.clear()
+            self._urgent.clear()
+            is_last = self._is_closed
+            while self._lines:
+                self._write(*self._take())
+
+    def _take(self) -> tuple[list[bytes], Severity]:
+        """The first line, with those behind it that go into the same write."""
+        line, severity = self._lines.popleft()
+        taken = [line]
+        room = select.PIPE_BUF - len(line) - 1  # the line feed
+        while self._sink.takes_several and self._lines and len(self._lines[0][0]) < room:
+            line, _ = self._lines.popleft()
+            taken.append(line)
+            room -= len(line) + 1
+        return taken, severity
+
+    def _write(self, lines: list[bytes], severity: Severity) -> None:
+        try:
+            self._sink.write(b"\n".join(lines), severity)
+        except OSError:
+            with self._lock:
+                self._dropped += len(lines)
+        else:
             self._report_dropped()
 
     def _report_dropped(self) -> None:
@@ -283,8 +352,8 @@ class Log:
         if not dropped:
             return
         record: dict[str, object] = {"event": "log lines dropped", "count": dropped}
-        if self._timestamps:
-            record = {"time": _timestamp(), **record}
+        if self._stamp is not None:
+            record = {"time": self._stamp.text(), **record}
         try:
             self._sink.write(format_line(record, self._format), Severity.WARNING)
         except OSError:
