@@ -93,7 +93,7 @@ DAEMON: Mapping[str, Advice] = {
         "see the daemon's messages for the traceback, and report it",
     ),
 }
-"""How what conclusion.py, session.py and engine_libmilter.py say by themselves begins, in the log and in replies."""
+"""How what conclusion.py, session.py and the engines say by themselves begins, in the log and in replies."""
 
 
 DAEMON_RULES: Mapping[str, Advice] = {

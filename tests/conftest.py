@@ -2,6 +2,16 @@
 
 from cli_process import keys, mailguard_command, prepared
 from daemon_process import daemon
-from engine_process import directory, host, own_directory
+from engine_process import directory, engine, host, own_directory, pytest_generate_tests
 
-__all__ = ["daemon", "directory", "host", "keys", "mailguard_command", "own_directory", "prepared"]
+__all__ = [
+    "daemon",
+    "directory",
+    "engine",
+    "host",
+    "keys",
+    "mailguard_command",
+    "own_directory",
+    "prepared",
+    "pytest_generate_tests",
+]

@@ -38,8 +38,9 @@ def eventually(what: Callable[[], Any], *, within_s: float = PATIENCE_S) -> Any:
 class Daemon:
     """A daemon, its files and its processes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, engine: str = "libmilter") -> None:
         self.directory = directory
+        self.engine = engine
         self.config = directory / "mg.toml"
         self.runtime = directory / "run"
         self.socket = self.runtime / "m.sock"
@@ -58,6 +59,7 @@ class Daemon:
             listeners = f'[[listeners]]\naddress = "unix:{self.socket}"\nworkers = 2\n'
         fresh = self.config.with_suffix(".new")
         fresh.write_text(
+            f'engine = "{self.engine}"\n'
             f'authserv_id = "{authserv_id}"\nuser = "{USER}"\nruntime_directory = "{self.runtime}"\n{extra}\n'
             f'[log]\ndestination = "stderr"\n[dns]\nzone_file = "zone"\n{listeners}'
         )
@@ -162,15 +164,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def engine_of(request: pytest.FixtureRequest) -> str:
+    """That of the fixture `engine` for a test that uses it (engine_process.per_engine)."""
+    return request.getfixturevalue("engine") if "engine" in request.fixturenames else "libmilter"
+
+
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
     directory = Path(tempfile.mkdtemp(prefix="mg-"))
     # The daemon's user must be able to pass.
     directory.chmod(0o755)
     if IS_ROOT:
         (directory / "run").mkdir(mode=0o755)
         shutil.chown(directory / "run", USER)
-    made = Daemon(directory)
+    made = Daemon(directory, engine=engine_of(request))
     yield made
     made.end()
     shutil.rmtree(directory)

@@ -1,6 +1,7 @@
 """A worker with a stand-in session, as a process of its own: pymilter has one milter a process.
 
-    python tests/engine_host.py '{"control": FD, "listening": FD, "directory": PATH, "descriptors": N or null}'
+    python tests/engine_host.py '{"control": FD, "listening": FD, "directory": PATH, "descriptors": N or null,
+                                  "engine": "libmilter" or "native"}'
 
 The stand-in notes every event. At the end of the message it inserts the field X-Events with its notes as JSON, and
 does what the fields called X-Do asked for: "raise STAGE", "exit STAGE", "true STAGE", "reply CODE ENHANCED TEXT",
@@ -143,6 +144,7 @@ def main(orders: Mapping[str, Any]) -> int:
     listener = Listener()
     config = Config(
         authserv_id="mx.us.test",
+        engine=orders["engine"],
         runtime_directory=orders["directory"],
         log=LogConfig(destination="stderr", format="json"),
         dns=DnsConfig(deadline_s=5.0),

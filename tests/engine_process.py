@@ -20,8 +20,11 @@ import pytest
 from mailguard_milter.channel import Channel, Word
 from milter_client import Address, MilterClient, Packet
 
+ENGINES = ("libmilter", "native")
 HOST = Path(__file__).with_name("engine_host.py")
 CONTINUE: Packet = (b"c", b"")
+# libmilter's engine answers CONNECT and HELO, the native one has agreed not to.
+UNREFUSED = (CONTINUE, None)
 PATIENCE_S = 20.0
 
 
@@ -35,13 +38,14 @@ class Host:
     channel: Channel
 
     @classmethod
-    def start(cls, directory: Path, listening: socket.socket, *, descriptors: int | None = None) -> Host:
+    def start(cls, directory: Path, listening: socket.socket, *, engine: str, descriptors: int | None = None) -> Host:
         ours, theirs = Channel.pair()
         orders = {
             "control": theirs.fileno(),
             "listening": listening.fileno(),
             "directory": str(directory),
             "descriptors": descriptors,
+            "engine": engine,
         }
         with open(directory / "log", "ab") as log:
             process = subprocess.Popen(
@@ -80,6 +84,14 @@ class Host:
                 return found
             time.sleep(0.02)
 
+    def messages_logged(self, count: int) -> list[dict[str, Any]]:
+        """The lines about messages, which are written after the answer; waits for so many."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(found := [line for line in self.log() if "action" in line]) < count:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        return found
+
     def alive(self) -> int:
         """Sessions in the worker's memory, that of the asking one included."""
         with self.client() as client:
@@ -102,7 +114,30 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
+def engine(request: pytest.FixtureRequest) -> str:
+    """Which engine serves; `only` narrows it."""
+    return str(request.param)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With each engine, unless a mark says with which. Last, so that ids begin with what a test itself says."""
+    names = [str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")]
+    if "engine" in metafunc.fixturenames and not any("engine" in each for each in names):
+        metafunc.parametrize("engine", ENGINES, indirect=True, scope="module")
+
+
+per_engine = pytest.mark.usefixtures("engine")
+"""For a test whose daemon runs with each engine; `only` narrows it."""
+
+
+def only(name: str) -> pytest.MarkDecorator:
+    """What one engine alone does."""
+    return pytest.mark.parametrize("engine", [name], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def directory(engine: str) -> Iterator[Path]:
     # Short: a unix socket's path has at most 107 octets.
     made = Path(tempfile.mkdtemp(prefix="mg-"))
     yield made
@@ -118,9 +153,9 @@ def unix_listener(path: Path) -> socket.socket:
 
 
 @pytest.fixture(scope="module")
-def host(directory: Path) -> Iterator[Host]:
+def host(directory: Path, engine: str) -> Iterator[Host]:
     with unix_listener(directory / "m.sock") as listening:
-        started = Host.start(directory, listening)
+        started = Host.start(directory, listening, engine=engine)
         yield started
         assert started.process.poll() is None, "the worker died on the way"
         started.end()

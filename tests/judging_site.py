@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import judging_zones
-from postfix_site import DELIVERY_TIMEOUT_S, POLL_S, STRANGER, Answer, PostfixSite, fields_named, open_site
+from postfix_site import (
+    DEFAULT_ENGINE,
+    DELIVERY_TIMEOUT_S,
+    POLL_S,
+    STRANGER,
+    Answer,
+    PostfixSite,
+    fields_named,
+    open_site,
+)
 from unbound_site import Unbound
 
 __all__ = ["Fate", "JudgingSite", "Sending", "open_judging_site", "open_mail", "unfolded"]
@@ -129,13 +138,14 @@ def open_judging_site(
     options: Collection[str] = (),
     workers: int = 2,
     main: Mapping[str, str] | None = None,
+    engine: str = DEFAULT_ENGINE,
 ) -> Iterator[JudgingSite]:
     """Start all three. `policy` are tables of the configuration, `dns` further keys of [dns]."""
     with (
         Unbound(
             zones, signed=signed, bogus=bogus, failing=failing, elsewhere=elsewhere, options=tuple(options)
         ) as unbound,
-        open_mail(unbound, mode=mode, policy=policy, dns=dns, workers=workers, main=main) as made,
+        open_mail(unbound, mode=mode, policy=policy, dns=dns, workers=workers, main=main, engine=engine) as made,
     ):
         yield made
 
@@ -149,10 +159,11 @@ def open_mail(
     dns: str = "",
     workers: int = 2,
     main: Mapping[str, str] | None = None,
+    engine: str = DEFAULT_ENGINE,
 ) -> Iterator[JudgingSite]:
     """Start Postfix and the daemon beside a resolver that runs."""
     servers = f'nameservers = ["127.0.0.1"]\nport = {unbound.port}\n{dns}'
-    with open_site(mode=mode, dns=servers, more=policy, workers=workers, main=main) as mail:
+    with open_site(mode=mode, dns=servers, more=policy, workers=workers, main=main, engine=engine) as mail:
         yield JudgingSite(mail, unbound)
 
 

@@ -24,6 +24,7 @@ from sandbox_daemon import Daemon
 __all__ = [
     "ALICE",
     "AUTHSERV_ID",
+    "DEFAULT_ENGINE",
     "STRANGER",
     "Answer",
     "Client",
@@ -40,6 +41,7 @@ AUTHSERV_ID = "mx.us.test"
 ALICE = "alice@us.test"
 PASSWORD = "correct horse"
 STRANGER = "198.51.100.66"
+DEFAULT_ENGINE = "libmilter"
 DELIVERY_TIMEOUT_S = 30.0
 POLL_S = 0.01
 
@@ -108,6 +110,7 @@ class PostfixSite:
     verifiers: Verifiers
     milter: str
     """The listener's address, as smtpd_milters has it."""
+    engine: str
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _seen: int = 0
     _by_recipient: dict[str, bytes] = field(default_factory=dict)
@@ -208,6 +211,7 @@ def open_site(
     submission: Mapping[str, str] | None = None,
     dns: str = ZONE_FILE,
     more: str = "",
+    engine: str = DEFAULT_ENGINE,
 ) -> Iterator[PostfixSite]:
     """Start both. `sign` is the configuration's table of that name; `selectors` are the keys of us.test.
 
@@ -222,7 +226,9 @@ def open_site(
         for selector, private in selectors.items():
             daemon.write_key(f"keys/{selector}.pem", zone0.pem(private))
         daemon.start(
-            configuration(milter, mode=mode, sign=sign, domains=domains, workers=workers, dns=dns, more=more)
+            configuration(
+                milter, mode=mode, sign=sign, domains=domains, workers=workers, dns=dns, more=more, engine=engine
+            )
         )
         with PostfixSandbox(
             main={
@@ -238,7 +244,7 @@ def open_site(
             submission={"milter_macro_daemon_name": "submission", **(submission or {})},
             users={ALICE: PASSWORD},
         ) as postfix:
-            yield PostfixSite(postfix, daemon, Verifiers(records), milter)
+            yield PostfixSite(postfix, daemon, Verifiers(records), milter, engine)
 
 
 def configuration(
@@ -250,11 +256,12 @@ def configuration(
     workers: int = 2,
     dns: str = ZONE_FILE,
     more: str = "",
+    engine: str = DEFAULT_ENGINE,
 ) -> str:
     """The daemon's configuration."""
     group = 'group = "postfix"\n' if address.startswith("unix:") else ""
     return (
-        f'mode = "{mode}"\nauthserv_id = "{AUTHSERV_ID}"\n'
+        f'engine = "{engine}"\nmode = "{mode}"\nauthserv_id = "{AUTHSERV_ID}"\n'
         '[log]\ndestination = "stderr"\nformat = "json"\n'
         f"[dns]\n{dns}\n[sign]\n{sign}\n{domains}\n{more}\n"
         f'[[listeners]]\naddress = "{address}"\n{group}workers = {workers}\n'

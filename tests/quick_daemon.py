@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mailguard.dns.answers import Resolver
-from mailguard_milter import generation, worker
+from mailguard_milter import engine_libmilter, generation
 from mailguard_milter.generation import Patience
 from mailguard_milter.supervisor import Supervisor
 from mailguard_milter.worker import Application
@@ -32,7 +32,7 @@ def load(path: str) -> Application:
 
 def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "generation":
-        worker.STALLED_AFTER_S = 4.0
+        engine_libmilter.STALLED_AFTER_S = 4.0
         return generation.main(arguments[1:], load=load, patience=Patience(0.2, 1.0, 30.0))
     return Supervisor(arguments[0], generation_command=(sys.executable, __file__, "generation")).run()
 

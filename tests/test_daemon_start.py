@@ -27,6 +27,7 @@ from daemon_process import (
     free_port,
     kill,
 )
+from engine_process import per_engine
 from mailguard import config as configuration
 from mailguard.dkim.signing_key import generate_ed25519
 from mailguard_milter import __main__ as command
@@ -39,6 +40,7 @@ from mailguard_milter.refusal import Refusal
 
 
 @pytest.mark.attack("V25", "P25", "P24")
+@per_engine
 def test_ready_means_that_mail_is_served_and_the_end_leaves_nothing(daemon: Daemon) -> None:
     daemon.started()
     assert daemon.verdict() == "mx1.us.test"
@@ -56,6 +58,7 @@ def test_ready_means_that_mail_is_served_and_the_end_leaves_nothing(daemon: Daem
 
 @pytest.mark.attack("K07")
 @pytest.mark.skipif(not IS_ROOT, reason="only root can give up root")
+@per_engine
 def test_every_process_has_given_up_root_for_good(daemon: Daemon) -> None:
     daemon.started()
     user = pwd.getpwnam(USER)
@@ -129,6 +132,7 @@ def test_a_daemon_with_another_runtime_directory_does_not_take_the_socket(daemon
 
 
 @pytest.mark.attack("V26", "K08")
+@per_engine
 def test_what_a_killed_daemon_left_is_no_obstacle(daemon: Daemon) -> None:
     daemon.started()
     for pid in daemon.family():

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from daemon_process import PATIENCE_S, Daemon, eventually, kill
+from engine_process import per_engine
 from mailguard.cli.recorded import judge_recorded
 from mailguard.config import load
 from mailguard.errors import TraceStoreError
@@ -84,6 +85,7 @@ def end(daemon: Daemon) -> None:
     assert daemon.process.wait(PATIENCE_S) == 0
 
 
+@per_engine
 def test_a_message_is_explained_by_its_queue_id(tracing: Daemon) -> None:
     path = keep(tracing)
     tracing.started()
@@ -103,6 +105,7 @@ def test_a_message_is_explained_by_its_queue_id(tracing: Daemon) -> None:
     assert explained.stdout.startswith("note: recorded ")
 
 
+@per_engine
 def test_every_message_is_kept_until_the_end(tracing: Daemon) -> None:
     path = keep(tracing)
     tracing.started()
@@ -114,6 +117,7 @@ def test_every_message_is_kept_until_the_end(tracing: Daemon) -> None:
 
 
 @pytest.mark.attack("V13", "V14")
+@per_engine
 def test_mail_goes_on_whatever_befalls_the_writer(tracing: Daemon) -> None:
     path = keep(tracing)
     tracing.started()
@@ -157,6 +161,7 @@ def test_where_nothing_can_be_written_mail_goes_on_and_the_log_says_what_to_do(t
     assert 'event="traces were not written"' in tracing.log()
 
 
+@per_engine
 def test_reloads_move_the_traces_and_end_them_and_begin_again(tracing: Daemon) -> None:
     tracing.started()
     assert writers(tracing) == []

@@ -15,15 +15,17 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from engine_process import Host, do, notes, unix_listener
-from mailguard_milter import engine_libmilter, sockets, worker
+from engine_process import CONTINUE, Host, do, notes, unix_listener
+from mailguard_milter import engine, engine_libmilter, sockets, worker
 from mailguard_milter.channel import Word
-from milter_client import POSTFIX_STEPS, MilterGone, Packet
+from mailguard_milter.identity import Identity
+from mailguard_milter.listening import ListeningSocket
+from milter_client import POSTFIX_STEPS, MilterGone
 
-CONTINUE: Packet = (b"c", b"")
 PATIENCE_S = 20.0
 
 
@@ -126,12 +128,15 @@ def test_an_mta_that_leaves_after_any_command_leaves_nothing_behind(host: Host, 
 
 @pytest.mark.attack("X07")
 def test_leaving_mtas_do_not_fill_the_log(host: Host) -> None:
-    before = len(host.log())
+    def lines() -> int:
+        return len([line for line in host.log() if "action" not in line])
+
+    before = lines()
     for _ in range(50):
         with host.client() as client:
             client.open().mail()
     assert host.has_forgotten_all()
-    assert len(host.log()) - before <= 2
+    assert lines() == before
 
 
 @pytest.mark.attack("X14")
@@ -175,10 +180,10 @@ def memory_kb(pid: int) -> int:
 
 
 @pytest.mark.attack("P11")
-def test_sessions_stay_below_the_descriptor_limit(own_directory: Path) -> None:
+def test_sessions_stay_below_the_descriptor_limit(own_directory: Path, engine: str) -> None:
     limit = 80
     with unix_listener(own_directory / "m.sock") as listening:
-        host = Host.start(own_directory, listening, descriptors=limit)
+        host = Host.start(own_directory, listening, engine=engine, descriptors=limit)
         clients = [host.client() for _ in range(int(limit * worker.SESSIONS_PER_DESCRIPTOR) + 1)]
         assert host.events_logged("too many sessions: accepting none until some end")
         # These wait in the backlog, where another worker would find them.
@@ -203,10 +208,12 @@ def test_sessions_stay_below_the_descriptor_limit(own_directory: Path) -> None:
 
 @pytest.mark.attack("P18", "P17")
 @pytest.mark.parametrize("word", [Word.DRAIN, Word.STOP])
-def test_a_draining_worker_finishes_and_the_next_one_takes_what_waits(own_directory: Path, word: Word) -> None:
+def test_a_draining_worker_finishes_and_the_next_one_takes_what_waits(
+    own_directory: Path, engine: str, word: Word
+) -> None:
     path = own_directory / "m.sock"
     with unix_listener(path) as listening:
-        old = Host.start(own_directory, listening)
+        old = Host.start(own_directory, listening, engine=engine)
         with old.client() as under_way:
             under_way.open()
             under_way.mail()
@@ -222,7 +229,7 @@ def test_a_draining_worker_finishes_and_the_next_one_takes_what_waits(own_direct
                 assert old.process.poll() is None
                 under_way.quit()
             assert old.process.wait(PATIENCE_S) == 0
-        new = Host.start(own_directory, listening)
+        new = Host.start(own_directory, listening, engine=engine)
         with late:
             assert late.receive()[0] == b"O"
         assert path.is_socket()
@@ -231,9 +238,9 @@ def test_a_draining_worker_finishes_and_the_next_one_takes_what_waits(own_direct
 
 
 @pytest.mark.attack("V03", "P15")
-def test_a_worker_without_parent_drains_and_signals_do_not_end_one(own_directory: Path) -> None:
+def test_a_worker_without_parent_drains_and_signals_do_not_end_one(own_directory: Path, engine: str) -> None:
     with unix_listener(own_directory / "m.sock") as listening:
-        host = Host.start(own_directory, listening)
+        host = Host.start(own_directory, listening, engine=engine)
         with host.client() as client:
             client.open()
             client.mail()
@@ -247,12 +254,12 @@ def test_a_worker_without_parent_drains_and_signals_do_not_end_one(own_directory
         assert host.process.wait(PATIENCE_S) == 0
 
 
-def test_an_inet_listener(own_directory: Path) -> None:
+def test_an_inet_listener(own_directory: Path, engine: str) -> None:
     with socket.socket(socket.AF_INET) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.setblocking(False)
         listening.listen(16)
-        host = Host.start(own_directory, listening)
+        host = Host.start(own_directory, listening, engine=engine)
         with host.client() as client:
             assert client.open().message()[-1] == CONTINUE
             host.channel.send(Word.DRAIN)
@@ -277,9 +284,33 @@ def test_nothing_in_the_engine_belongs_to_a_thread_or_ends_the_process() -> None
 
 
 @pytest.mark.attack("P21")
-def test_a_session_is_given_up_later_than_postfix_gives_up_the_milter() -> None:
-    # milter_content_timeout is 300 s; libmilter's own default of two hours keeps dead peers.
-    assert 300 < engine_libmilter.SESSION_TIMEOUT_S <= 900
+def test_a_session_is_given_up_later_than_the_mta_gives_up_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """smtpd_timeout is 300 s for a command; but a message may come slowly, and Postfix is silent until it is there.
+
+    libmilter has one time-out for both.
+    """
+    assert 300 < engine.SESSION_TIMEOUT_S <= 900
+    assert engine.MESSAGE_TIMEOUT_S == 7200
+    told = Mock()
+    monkeypatch.setattr(engine_libmilter, "milter", told)
+    monkeypatch.setattr(engine_libmilter, "LibmilterSocket", Mock())
+    engine_libmilter.Engine(Mock())
+    told.settimeout.assert_called_once_with(engine.MESSAGE_TIMEOUT_S)
+
+
+@pytest.mark.attack("P21")
+def test_a_dead_mta_on_another_host_is_found_out() -> None:
+    plan = {"family": "inet", "address": "inet:127.0.0.1:0", "ip": "127.0.0.1", "port": 0, "allow_remote": False}
+    opened = ListeningSocket.open(plan, Identity("x", 0, 0, ())).socket
+    with opened, socket.create_connection(opened.getsockname()):
+        accepted, _ = opened.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle_s, every_s, count = (
+                accepted.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert idle_s + count * every_s <= 900
 
 
 def test_without_pymilter_the_error_says_what_to_install() -> None:

@@ -33,14 +33,14 @@ IMITATION = zone0.mail("<ceo@bank.test>")
 
 
 @pytest.fixture(scope="module")
-def monitoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JudgingSite]:
+def monitoring(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[JudgingSite]:
     certificate = _certificate(tmp_path_factory.mktemp("tls"))
     options = {
         "non_smtpd_milters": "$smtpd_milters",
         "smtpd_tls_security_level": "may",
         "smtpd_tls_chain_files": str(certificate),
     }
-    with open_judging_site(mode="monitor", main=options) as made:
+    with open_judging_site(mode="monitor", main=options, engine=engine) as made:
         yield made
 
 
@@ -246,14 +246,14 @@ def test_mail_that_was_not_sent_by_smtp_is_not_judged(monitoring: JudgingSite) -
 
 
 @pytest.fixture(scope="module")
-def enforcing() -> Iterator[JudgingSite]:
+def enforcing(engine: str) -> Iterator[JudgingSite]:
     options = {
         "non_smtpd_milters": "$smtpd_milters",
         "internal_mail_filter_classes": "bounce",
         "transport_maps": "inline:{ {nobody@us.test = error:5.1.1 nobody has this address} }",
         "smtpd_reject_unlisted_recipient": "no",
     }
-    with open_judging_site(main=options) as made:
+    with open_judging_site(main=options, engine=engine) as made:
         yield made
 
 

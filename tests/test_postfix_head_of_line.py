@@ -49,7 +49,7 @@ def slow(request: Request, server: FaultServer) -> Iterator[bytes]:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[JudgingSite]:
+def site(engine: str) -> Iterator[JudgingSite]:
     with (
         FaultServer(slow) as server,
         open_judging_site(
@@ -60,6 +60,7 @@ def site() -> Iterator[JudgingSite]:
             elsewhere={"slow.test.": server.port},
             options=OPTIONS,
             workers=1,
+            engine=engine,
         ) as made,
     ):
         yield made

@@ -252,8 +252,8 @@ TRUSTED_NETWORK_CLIENT = "203.0.113.200"
 
 
 @pytest.fixture(scope="module")
-def choosing() -> Iterator[JudgingSite]:
-    with open_judging_site(mode="enforce", policy=LOCAL_POLICY) as made:
+def choosing(engine: str) -> Iterator[JudgingSite]:
+    with open_judging_site(mode="enforce", policy=LOCAL_POLICY, engine=engine) as made:
         yield made
 
 

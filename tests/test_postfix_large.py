@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from engine_process import only
 from postfix_site import ALICE, PostfixSite, fields_named, open_site
 
 pytestmark = pytest.mark.postfix
@@ -56,10 +57,10 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[PostfixSite]:
+def site(engine: str) -> Iterator[PostfixSite]:
     # smtp(8) would fold long lines, and so change what was signed.
     main = {"message_size_limit": str(LIMIT), "smtp_line_length_limit": "0"}
-    with open_site(workers=1, main=main) as made:
+    with open_site(workers=1, main=main, engine=engine) as made:
         for size in WARM_UP:
             through(made, body_of(TEXT_LINE, size))
         yield made
@@ -81,9 +82,21 @@ def through(site: PostfixSite, body: bytes) -> bytes:
     return delivery.message.replace(b"\n", b"\r\n")
 
 
+@only("libmilter")
 @pytest.mark.attack("X04")
 @pytest.mark.parametrize("name", list(BODIES))
 def test_a_large_message_passes_and_leaves_no_memory_behind(site: PostfixSite, name: str) -> None:
+    passes_and_leaves_nothing(site, name)
+
+
+@only("native")
+@pytest.mark.attack("X04")
+@pytest.mark.parametrize("name", ["text, 50 MB", "one line, 25 MB"])
+def test_the_same_with_the_native_engine(site: PostfixSite, name: str) -> None:
+    passes_and_leaves_nothing(site, name)
+
+
+def passes_and_leaves_nothing(site: PostfixSite, name: str) -> None:
     body = body_of(*BODIES[name])
     (worker,) = site.daemon.workers()
     before = Memory.reset_peak(worker)

@@ -52,14 +52,16 @@ MALFORMED = [
 
 
 @pytest.fixture(scope="module")
-def enforcing() -> Iterator[PostfixSite]:
-    with open_site(inbound={"smtpd_sasl_auth_enable": "yes"}, main={"header_size_limit": "102400"}) as made:
+def enforcing(engine: str) -> Iterator[PostfixSite]:
+    with open_site(
+        engine=engine, inbound={"smtpd_sasl_auth_enable": "yes"}, main={"header_size_limit": "102400"}
+    ) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def monitoring() -> Iterator[PostfixSite]:
-    with open_site(mode="monitor", inbound={"smtpd_sasl_auth_enable": "yes"}) as made:
+def monitoring(engine: str) -> Iterator[PostfixSite]:
+    with open_site(engine=engine, mode="monitor", inbound={"smtpd_sasl_auth_enable": "yes"}) as made:
         yield made
 
 

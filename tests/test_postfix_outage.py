@@ -131,11 +131,11 @@ class Sites:
 
 
 @pytest.fixture(scope="module")
-def sites() -> Iterator[Sites]:
+def sites(engine: str) -> Iterator[Sites]:
     with (
         Unbound(ZONES) as unbound,
-        open_mail(unbound, mode="enforce", dns=IMPATIENT, workers=1) as enforcing,
-        open_mail(unbound, mode="monitor", dns=IMPATIENT, workers=1) as monitoring,
+        open_mail(unbound, mode="enforce", dns=IMPATIENT, workers=1, engine=engine) as enforcing,
+        open_mail(unbound, mode="monitor", dns=IMPATIENT, workers=1, engine=engine) as monitoring,
     ):
         yield Sites(unbound, enforcing, monitoring)
 

@@ -71,10 +71,22 @@ BODIES = {
 SHAPES = [(header, "plain") for header in FIELDS] + [("plain", body) for body in BODIES if body != "plain"]
 
 
-@pytest.fixture(scope="module", params=["relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("relaxed/relaxed", "libmilter"),
+        ("relaxed/simple", "libmilter"),
+        ("simple/relaxed", "libmilter"),
+        ("simple/simple", "libmilter"),
+        # In this form every octet counts.
+        ("simple/simple", "native"),
+    ],
+    ids=" ".join,
+)
 def forms(request: pytest.FixtureRequest) -> Iterator[tuple[str, PostfixSite]]:
-    with open_site(sign=f'canonicalization = "{request.param}"') as made:
-        yield request.param, made
+    form, engine = request.param
+    with open_site(sign=f'canonicalization = "{form}"', engine=engine) as made:
+        yield form, made
 
 
 @pytest.mark.attack("D43")

@@ -27,6 +27,7 @@ from daemon_process import (
     kill,
     parent,
 )
+from engine_process import per_engine
 from mailguard_milter import __main__ as command
 from mailguard_milter import supervisor, worker
 from milter_client import MilterClient, MilterGone
@@ -35,6 +36,7 @@ from milter_client import MilterClient, MilterGone
 
 
 @pytest.mark.attack("V01")
+@per_engine
 def test_a_killed_worker_is_replaced_and_the_others_go_on(daemon: Daemon) -> None:
     daemon.started()
     before = set(daemon.workers())
@@ -92,6 +94,7 @@ def test_a_daemon_whose_workers_cannot_start_says_so_and_ends(daemon: Daemon) ->
 
 
 @pytest.mark.attack("V04")
+@per_engine
 def test_a_hanging_worker_is_killed_and_replaced(daemon: Daemon) -> None:
     daemon.started(*QUICK)
     before = set(daemon.workers())
@@ -108,6 +111,7 @@ def test_a_hanging_worker_is_killed_and_replaced(daemon: Daemon) -> None:
 
 
 @pytest.mark.attack("V03")
+@per_engine
 def test_when_the_supervisor_is_killed_sessions_end_well_and_a_new_one_starts(daemon: Daemon) -> None:
     pid = daemon.started()
     with daemon.client() as client:
@@ -127,6 +131,7 @@ def test_when_the_supervisor_is_killed_sessions_end_well_and_a_new_one_starts(da
 
 
 @pytest.mark.attack("V03")
+@per_engine
 def test_when_a_generation_parent_is_killed_its_sessions_end_well_and_a_new_one_starts(daemon: Daemon) -> None:
     daemon.started()
     old = daemon.workers()
@@ -143,6 +148,7 @@ def test_when_a_generation_parent_is_killed_its_sessions_end_well_and_a_new_one_
 
 
 @pytest.mark.attack("V03", "P24")
+@per_engine
 def test_processes_share_the_listener_and_nothing_else(daemon: Daemon) -> None:
     """A copy of someone's control channel would hide from its other end that a process died."""
     daemon.started()
@@ -162,6 +168,7 @@ def sockets_of(pid: int) -> set[str]:
 
 
 @pytest.mark.attack("V06", "V08", "P17")
+@per_engine
 def test_a_reload_serves_new_sessions_anew_and_old_ones_to_their_end(daemon: Daemon) -> None:
     daemon.started()
     inode = daemon.socket.stat().st_ino
@@ -187,7 +194,7 @@ def test_a_reload_of_a_bad_configuration_keeps_the_old_one_and_says_why(daemon: 
     before = daemon.family()
     daemon.configure(extra="lisseners = []")
     daemon.reload()
-    assert re.search(r'event="reload failed; the old configuration stays".*mg.toml:4: lisseners', daemon.log())
+    assert re.search(r'event="reload failed; the old configuration stays".*mg.toml:5: lisseners', daemon.log())
     assert daemon.family() == before
     assert daemon.verdict() == "mx1.us.test"
     daemon.configure(authserv_id="mx2.us.test")
@@ -218,6 +225,7 @@ def test_many_signals_are_few_reloads_and_the_last_configuration_is_seen(daemon:
 
 
 @pytest.mark.attack("V06")
+@per_engine
 def test_a_reload_opens_and_closes_listeners(daemon: Daemon) -> None:
     daemon.started()
     port = free_port()
@@ -241,6 +249,33 @@ def test_a_reload_opens_and_closes_listeners(daemon: Daemon) -> None:
 
 
 @pytest.mark.attack("V06")
+@pytest.mark.parametrize(("before", "after"), [("libmilter", "native"), ("native", "libmilter")])
+def test_a_reload_changes_the_engine_and_no_session_notices(daemon: Daemon, before: str, after: str) -> None:
+    daemon.engine = before
+    daemon.configure()
+    daemon.started()
+    old = daemon.workers()
+    with daemon.client() as client:
+        assert authserv_id(client.open()) == "mx1.us.test"
+        client.mail()
+        daemon.engine = after
+        daemon.configure(authserv_id="mx2.us.test")
+        daemon.reload()
+        assert daemon.verdict() == "mx2.us.test"
+        assert {loaded(pid) for pid in old} == {before}
+        assert {loaded(pid) for pid in set(daemon.workers()) - set(old)} == {after}
+        client.end_of_header()
+        assert client.end_of_message()[-1] == (b"c", b"")
+        client.quit()
+    eventually(lambda: not set(daemon.family()) & set(old))
+
+
+def loaded(pid: int) -> str:
+    """The engine that a process has in its memory."""
+    return "libmilter" if "/libmilter.so" in Path(f"/proc/{pid}/maps").read_text() else "native"
+
+
+@pytest.mark.attack("V06")
 def test_a_listener_that_cannot_be_opened_fails_the_reload_alone(daemon: Daemon) -> None:
     daemon.started()
     with socket.socket() as taken:
@@ -258,6 +293,7 @@ def test_a_listener_that_cannot_be_opened_fails_the_reload_alone(daemon: Daemon)
 
 
 @pytest.mark.attack("V07")
+@per_engine
 def test_sigterm_finishes_the_message_under_way_and_refuses_new_sessions(daemon: Daemon) -> None:
     daemon.started()
     with daemon.client() as client:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from daemon_process import QUICK, USER, Daemon, eventually
-from mailguard_milter.worker import Stalls
+from engine_process import only, per_engine
+from mailguard_milter.sockets import Stalls
 from milter_client import MilterGone
 
 MESSAGES = 16
@@ -56,20 +54,6 @@ def test_input_that_waits_unchanged_is_a_stall(readings: list[dict[int, int]], *
 
 
 @pytest.fixture
-def daemon() -> Iterator[Daemon]:
-    directory = Path(tempfile.mkdtemp(prefix="mg-"))
-    directory.chmod(0o755)
-    (directory / "run").mkdir()
-    shutil.chown(directory / "run", USER)
-    found = Daemon(directory)
-    try:
-        yield found
-    finally:
-        found.end()
-        shutil.rmtree(directory)
-
-
-@pytest.fixture
 def silent_dns(daemon: Daemon) -> Iterator[None]:
     """The daemon, with one worker, asks a DNS server that never answers; its deadline is short."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
@@ -83,6 +67,8 @@ def silent_dns(daemon: Daemon) -> Iterator[None]:
 @pytest.mark.attack("P12")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as the daemon's user")
 @pytest.mark.usefixtures("silent_dns")
+@only("libmilter")
+@per_engine
 def test_a_worker_that_cannot_start_threads_is_replaced(daemon: Daemon) -> None:
     daemon.started(*QUICK)
     (worker,) = daemon.workers()
@@ -100,6 +86,7 @@ def test_a_worker_that_cannot_start_threads_is_replaced(daemon: Daemon) -> None:
 
 @pytest.mark.attack("P10")
 @pytest.mark.usefixtures("silent_dns")
+@per_engine
 def test_sixty_messages_at_once_that_wait_for_the_dns_are_all_answered(daemon: Daemon) -> None:
     daemon.started()
     assert _messages_at_once(daemon, SESSIONS_AT_ONCE) == [b"c"] * SESSIONS_AT_ONCE
@@ -108,6 +95,7 @@ def test_sixty_messages_at_once_that_wait_for_the_dns_are_all_answered(daemon: D
 
 
 @pytest.mark.attack("X06")
+@per_engine
 def test_slow_clients_hold_no_thread(daemon: Daemon) -> None:
     daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n')
     daemon.started()

@@ -7,12 +7,15 @@ Frozen; safe to share between threads.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 __all__ = ["MAX_REPLY_CHARS", "Accept", "Action", "DeleteHeader", "InsertHeader", "Quarantine", "Reply"]
 
 # RFC 5321 §4.5.3.1.5: a reply line has at most 512 octets, code and CRLF included.
 MAX_REPLY_CHARS = 480
+# RFC 5322 §3.6.8.
+_FIELD_NAME = re.compile(rb"[!-9;-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class InsertHeader:
     value: bytes
 
     def __post_init__(self) -> None:
-        if not self.name or not all(0x21 <= octet <= 0x7E and octet != 0x3A for octet in self.name):
+        if not _FIELD_NAME.fullmatch(self.name):
             raise ValueError("a header field name has an octet that it may not have")
         if b"\r" in self.value or b"\0" in self.value:
             raise ValueError("a header field value has a CR or a NUL")

@@ -6,13 +6,13 @@ Prints "ok" and a summary, or what is wrong. Exit codes: 0, 64 usage, 78 configu
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mailguard.errors import MailguardError
+from mailguard_milter import engine_choice
 from mailguard_milter.identity import Identity, group_id
 from mailguard_milter.listening import check_directory
 from mailguard_milter.refusal import EX_CONFIG, EX_USAGE, Refusal
@@ -24,24 +24,22 @@ __all__ = ["main"]
 
 
 def _summary(path: str) -> Iterator[str]:
-    # Imported here so that a missing extra is a line and not a traceback; first what only [milter] brings.
-    importlib.import_module("mailguard_milter.engine_libmilter")
-    from mailguard import config as configuration
+    # As the daemon does: what its user cannot read, or owns, is judged as that user.
+    config = engine_choice.load(path)
+    # Imported here so that a missing extra is a line and not a traceback.
     from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
     from mailguard.key_places import keys_of
     from mailguard_milter import generation
     from mailguard_milter.service import Service
 
-    # As the daemon does: what its user cannot read, or owns, is judged as that user.
-    config = configuration.load(path)
     identity = Identity.to_become(config.user)
     for listener in config.listeners:
         _check_place(listener, identity, config.runtime_directory)
     identity.become()
     generation.load(path)
-    service = Service.open(configuration.load(path), check=KeyCheck.FULL)
+    service = Service.open(engine_choice.load(path), check=KeyCheck.FULL)
     yield f"ok: {path}"
-    yield f"mode {config.mode.value}, authserv-id {config.authserv_id}, user {config.user}"
+    yield f"mode {config.mode.value}, authserv-id {config.authserv_id}, user {config.user}, engine {config.engine}"
     for listener in config.listeners:
         yield f"listener {listener.address}, role {listener.role}"
     for domain in service.key_ring.domains():

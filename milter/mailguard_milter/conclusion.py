@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mailguard import authresults
 from mailguard.dkim.result import DkimResult
@@ -137,10 +137,9 @@ def _judged(service: Service, state: Transaction, plan: InboundPlan, answers: An
     trace: Trace | None = None
     if service.config.trace.enabled:
         trace = Trace.of(outcome, plan=plan, digests=state.digests, version=service.version)
-    ended = _end(
+    record = _record(
         state,
         plan.message,
-        _actions(service, state, outcome),
         **_results(judged),
         action=decision.disposition.value,
         would=decision.would.value if decision.would is not decision.disposition else None,
@@ -148,7 +147,7 @@ def _judged(service: Service, state: Transaction, plan: InboundPlan, answers: An
         override=f"{decision.override.kind.value} {decision.override.identity}" if decision.override else None,
         reason=decision.reason,
     )
-    return replace(ended, outcome=outcome, trace=trace)
+    return Conclusion(tuple(_actions(service, state, outcome)), record, outcome, trace)
 
 
 def _actions(service: Service, state: Transaction, outcome: Outcome) -> list[Action]:
@@ -217,6 +216,13 @@ def _end(
     reason: str,
     **results: object,
 ) -> Conclusion:
+    return Conclusion(tuple(actions), _record(state, message, action=action, reason=reason, **results))
+
+
+def _record(
+    state: Transaction, message: Message, *, action: str, reason: str, **results: object
+) -> dict[str, object]:
+    """What the log says, in this order."""
     record: dict[str, object] = {
         "role": state.role.value,
         "client": str(state.envelope.client_ip) if state.envelope.client_ip is not None else "unknown",
@@ -232,7 +238,7 @@ def _end(
         record["forged_results_removed"] = len(state.forged)
     if state.warning:
         record["warning"] = state.warning
-    return Conclusion(tuple(actions), record)
+    return record
 
 
 def _deletions(found: Sequence[DeleteHeader]) -> list[Action]:

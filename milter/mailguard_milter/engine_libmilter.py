@@ -9,8 +9,8 @@ does (8.17.1 as Debian builds it, and the classic build) shapes this file:
   reply for an MTA that wants one. A callback must then answer NOREPLY whatever happens: any other answer makes
   libmilter forget the message, and the MTA waits for ever. A failure is remembered and told at the end.
 - CONNECT and HELO keep their reply, for pymilter decodes what they carry itself and answers 451 when it cannot.
-- A callback that returns True rejects, one that returns None tempfails, and SystemExit ends the process: one wrapper
-  turns typed verdicts into numbers, with one catch-all.
+- A callback that returns True rejects, one that returns None tempfails, and SystemExit ends the process: callbacks
+  return typed verdicts through one wrapper, with one catch-all.
 - libmilter opens its own listening socket, and unlinks whatever is at that path when it ends. It gets one in a
   private directory; the supervisor's is put over it with dup2. Draining puts a socket over it that nobody can reach.
 
@@ -21,22 +21,29 @@ pymilter has one milter a process: make one `Engine`, after the last fork.
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from enum import Enum, IntEnum
+from ipaddress import ip_address
+from typing import Any
 
-from mailguard.dns.answers import Answers, Resolver, Unanswered, evaluate
-from mailguard.dns.question import Question
+from mailguard.dns.answers import Answers, Unanswered, evaluate
 from mailguard.errors import MissingExtraError
-from mailguard.trace import Trace
 from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Quarantine, Reply
-from mailguard_milter.log import Log, Severity
-from mailguard_milter.sockets import LibmilterSocket
+from mailguard_milter.engine import (
+    CONNECT_MACROS,
+    INTERNAL_ERROR,
+    MAIL_MACROS,
+    MESSAGE_TIMEOUT_S,
+    QUEUE_ID_MACRO,
+    Concluded,
+    Dialogue,
+    Surroundings,
+    tell_failure,
+)
+from mailguard_milter.log import Severity
+from mailguard_milter.sockets import LibmilterSocket, Stalls
 
 try:
     import milter as _milter
@@ -50,18 +57,18 @@ except ImportError as error:
 # A C module without types (and, for mypy, hidden by the directory of the same name in the source tree).
 milter: Any = _milter
 
-__all__ = ["Concluded", "Dialogue", "Engine"]
+__all__ = ["Engine"]
 
-# Longer than Postfix waits for anything (milter_content_timeout, 300 s): a session is never cut from our side.
-SESSION_TIMEOUT_S = 600
 # A name that libmilter keeps a pointer to: it must live as long as the process (register() takes no copy).
 _NAME = "mailguard-milter"
 
-# Asking costs time for each macro: only what a session looks at.
-CONNECT_MACROS = ("{daemon_name}",)
-MAIL_MACROS = ("{auth_type}", "{auth_authen}", "{mail_addr}")
-# Postfix opens the queue file after the first recipient: the queue id is certain only from here on.
-QUEUE_ID_MACRO = "i"
+# An MTA gives a milter 30 s for a command (milter_command_timeout). When libmilter could not start a thread, it never
+# reads again from the session that it was for, and others may wait behind it.
+STALLED_AFTER_S = 45.0
+# Often enough for each of our own sessions to say something before libmilter's time-out (MESSAGE_TIMEOUT_S).
+WAKE_EVERY_S = 60.0
+# When so many of the most sessions are left, more are accepted again.
+ROOM_AGAIN = 0.9
 
 _ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 _STEPS = (
@@ -75,37 +82,9 @@ _STEPS = (
 )
 
 
-class Concluded(Protocol):
-    """What a message came to."""
+class _Verdict(IntEnum):
+    """A number, as libmilter wants it."""
 
-    @property
-    def actions(self) -> tuple[Action, ...]:
-        """To be carried out in this order."""
-
-    @property
-    def record(self) -> Mapping[str, object]:
-        """For the log."""
-
-    @property
-    def trace(self) -> Trace | None:
-        """To be kept; None where nothing is."""
-
-
-class Dialogue(Protocol):
-    """One SMTP session, as session.Session is: called by one thread at a time, on any thread."""
-
-    def connect(self, address: IPv4Address | IPv6Address | None, macros: Mapping[str, bytes | None]) -> None: ...
-    def helo(self, name: bytes) -> None: ...
-    def mail(self, path: bytes, macros: Mapping[str, bytes | None]) -> None: ...
-    def rcpt(self) -> Sequence[Question]: ...
-    def header(self, name: bytes, value: bytes) -> None: ...
-    def end_of_header(self) -> Sequence[Question]: ...
-    def body(self, chunk: bytes) -> None: ...
-    def end_of_message(self, answers: Answers, *, now: float) -> Concluded: ...
-    def abort(self) -> None: ...
-
-
-class _Verdict(Enum):
     CONTINUE = milter.CONTINUE
     NOREPLY = milter.NOREPLY
     REJECT = milter.REJECT
@@ -130,62 +109,47 @@ _QUIET = frozenset({_Stage.MAIL, _Stage.RCPT, _Stage.HEADER, _Stage.END_OF_HEADE
 # A failure here concerns every message of the session, elsewhere the message.
 _OF_SESSION = frozenset({_Stage.CONNECT, _Stage.HELO})
 
-_INTERNAL_ERROR = Reply("451", "4.3.0", "mailguard: internal error, please try again later")
-
 
 class _Conversation:
     """What the engine keeps for one connection."""
 
-    __slots__ = ("adds_space", "dialogue", "failed_message", "failed_session", "in_message")
+    __slots__ = ("adds_space", "dialogue", "in_message", "opened")
 
     def __init__(self, *, adds_space: bool) -> None:
         self.adds_space = adds_space
+        # None before CONNECT, and when something failed there: every message is answered with 451 then.
+        self.opened: Dialogue | None = None
+        # The same, or None when something failed and the message will be answered with 451.
         self.dialogue: Dialogue | None = None
-        self.failed_session = False
-        self.failed_message = False
         self.in_message = False
-
-    def usable(self) -> Dialogue | None:
-        """The dialogue, or None if something failed and the message will be answered with 451."""
-        return None if self.failed_session or self.failed_message else self.dialogue
 
 
 class Engine:
     """libmilter on one listening socket."""
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        *,
-        open_dialogue: Callable[[], Dialogue],
-        resolver: Resolver,
-        deadline_s: float,
-        log: Log,
-        keep_trace: Callable[[Trace, bytes | None], None] | None,
-        scratch_directory: str,
-    ) -> None:
-        """`listener` listens and does not block; `scratch_directory` is writable, and private or trusted.
-
-        `keep_trace` takes a trace and the queue id, and does not wait.
-        """
-        self._open_dialogue = open_dialogue
-        self._resolver = resolver
-        self._deadline_s = deadline_s
-        self._log = log
-        self._keep_trace = keep_trace
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._open_dialogue = surroundings.open_dialogue
+        self._resolver = surroundings.resolver
+        self._deadline_s = surroundings.deadline_s
+        self._log = surroundings.log
+        self._keep_trace = surroundings.keep_trace
+        self._max_sessions = surroundings.max_sessions
         self._lock = threading.Lock()
         self._messages = 0
         self._running: dict[_Conversation, float] = {}
         self._spacings: set[bool] = set()
         self._told: set[str] = set()
+        self._stalls = Stalls(STALLED_AFTER_S)
+        self._wake_at = 0.0
+        self._is_paused = False
         self.failure: BaseException | None = None
         self._register()
         self.socket = LibmilterSocket(
-            listener,
+            surroundings.listener,
             setconn=milter.setconn,
             opensocket=milter.opensocket,
             interrupt=self._interrupt,
-            scratch_directory=scratch_directory,
+            scratch_directory=surroundings.scratch_directory,
         )
         self._thread = threading.Thread(target=self._serve, name="libmilter", daemon=True)
 
@@ -222,6 +186,31 @@ class Engine:
         started = list(self._running.values())
         return time.monotonic() - min(started) if started else 0.0
 
+    def trouble(self, now: float) -> str | None:
+        """See engine.Engine."""
+        if now > self._wake_at:
+            self.socket.wake()
+            self._wake_at = now + WAKE_EVERY_S
+        unread = self.socket.unread()
+        if self._stalls.found(unread, now):
+            return "libmilter has stopped reading"
+        self._limit_sessions(len(unread))
+        return None
+
+    def detach(self) -> None:
+        """See engine.Engine."""
+        self._max_sessions = 0  # nothing is attached again
+        self.socket.detach()
+
+    def _limit_sessions(self, sessions: int) -> None:
+        if not self._is_paused and sessions >= self._max_sessions > 0:
+            self._log.event("too many sessions: accepting none until some end", Severity.ERROR, sessions=sessions)
+            self.socket.pause()
+            self._is_paused = True
+        elif self._is_paused and sessions < self._max_sessions * ROOM_AGAIN:
+            self.socket.resume()
+            self._is_paused = False
+
     def _interrupt(self) -> None:
         if self._thread.ident is not None and self._thread.is_alive():
             signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
@@ -246,7 +235,8 @@ class Engine:
         milter.set_abort_callback(self._guarded(_Stage.ABORT, self._abort))
         milter.set_close_callback(self._guarded(_Stage.CLOSE, self._close))
         milter.register(_NAME, unknown=None, data=None, negotiate=self._negotiate)
-        milter.settimeout(SESSION_TIMEOUT_S)
+        # It knows one time-out for all silence, within a message and between two.
+        milter.settimeout(MESSAGE_TIMEOUT_S)
 
     # The one wrapper
 
@@ -258,10 +248,9 @@ class Engine:
             try:
                 conversation = context.getpriv() or self._after_quit_nc(context)
                 running[conversation] = time.monotonic()
-                verdict = act(conversation, context, *arguments)
-                return _NUMBERS[verdict]
+                return act(conversation, context, *arguments)
             except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
-                return _NUMBERS[self._failed(stage, conversation, context, error)]
+                return self._failed(stage, conversation, context, error)
             finally:
                 if conversation is not None:
                     running.pop(conversation, None)
@@ -272,19 +261,11 @@ class Engine:
         self, stage: _Stage, conversation: _Conversation | None, context: Any, error: BaseException
     ) -> _Verdict:
         if conversation is not None:
+            conversation.dialogue = None
             if stage in _OF_SESSION:
-                conversation.failed_session = True
-            else:
-                conversation.failed_message = True
+                conversation.opened = None
         try:
-            place = traceback.extract_tb(error.__traceback__)[-1:]
-            self._log.event(
-                "internal error",
-                Severity.ERROR,
-                stage=stage.value,
-                error=f"{type(error).__name__}: {error}",
-                place=",".join(f"{frame.filename}:{frame.lineno}" for frame in place),
-            )
+            tell_failure(self._log, stage.value, error)
             if stage is _Stage.END_OF_MESSAGE:
                 return self._give_up(context)
         except BaseException:  # noqa: BLE001 - out of memory, or the MTA is gone: what is left to do is to answer
@@ -338,44 +319,44 @@ class Engine:
                 address = None
         dialogue = self._open_dialogue()
         dialogue.connect(address, _macros(context, CONNECT_MACROS))
-        conversation.dialogue = dialogue
+        conversation.opened = conversation.dialogue = dialogue
         return _Verdict.CONTINUE
 
     def _helo(self, conversation: _Conversation, context: Any, name: str) -> _Verdict:
-        if dialogue := conversation.usable():
+        if dialogue := conversation.dialogue:
             dialogue.helo(name.encode())
         return _Verdict.CONTINUE
 
     def _mail(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
         self._begin_message(conversation)
-        if dialogue := conversation.usable():
+        if dialogue := conversation.dialogue:
             dialogue.mail(path, _macros(context, MAIL_MACROS))
         return _Verdict.NOREPLY
 
     def _rcpt(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
-        if (dialogue := conversation.usable()) and (questions := dialogue.rcpt()):
+        if (dialogue := conversation.dialogue) and (questions := dialogue.rcpt()):
             self._resolver.prefetch(questions)
         return _Verdict.NOREPLY
 
     def _header(self, conversation: _Conversation, context: Any, name: str, value: bytes) -> _Verdict:
-        if dialogue := conversation.usable():
+        if dialogue := conversation.dialogue:
             dialogue.header(name.encode(), b" " + value if conversation.adds_space else value)
         return _Verdict.NOREPLY
 
     def _end_of_header(self, conversation: _Conversation, context: Any) -> _Verdict:
-        if (dialogue := conversation.usable()) and (questions := dialogue.end_of_header()):
+        if (dialogue := conversation.dialogue) and (questions := dialogue.end_of_header()):
             self._resolver.prefetch(questions)
         return _Verdict.NOREPLY
 
     def _body(self, conversation: _Conversation, context: Any, chunk: bytes) -> _Verdict:
-        if dialogue := conversation.usable():
+        if dialogue := conversation.dialogue:
             dialogue.body(chunk)
         return _Verdict.NOREPLY
 
     def _end_of_message(self, conversation: _Conversation, context: Any) -> _Verdict:
         started = time.monotonic()
         try:
-            dialogue = conversation.usable()
+            dialogue = conversation.dialogue
             if dialogue is None:
                 return self._give_up(context)
             now = time.time()
@@ -406,8 +387,8 @@ class Engine:
 
     def _abort(self, conversation: _Conversation, context: Any) -> _Verdict:
         self._end_message(conversation)
-        conversation.failed_message = False
-        if dialogue := conversation.usable():
+        conversation.dialogue = conversation.opened
+        if dialogue := conversation.dialogue:
             dialogue.abort()
         return _Verdict.CONTINUE
 
@@ -439,7 +420,7 @@ class Engine:
         self._log.message(
             {"queue_id": _queue_id(context), "action": "tempfail", "reason": "internal error"}, Severity.ERROR
         )
-        return self._reply(context, _INTERNAL_ERROR)
+        return self._reply(context, INTERNAL_ERROR)
 
     def _reply(self, context: Any, reply: Reply) -> _Verdict:
         # libmilter hands the text to a printf of its own.
@@ -447,7 +428,7 @@ class Engine:
         return _Verdict.REJECT if reply.code.startswith("5") else _Verdict.TEMPFAIL
 
     def _begin_message(self, conversation: _Conversation) -> None:
-        conversation.failed_message = False
+        conversation.dialogue = conversation.opened
         if not conversation.in_message:
             conversation.in_message = True
             with self._lock:
@@ -465,9 +446,6 @@ class Engine:
                 return
             self._told.add(what)
         self._log.event(what, severity, **more)
-
-
-_NUMBERS: Mapping[_Verdict, int] = {verdict: int(verdict.value) for verdict in _Verdict}
 
 
 def _queue_id(context: Any) -> bytes | None:

@@ -22,11 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from mailguard import config as configuration
 from mailguard.config import Listener
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.errors import ConfigError, MailguardError
-from mailguard_milter import worker
+from mailguard_milter import engine_choice, worker
+from mailguard_milter.allocation import share_one_arena
 from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.log import Severity, tell
@@ -46,7 +46,7 @@ HOPELESS_AFTER = 3
 
 def load(path: str) -> Application:
     """Everything that the workers share. Raises ConfigError and its kin."""
-    config = configuration.load(path)
+    config = engine_choice.load(path)
     service = Service.open(config)
     resolver = ResolverConfig(
         nameservers=config.dns.nameservers,
@@ -287,6 +287,7 @@ def main(
         control.send(Word.FAILED, why=str(error), code=EX_CONFIG)
         return EX_CONFIG
     worker.raise_descriptor_limit()
+    share_one_arena()
     # What was loaded stays shared with the workers: their collectors leave it alone.
     gc.collect()
     gc.freeze()

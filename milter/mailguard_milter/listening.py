@@ -1,9 +1,9 @@
 """Listening sockets: made by the supervisor, inherited by every generation, removed at the end.
 
-Non-blocking, because several workers accept on one; TCP_NODELAY, which accepted connections inherit, because
-without it each message waits 44 ms. Unix sockets exist with their final mode from the first moment, in a directory
-that only root and the daemon can change; what is at the path already is removed only if it is a socket of ours that
-nobody listens on. For the supervisor: no import of mailguard.
+Non-blocking, because several workers accept on one. Accepted connections inherit TCP_NODELAY, without which each
+message waits 44 ms, and keepalive, because a host that is gone says nothing. Unix sockets exist with their final mode
+from the first moment, in a directory that only root and the daemon can change; what is at the path already is removed
+only if it is a socket of ours that nobody listens on. For the supervisor: no import of mailguard.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ BACKLOG = 1024
 # Workers whose supervisor was killed let go of its sockets within a second.
 STALE_PATIENCE_S = 3.0
 PROBE_TIMEOUT_S = 1.0
+# An MTA may be silent for long (engine.MESSAGE_TIMEOUT_S); whether its host is there is asked after 5 minutes, and
+# it is given up after 5 more without an answer.
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 60), (socket.TCP_KEEPCNT, 5))
 
 
 def check_directory(path: str, identity: Identity) -> None:
@@ -94,6 +97,9 @@ class ListeningSocket:
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in KEEPALIVE:
+                opened.setsockopt(socket.IPPROTO_TCP, option, value)
             if ip.version == 6:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             opened.bind((plan["ip"], plan["port"]))

@@ -6,13 +6,13 @@ process instead. Exit codes (sysexits.h): 0, 64 usage, 78 configuration, with th
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mailguard.errors import MailguardError
+from mailguard_milter import engine_choice
 from mailguard_milter.refusal import EX_CONFIG, EX_USAGE
 
 if TYPE_CHECKING:
@@ -53,11 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m mailguard_milter.plan CONFIG", file=sys.stderr)
         return EX_USAGE
     try:
-        # Imported here so that a missing extra is a line and not a traceback; first what only [milter] brings.
-        importlib.import_module("mailguard_milter.engine_libmilter")
-        from mailguard import config as configuration
-
-        print(json.dumps(plan(configuration.load(arguments[0]))))
+        print(json.dumps(plan(engine_choice.load(arguments[0]))))
     except MailguardError as error:
         print(error, file=sys.stderr)
         return EX_CONFIG

@@ -18,10 +18,10 @@ import struct
 import sys
 import tempfile
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["LibmilterSocket"]
+__all__ = ["LibmilterSocket", "Stalls"]
 
 # libmilter answers within milliseconds; a host that swaps at start may need longer.
 PROOF_TIMEOUT_S = 20.0
@@ -31,6 +31,24 @@ _NO_MACROS = struct.pack("!Icc", 2, b"D", b"C")
 # libmilter keeps up to two threads that are idle. Each may have been called already and not know it yet, and so take
 # one waking; the next one makes libmilter start a thread.
 _OWN_SESSIONS = 4
+
+
+class Stalls:
+    """Notices a session whose input waits unread and unchanged for too long. For one thread."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._waiting: dict[int, tuple[int, float]] = {}
+
+    def found(self, unread: Mapping[int, int], now: float) -> bool:
+        """Whether one has waited too long. `unread`: octets by session; `now`: a monotonic clock's seconds."""
+        waiting = {}
+        for session, octets in unread.items():
+            before = self._waiting.get(session)
+            if octets:
+                waiting[session] = before if before is not None and before[0] == octets else (octets, now)
+        self._waiting = waiting
+        return any(now - since > self._patience_s for _, since in waiting.values())
 
 
 class LibmilterSocket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mailguard import authresults
+from mailguard.authresults import FIELD_KEY
 from mailguard.dkim.canonical import BodyDigests
 from mailguard.dkim.signing_key import SigningKey
 from mailguard.envelope import Envelope
@@ -33,6 +33,22 @@ class Role(Enum):
 NO_ENVELOPE = Envelope(client_ip=None, helo=b"", mail_from=b"")
 
 
+class _Unhashed(BodyDigests):
+    """For a body whose digests nobody asks for. It keeps nothing, so that one serves every message."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def update(self, chunk: bytes) -> None:
+        """Drop it."""
+
+    def finish(self) -> None:
+        """Nothing began."""
+
+
+UNHASHED = _Unhashed()
+
+
 @dataclass(slots=True)
 class Transaction:
     """One message. A new one begins with each MAIL."""
@@ -57,7 +73,7 @@ class Transaction:
     key_error: str = ""
     unsigned_because: str = ""
     plan: InboundPlan | None = None
-    digests: BodyDigests = field(default_factory=lambda: BodyDigests(()))
+    digests: BodyDigests = UNHASHED
 
     @property
     def login(self) -> bytes | None:
@@ -68,10 +84,10 @@ class Transaction:
         """Take a field as libmilter hands it over: leading white space kept, folds with a bare LF."""
         name = name.rstrip(b" \t")
         key = name.lower()
-        if key == authresults.FIELD_KEY or key in service.stripped:
+        if key == FIELD_KEY or key in service.stripped:
             # RFC 8601 §5: what claims to be ours came from outside and is removed at the end.
             ordinal = self.counts[key] = self.counts.get(key, 0) + 1
-            is_forged = key == authresults.FIELD_KEY and service.own_ids.claimed_by(value)
+            is_forged = key == FIELD_KEY and service.own_ids.claimed_by(value)
             if is_forged or key in service.stripped:
                 self.exceeds_deletions |= len(self.forged) + len(self.listed) >= MAX_DELETIONS
                 if not self.exceeds_deletions:

@@ -1,6 +1,6 @@
 """Worker: one process that serves one listener, from its fork to its end.
 
-Made by the generation parent. Threads, the resolver and libmilter begin here. Signals that would end a service are
+Made by the generation parent. Threads, the resolver and the engine begin here. Signals that would end a service are
 ignored, because libmilter's own thread would take them: the worker obeys its control channel alone, and the end
 of file on it means that nobody is left to give orders. It accepts nothing more then, and ends when its sessions
 have. Left out: restarting, which is the generation parent's.
@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -24,7 +24,8 @@ from types import TracebackType
 from mailguard.config import Config, Listener
 from mailguard.dns.answers import Resolver
 from mailguard_milter.channel import Channel, Closed, Word
-from mailguard_milter.engine_libmilter import Dialogue, Engine
+from mailguard_milter.engine import Dialogue, Engine, Surroundings
+from mailguard_milter.engine_choice import engine_class
 from mailguard_milter.log import Format, Log, Severity, Sink, StderrSink, SyslogSink
 from mailguard_milter.refusal import EX_SOFTWARE
 from mailguard_milter.trace_pipe import TraceSender
@@ -39,11 +40,6 @@ DRAIN_DEADLINE_S = 600.0
 STOP_DEADLINE_S = 20.0
 # No message may take this long beyond its look-ups: a callback that does will never end.
 HUNG_AFTER_S = 60.0
-# An MTA gives a milter 30 s for a command (milter_command_timeout). When libmilter could not start a thread, it never
-# reads again from the session that it was for, and others may wait behind it.
-STALLED_AFTER_S = 45.0
-# Often enough for each of our own sessions to say something before libmilter's time-out (SESSION_TIMEOUT_S).
-WAKE_EVERY_S = 60.0
 # Each session needs one descriptor; the rest is for look-ups, libraries and what comes in between two ticks.
 MAX_SESSIONS = 4096
 SESSIONS_PER_DESCRIPTOR = 0.5
@@ -94,14 +90,17 @@ def serve(
         traces.start()
     try:
         with application.open_resolver() as resolver:
-            engine = Engine(
-                listening,
-                open_dialogue=lambda: application.open_dialogue(listener),
-                resolver=resolver,
-                deadline_s=application.config.dns.deadline_s,
-                log=log,
-                keep_trace=traces.put if traces is not None else None,
-                scratch_directory=application.config.runtime_directory,
+            engine = engine_class(application.config)(
+                Surroundings(
+                    listener=listening,
+                    open_dialogue=lambda: application.open_dialogue(listener),
+                    resolver=resolver,
+                    deadline_s=application.config.dns.deadline_s,
+                    log=log,
+                    keep_trace=traces.put if traces is not None else None,
+                    max_sessions=_max_sessions(),
+                    scratch_directory=application.config.runtime_directory,
+                )
             )
             engine.start()
             control.send(Word.READY)
@@ -112,26 +111,13 @@ def serve(
         log.close(timeout_s=2.0)
 
 
-class Stalls:
-    """Notices a session whose input waits unread and unchanged for too long. For one thread."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self._waiting: dict[int, tuple[int, float]] = {}
-
-    def found(self, unread: Mapping[int, int], now: float) -> bool:
-        """Whether one has waited too long. `unread`: octets by session; `now`: a monotonic clock's seconds."""
-        waiting = {}
-        for session, octets in unread.items():
-            before = self._waiting.get(session)
-            if octets:
-                waiting[session] = before if before is not None and before[0] == octets else (octets, now)
-        self._waiting = waiting
-        return any(now - since > self._patience_s for _, since in waiting.values())
+def _max_sessions() -> int:
+    """How many sessions the limit on descriptors leaves room for."""
+    return min(MAX_SESSIONS, int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * SESSIONS_PER_DESCRIPTOR))
 
 
 class _Watch:
-    """What the main thread does while libmilter serves."""
+    """What the main thread does while the engine serves."""
 
     def __init__(self, engine: Engine, control: Channel, log: Log, *, hung_after_s: float) -> None:
         self._engine = engine
@@ -141,31 +127,20 @@ class _Watch:
         self._state = _State.SERVING
         self._deadline = float("inf")
         self._quiet_ticks = 0
-        self._paused = False
-        self._stalls = Stalls(STALLED_AFTER_S)
-        self._wake_at = 0.0
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._max_sessions = min(MAX_SESSIONS, int(descriptors * SESSIONS_PER_DESCRIPTOR))
 
     def run(self) -> int:
         while True:
             self._obey()
             if not self._engine.is_serving:
-                self._log.event("libmilter ended", Severity.ERROR, error=str(self._engine.failure))
+                self._log.event("the engine ended", Severity.ERROR, error=str(self._engine.failure))
                 return EX_SOFTWARE
             if self._engine.longest_callback_s() > self._hung_after_s:
                 self._log.event("a callback hangs; the worker ends", Severity.ERROR)
                 return EX_SOFTWARE
-            if time.monotonic() > self._wake_at:
-                self._engine.socket.wake()
-                self._wake_at = time.monotonic() + WAKE_EVERY_S
-            unread = self._engine.socket.unread()
-            if self._stalls.found(unread, time.monotonic()):
-                self._log.event("libmilter has stopped reading; the worker ends", Severity.ERROR)
+            if trouble := self._engine.trouble(time.monotonic()):
+                self._log.event("the worker ends", Severity.ERROR, why=trouble)
                 return EX_SOFTWARE
-            if self._state is _State.SERVING:
-                self._limit_sessions(len(unread))
-            elif self._is_done():
+            if self._state is not _State.SERVING and self._is_done():
                 return 0
 
     def _obey(self) -> None:
@@ -192,7 +167,7 @@ class _Watch:
         if self._state is _State.STOPPING:
             return
         if self._state is _State.SERVING:
-            self._engine.socket.detach()
+            self._engine.detach()
         if self._control is not None:
             self._control.send(Word.DETACHED)
         self._state = state
@@ -202,23 +177,14 @@ class _Watch:
     def _is_done(self) -> bool:
         if time.monotonic() > self._deadline:
             self._log.event(
-                "ended with sessions open", Severity.WARNING, sessions=self._engine.socket.sessions(), why="deadline"
+                "ended with sessions open", Severity.WARNING, sessions=self._engine.sessions(), why="deadline"
             )
             return True
         busy = self._engine.messages or (self._state is _State.DRAINING and self._engine.sessions())
         self._quiet_ticks = 0 if busy else self._quiet_ticks + 1
-        # An accept that was under way when the socket was taken from libmilter shows at the second look, and an
+        # An accept that was under way when the socket was taken from the engine shows at the second look, and an
         # answer that was given a moment ago is on its way out.
         return self._quiet_ticks > 2
-
-    def _limit_sessions(self, sessions: int) -> None:
-        if not self._paused and sessions >= self._max_sessions:
-            self._log.event("too many sessions: accepting none until some end", Severity.ERROR, sessions=sessions)
-            self._engine.socket.pause()
-            self._paused = True
-        elif self._paused and sessions < self._max_sessions * 0.9:
-            self._engine.socket.resume()
-            self._paused = False
 
 
 def _send_uncaught_to(log: Log) -> None:
@@ -243,6 +209,6 @@ def raise_descriptor_limit() -> None:
 
 
 def end_process(code: int) -> None:
-    """End without libmilter's clean-up, which unlinks, and without waiting for its threads."""
+    """End without libmilter's clean-up, which unlinks, and without waiting for threads."""
     sys.stderr.flush()
     os._exit(code)

@@ -1,0 +1,28 @@
+"""How a worker's memory allocator is told to keep little: glibc's malloc, and nothing elsewhere.
+
+Bodies come in parts of 64 KiB, each of which is gone a moment later. glibc would keep room for them in an arena for
+each thread, and on top of the heap, for as long as the process lives (mallopt(3), malloc_trim(3)).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+__all__ = ["give_back", "share_one_arena"]
+
+# From malloc.h.
+_M_ARENA_MAX = -8
+
+_libc = ctypes.CDLL(None)
+
+
+def share_one_arena() -> None:
+    """Have all threads allocate from one arena: with the GIL they do so one at a time anyway. Before any thread."""
+    if mallopt := getattr(_libc, "mallopt", None):
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Give the system what is free. Takes some ten microseconds, and more only where there is much to give."""
+    if malloc_trim := getattr(_libc, "malloc_trim", None):
+        malloc_trim(0)

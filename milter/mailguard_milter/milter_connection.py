@@ -1,0 +1,247 @@
+"""The socket of one MTA: reads, feeds the conversation, writes, and waits for look-ups. For an event loop's thread.
+
+What arrives together is taken together, and the answers to it go out with one write. Only the end of a message may
+wait, and only if look-ups are missing: nothing more is read meanwhile, and the MTA is told that there is progress.
+A peer that does not read what it is sent is not read either. Time-outs come with `look`, called now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+from mailguard_milter.conversation import Conversation, Shared, State
+from mailguard_milter.engine import MESSAGE_TIMEOUT_S, SESSION_TIMEOUT_S, tell_failure
+from mailguard_milter.log import Severity
+from mailguard_milter.protocol import PROGRESS, Decoder, Event
+
+__all__ = ["Connection"]
+
+# A whole chunk of a body (64 KiB) and what comes with it.
+READ_OCTETS = 128 * 1024
+# Postfix says what it can do as soon as it is connected.
+NEGOTIATION_TIMEOUT_S = 60.0
+# An MTA reads an answer when it comes; what lies there for longer has no reader.
+UNREAD_TIMEOUT_S = 300.0
+# An MTA gives a milter 30 s or more for an answer; each word of progress begins that anew.
+PROGRESS_EVERY_S = 5.0
+
+_LISTENING = State.LISTENING
+
+
+class Connection:
+    """An accepted connection, until it is closed."""
+
+    __slots__ = (
+        "_conversation",
+        "_decoder",
+        "_descriptor",
+        "_is_open",
+        "_is_reading",
+        "_later",
+        "_loop",
+        "_others",
+        "_shared",
+        "_since",
+        "_socket",
+        "_unsent",
+        "_waiting",
+    )
+
+    def __init__(
+        self,
+        accepted: socket.socket,
+        shared: Shared,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        others: set[Connection],
+    ) -> None:
+        """`accepted` does not block. The connection takes a place among `others`, and leaves it when it is closed."""
+        self._socket = accepted
+        self._descriptor = accepted.fileno()
+        self._shared = shared
+        self._loop = loop
+        self._others = others
+        self._decoder = Decoder()
+        self._conversation = Conversation(shared)
+        # Since when, as `look` saw it, the peer is silent, or is waited for, or waits.
+        self._since: float | None = None
+        self._unsent = b""
+        self._waiting: asyncio.Task[None] | None = None
+        # What came with the event that something is waited for.
+        self._later: Iterator[Event] | None = None
+        self._is_open = self._is_reading = True
+        others.add(self)
+        loop.add_reader(self._descriptor, self._readable)
+
+    def look(self, now: float) -> None:
+        """See to the time-outs; `now` is of `time.monotonic()`."""
+        since = self._since
+        if since is None:
+            since = self._since = now
+        conversation = self._conversation
+        if self._waiting is not None:
+            if now - since >= PROGRESS_EVERY_S:
+                self._since = now
+                self._send(PROGRESS)
+        elif self._unsent:
+            if now - since > UNREAD_TIMEOUT_S:
+                self._give_up("it does not read")
+        elif conversation.began is not None:
+            if now - conversation.began > MESSAGE_TIMEOUT_S:
+                self._give_up("its message does not end")
+        elif now - since > (SESSION_TIMEOUT_S if conversation.has_negotiated else NEGOTIATION_TIMEOUT_S):
+            self._give_up("it is silent")
+
+    def close(self) -> None:
+        """Close it. A message under way is not answered, and the MTA does what it does without a milter."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._loop.remove_reader(self._descriptor)
+        self._loop.remove_writer(self._descriptor)
+        self._socket.close()
+        self._others.discard(self)
+        self._later = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._conversation.close()
+
+    def _give_up(self, why: str) -> None:
+        self._shared.log.event("the session of an MTA was closed", Severity.WARNING, why=why)
+        self.close()
+
+    # In
+
+    def _readable(self) -> None:
+        try:
+            octets = self._socket.recv(READ_OCTETS)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()  # the peer is gone
+            return
+        except MemoryError as error:
+            self._out_of_order(error)
+            return
+        if not octets:
+            self.close()
+            return
+        if self._conversation.has_negotiated:
+            self._since = None
+        try:
+            self._take(iter(self._decoder.feed(octets)))
+        except BaseException as error:  # noqa: BLE001 - SystemExit would end the loop, and all its sessions
+            self._out_of_order(error)
+
+    def _take(self, events: Iterator[Event]) -> None:
+        conversation = self._conversation
+        take = conversation.take
+        for event in events:
+            take(event)
+            if conversation.state is not _LISTENING and not self._attend():
+                self._later = events if self._is_open else None
+                break
+        self._flush()
+        self._read_if_due()
+
+    def _attend(self) -> bool:
+        """Do what the conversation waits for; whether it can go on at once."""
+        state = self._conversation.state
+        self._flush()
+        if state is State.CONCLUDED and not self._unsent:
+            # After a failure to send too: what became of the message is worth its line.
+            self._conversation.settle()
+            return self._is_open
+        if state is State.OVER:
+            self.close()
+        elif state is State.ASKING and self._is_open:
+            self._since = None
+            self._waiting = self._loop.create_task(self._look_up())
+        return False
+
+    async def _look_up(self) -> None:
+        conversation = self._conversation
+        try:
+            while conversation.state is State.ASKING:
+                conversation.answered(
+                    await self._shared.resolver.resolve_async(conversation.missing, deadline=conversation.deadline)
+                )
+        except BaseException as error:  # noqa: BLE001 - as in _readable; and this task is cancelled by `close` alone
+            if not self._is_open:
+                return
+            conversation.give_up(error)
+        self._waiting = None
+        self._since = None
+        try:
+            if self._attend():
+                self._go_on()
+        except BaseException as error:  # noqa: BLE001 - as in _readable
+            self._out_of_order(error)
+
+    def _go_on(self) -> None:
+        events, self._later = self._later, None
+        if events is not None:
+            self._take(events)
+        else:
+            self._read_if_due()
+
+    def _read_if_due(self) -> None:
+        due = self._is_open and self._waiting is None and self._later is None and not self._unsent
+        if due is not self._is_reading and self._is_open:
+            self._is_reading = due
+            if due:
+                self._loop.add_reader(self._descriptor, self._readable)
+            else:
+                self._loop.remove_reader(self._descriptor)
+
+    def _out_of_order(self, error: BaseException) -> None:
+        """Something is wrong with us, and the state of the conversation is unknown."""
+        tell_failure(self._shared.log, "connection", error)
+        self.close()
+
+    # Out
+
+    def _flush(self) -> None:
+        out = self._conversation.out
+        if out:
+            octets = b"".join(out)
+            out.clear()
+            self._send(octets)
+
+    def _send(self, octets: bytes) -> None:
+        if not self._is_open:
+            return
+        if self._unsent:
+            self._unsent += octets
+            return
+        try:
+            sent = self._socket.send(octets)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self.close()  # the peer is gone
+            return
+        if sent < len(octets):
+            self._unsent = octets[sent:]
+            self._since = None
+            self._loop.add_writer(self._descriptor, self._writable)
+
+    def _writable(self) -> None:
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        self._since = None
+        if self._unsent:
+            return
+        self._loop.remove_writer(self._descriptor)
+        try:
+            if self._conversation.state is _LISTENING or self._attend():
+                self._go_on()
+        except BaseException as error:  # noqa: BLE001 - as in _readable
+            self._out_of_order(error)

@@ -1,0 +1,113 @@
+"""The native engine in the test's own process, with a session and a resolver that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine_host import StandIn
+from engine_process import unix_listener
+from mailguard.dns.question import Answer, Question, Status
+from mailguard.dns.zone import ZoneResolver
+from mailguard_milter.engine import Dialogue, Surroundings
+from mailguard_milter.engine_native import Engine
+from mailguard_milter.log import Format, Log, Severity, Sink
+from milter_client import MilterClient
+
+__all__ = ["NativeHost", "SlowResolver", "native_host"]
+
+PATIENCE_S = 20.0
+
+
+class Lines(Sink):
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def write(self, line: bytes, severity: Severity) -> None:
+        self.lines.append(json.loads(line))
+
+
+class SlowResolver(ZoneResolver):
+    """Every name exists not, after `seconds`; or the look-up breaks."""
+
+    def __init__(self, seconds: float, *, broken: bool = False) -> None:
+        super().__init__({})
+        self.seconds = seconds
+        self.broken = broken
+        self.prefetched: list[Question] = []
+
+    async def resolve_async(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        await asyncio.sleep(self.seconds)
+        if self.broken:
+            raise RuntimeError("the resolver is broken")
+        return {question: Answer(question, Status.NXDOMAIN) for question in questions}
+
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        self.prefetched += questions
+
+
+@dataclass
+class NativeHost:
+    engine: Engine
+    path: Path
+    sink: Lines
+    listener: socket.socket
+    dialogues: list[Dialogue] = field(default_factory=list)
+
+    def client(self) -> MilterClient:
+        return MilterClient(str(self.path), timeout_s=PATIENCE_S)
+
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        """The events with this name; waits for the first."""
+        self.eventually(lambda: any(line.get("event") == name for line in self.sink.lines))
+        return [line for line in self.sink.lines if line.get("event") == name]
+
+    @staticmethod
+    def eventually(what: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (value := what()):
+            assert time.monotonic() < deadline, f"{what} did not come true"
+            time.sleep(0.01)
+        return value
+
+
+@contextmanager
+def native_host(
+    directory: Path,
+    *,
+    resolver: ZoneResolver | None = None,
+    open_dialogue: Callable[[], Dialogue] = StandIn,
+    max_sessions: int = 1000,
+) -> Iterator[NativeHost]:
+    """A running engine; it is stopped at the end."""
+    sink = Lines()
+    log = Log(sink, Format.JSON, timestamps=False)
+    log.start()
+    path = directory / "native.sock"
+    with unix_listener(path) as listener:
+        engine = Engine(
+            Surroundings(
+                listener=listener,
+                open_dialogue=open_dialogue,
+                resolver=resolver or ZoneResolver({}),
+                deadline_s=5.0,
+                log=log,
+                keep_trace=None,
+                max_sessions=max_sessions,
+                scratch_directory=str(directory),
+            )
+        )
+        engine.start()
+        try:
+            yield NativeHost(engine, path, sink, listener)
+        finally:
+            engine.detach()
+            path.unlink()
+            log.close(timeout_s=5.0)

@@ -1,0 +1,337 @@
+"""What the native engine alone does: waiting without a thread, back-pressure, time-outs, macros by name.
+
+ATTACKS.md rows: P07, P10, P11, P21, P22, X06, X07, X09, X13, X14. What both engines do is in test_engine.py and
+test_engine_hostile.py.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engine_host import Conclusion, StandIn
+from engine_process import CONTINUE, notes
+from mailguard.dns.answers import Answers
+from mailguard_milter import engine, engine_native, milter_connection
+from mailguard_milter.actions import Accept, InsertHeader
+from milter_client import ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST, MilterGone
+from native_host import NativeHost, SlowResolver, native_host
+
+QUESTION = [(b"X-Do", b" question")]
+SESSIONS = 60
+SLOW_S = 0.2
+# Tenfold.
+SLOW_BOUND_S = 2.0
+
+
+FIELDS = 30
+
+
+class Verbose(StandIn):
+    """Its answer is more than the sockets between us hold."""
+
+    def end_of_message(self, answers: Answers, *, now: float) -> Conclusion:
+        large = InsertHeader(0, b"X-Large", b" " + b"x" * 60_000)
+        return Conclusion((*[large] * FIELDS, Accept()), {"action": "accept"})
+
+
+def packet(command: bytes, octets: bytes = b"") -> bytes:
+    return struct.pack("!I", len(octets) + 1) + command + octets
+
+
+# Waiting
+
+
+@pytest.mark.attack("P10")
+def test_sixty_messages_that_wait_for_the_dns_wait_at_the_same_time(own_directory: Path) -> None:
+    seconds: list[float] = []
+
+    def send(host: NativeHost) -> None:
+        with host.client() as client:
+            client.open()
+            started = time.monotonic()
+            assert client.message(QUESTION)[-1] == CONTINUE
+            seconds.append(time.monotonic() - started)
+
+    with native_host(own_directory, resolver=SlowResolver(SLOW_S)) as host:
+        threads = [threading.Thread(target=send, args=(host,)) for _ in range(SESSIONS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(seconds) == SESSIONS
+    assert min(seconds) > SLOW_S / 2
+    assert max(seconds) < SLOW_BOUND_S
+
+
+def test_progress_is_told_while_the_dns_is_awaited(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(milter_connection, "PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.02)
+    with native_host(own_directory, resolver=SlowResolver(0.5)) as host, host.client() as client:
+        client.open()
+        client.mail()
+        client.rcpt()
+        for name, value in QUESTION:
+            client.header(name, value)
+        client.end_of_header()
+        client.send(b"E")
+        replies = [client.receive()]
+        while replies[-1] != CONTINUE:
+            replies.append(client.receive())
+        commands = b"".join(command for command, _ in replies)
+        assert 2 <= commands.count(b"p") <= 12
+        assert commands.replace(b"p", b"") == b"ic"
+
+
+def test_what_comes_behind_a_message_that_waits_is_taken_when_it_is_answered(own_directory: Path) -> None:
+    message = b"".join(
+        (
+            packet(b"M", b"<x@evil.test>\0"),
+            packet(b"R", b"<alice@us.test>\0"),
+            packet(b"L", b"X-Do\0 question\0"),
+            packet(b"L", b"Subject\0 %b\0"),
+            packet(b"N"),
+            packet(b"B", b"body\r\n"),
+            packet(b"E"),
+        )
+    )
+    with native_host(own_directory, resolver=SlowResolver(0.1)) as host, host.client() as client:
+        client.open()
+        client.raw(b"".join(message.replace(b"%b", name) for name in (b"01", b"02", b"03")))
+        for name in ("01", "02", "03"):
+            replies = [client.receive(), client.receive()]
+            assert replies[-1] == CONTINUE
+            assert ["header", "Subject", f" {name}"] in notes(replies)["events"]
+        NativeHost.eventually(lambda: host.engine.messages == 0)
+
+
+@pytest.mark.attack("P07")
+def test_a_resolver_that_raises_is_451(own_directory: Path) -> None:
+    resolver = SlowResolver(0.0, broken=True)
+    with native_host(own_directory, resolver=resolver) as host, host.client() as client:
+        client.open()
+        assert client.message(QUESTION)[-1][1].startswith(b"451 4.3.0 ")
+        resolver.broken = False
+        assert client.message(QUESTION)[-1] == CONTINUE
+        assert host.logged("internal error")[0]["error"] == "RuntimeError: the resolver is broken"
+
+
+@pytest.mark.attack("X14", "X07")
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_mta_that_leaves_while_the_dns_is_awaited(own_directory: Path, *, reset: bool) -> None:
+    with native_host(own_directory, resolver=SlowResolver(0.3)) as host:
+        with host.client() as client:
+            client.open().mail()
+            client.rcpt()
+            client.header(*QUESTION[0])
+            client.end_of_header()
+            client.send(b"E")
+            NativeHost.eventually(lambda: host.engine.messages)
+            if reset:
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        NativeHost.eventually(lambda: not host.engine.sessions())
+        assert host.engine.messages == 0
+        with host.client() as client:
+            assert client.open().message()[-1] == CONTINUE
+        assert not [line for line in host.sink.lines if line.get("event") in ("uncaught", "internal error")]
+
+
+# A peer that does not read
+
+
+@pytest.mark.attack("X06")
+def test_a_peer_that_does_not_read_is_not_read_either(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(milter_connection, "UNREAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.05)
+    message = b"".join(
+        (
+            packet(b"M", b"<x@evil.test>\0"),
+            packet(b"R", b"<alice@us.test>\0"),
+            packet(b"N"),
+            packet(b"E"),
+        )
+    )
+    with native_host(own_directory, open_dialogue=Verbose) as host, host.client() as greedy:
+        greedy.open()
+        greedy.raw(message)
+        NativeHost.eventually(lambda: host.engine.messages)
+        greedy.socket.settimeout(0.2)
+        with pytest.raises((TimeoutError, BrokenPipeError, ConnectionResetError)):
+            greedy.raw(packet(b"M", b"<x@evil.test>\0") * 100_000)
+        with host.client() as other:
+            other.open()
+        assert host.logged("the session of an MTA was closed")[0]["why"] == "it does not read"
+        NativeHost.eventually(lambda: host.engine.messages == 0)
+
+
+def test_a_peer_that_reads_late_gets_everything(own_directory: Path) -> None:
+    with native_host(own_directory, open_dialogue=Verbose) as host, host.client() as client:
+        client.open()
+        for _ in range(2):
+            client.mail()
+            client.rcpt()
+            client.end_of_header()
+            client.send(b"E")
+            NativeHost.eventually(lambda: host.engine.messages)
+            replies = [client.receive()]
+            while replies[-1] != CONTINUE:
+                replies.append(client.receive())
+            assert len([data for command, data in replies if command == b"i" and b"X-Large" in data]) == FIELDS
+            NativeHost.eventually(lambda: host.engine.messages == 0)
+
+
+# Time-outs
+
+
+@pytest.mark.attack("P21", "X13")
+@pytest.mark.parametrize(
+    ("constant", "until", "why"),
+    [
+        ("NEGOTIATION_TIMEOUT_S", "connected", "it is silent"),
+        ("SESSION_TIMEOUT_S", "helo", "it is silent"),
+        ("MESSAGE_TIMEOUT_S", "mail", "its message does not end"),
+    ],
+)
+def test_who_says_nothing_more_is_let_go(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch, constant: str, until: str, why: str
+) -> None:
+    monkeypatch.setattr(milter_connection, constant, 0.2)
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.05)
+    with native_host(own_directory) as host, host.client() as client:
+        if until != "connected":
+            client.open()
+        if until == "mail":
+            client.mail()
+        with pytest.raises(MilterGone):
+            client.receive()
+        assert [line["why"] for line in host.logged("the session of an MTA was closed")] == [why]
+        NativeHost.eventually(lambda: host.engine.sessions() == host.engine.messages == 0)
+
+
+@pytest.mark.attack("P21")
+def test_a_message_may_come_as_slowly_as_sendmail_lets_it() -> None:
+    # While a client sends its message slowly, Postfix says nothing: libmilter's default time-out is 7210 s.
+    assert engine.MESSAGE_TIMEOUT_S >= 7200
+
+
+# Accepting
+
+
+@pytest.mark.attack("P11")
+def test_when_no_descriptor_is_left_it_tries_again_later(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.05)
+
+    class Full:
+        def __init__(self, real: socket.socket) -> None:
+            self.real, self.left = real, 3
+
+        def fileno(self) -> int:
+            return self.real.fileno()
+
+        def accept(self) -> object:
+            if self.left:
+                self.left -= 1
+                raise OSError(24, "Too many open files")
+            return self.real.accept()
+
+        def close(self) -> None:
+            self.real.close()
+
+    with native_host(own_directory) as host:
+        full = Full(host.listener)
+        monkeypatch.setattr(host.engine, "_listener", full)
+        with host.client() as client:
+            assert client.open().message()[-1] == CONTINUE
+        assert full.left == 0
+        assert len(host.logged("cannot accept a connection")) == 3
+
+
+# Negotiation
+
+
+@pytest.mark.attack("P22", "X09")
+@pytest.mark.parametrize("offered", [True, False])
+def test_the_macros_that_are_read_are_asked_for_where_the_mta_lets_itself_be_asked(
+    own_directory: Path, *, offered: bool
+) -> None:
+    base = ADDHDRS | CHGHDRS | QUARANTINE
+    with native_host(own_directory) as host, host.client() as client:
+        client.send(b"O", struct.pack("!III", 6, base | (SETSYMLIST if offered else 0), 0x1FFFFF))
+        command, data = client.receive()
+        assert command == b"O"
+        assert struct.unpack("!II", data[:8]) == (6, base | (SETSYMLIST if offered else 0))
+        lists = {}
+        rest = data[12:]
+        while rest:
+            names, _, rest_after = rest[4:].partition(b"\0")
+            lists[struct.unpack("!I", rest[:4])[0]] = names
+            rest = rest_after
+        # Postfix takes an empty list for none at all, and sends what is in main.cf.
+        wanted = {0: b"{daemon_name}", 2: b"{auth_type} {auth_authen} {mail_addr}"}
+        assert lists == ({**dict.fromkeys(range(7), b"i"), **wanted} if offered else {})
+
+
+@pytest.mark.attack("X09")
+def test_an_mta_that_wants_answers_gets_one_for_each_event(own_directory: Path) -> None:
+    with native_host(own_directory) as host, host.client() as client:
+        client.negotiate(version=6, actions=0x3F, steps=0)
+        assert client.connect() == CONTINUE
+        assert client.helo() == CONTINUE
+        assert client.event(b"U", b"NOOP\0") == CONTINUE
+        assert client.mail() == CONTINUE
+        assert client.rcpt() == CONTINUE
+        assert client.event(b"T") == CONTINUE
+        assert client.header(b"Subject", b"x") == CONTINUE
+        assert client.end_of_header() == CONTINUE
+        assert client.body(b"x") == CONTINUE
+        assert client.end_of_message()[-1] == CONTINUE
+
+
+# What it needs
+
+
+def test_without_uvloop_asyncio_serves(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine_native.loop_kind() == "uvloop"
+    monkeypatch.setattr(engine_native, "uvloop", None)
+    assert engine_native.loop_kind() == "asyncio"
+    with native_host(own_directory, resolver=SlowResolver(0.05)) as host, host.client() as client:
+        client.open()
+        for fields in (QUESTION, QUESTION, []):
+            assert client.message(fields)[-1] == CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("engine", "absent", "told"),
+    [
+        ("native", ("milter",), "served by mailguard_milter.engine_native"),
+        ("native", ("milter", "uvloop"), "served by mailguard_milter.engine_native"),
+        ("libmilter", ("uvloop",), "served by mailguard_milter.engine_libmilter"),
+        ("libmilter", ("milter",), "pip install 'mailguard-milter[milter]'"),
+        ("native", ("pydantic",), "pip install 'mailguard-milter[native]'"),
+    ],
+)
+def test_only_what_the_chosen_engine_needs_must_be_there(
+    own_directory: Path, engine: str, absent: tuple[str, ...], told: str
+) -> None:
+    (own_directory / "mg.toml").write_text(f'engine = "{engine}"\nauthserv_id = "mx.us.test"\n')
+    program = (
+        f"import sys\nfor name in {absent!r}: sys.modules[name] = None\n"
+        "from mailguard.errors import MissingExtraError\n"
+        "from mailguard_milter import engine_choice\n"
+        f"try:\n    config = engine_choice.load({str(own_directory / 'mg.toml')!r})\n"
+        "    print('served by', engine_choice.engine_class(config).__module__)\n"
+        "    other = {'native': 'milter', 'libmilter': 'uvloop'}[config.engine]\n"
+        "    assert sys.modules.get(other) is None, other\n"
+        "except MissingExtraError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told in done.stdout
