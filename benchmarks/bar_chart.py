@@ -22,7 +22,7 @@ BAR_STEP = 22
 PANEL_GAP = 26
 TITLE_HEIGHT = 30
 NOTE_HEIGHT = 15
-OWN_COLOUR, OTHER_COLOUR, FLOOR_COLOUR = "#1f6feb", "#9aa4b2", "#d5dae1"
+OWN_COLOUR, NATIVE_COLOUR, OTHER_COLOUR, FLOOR_COLOUR = "#1f6feb", "#8250df", "#9aa4b2", "#d5dae1"
 
 
 @dataclass(frozen=True, slots=True)

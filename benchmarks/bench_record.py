@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TextIO, TypeVar
@@ -19,7 +19,7 @@ from sandbox_place import SandboxError
 from scenarios import Plan
 from spread import Spread
 
-__all__ = ["Context", "Progress", "Record"]
+__all__ = ["Context", "Progress", "Record", "by_row"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,6 +46,14 @@ class Record:
     def spread(self, read: Callable[[Measured], float]) -> Spread:
         """Of a figure over the runs."""
         return Spread.of([read(run) for run in self.runs])
+
+
+def by_row(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Those of each row, in order."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.row, []).append(record)
+    return found
 
 
 class Progress:

@@ -19,25 +19,29 @@ from load_section import started
 from measurement import Subject, measure
 from name_server import NameServer, Query
 from sample_mail import incoming, zone_text
-from scenarios import WITH_ONE_WORKER, Contender, contenders
+from scenarios import FLOOR, WITH_ONE_WORKER, Contender, Plan, contenders
 
-__all__ = ["cold_section", "waits"]
+__all__ = ["cold_section", "cold_takes", "row_name", "waits"]
 
 SECTION = "cold"
 SIZE = 2048
 DELAY_S = 0.02
 CONCURRENCIES = (1, 8)
 WAKING_MESSAGES = 10
+# For the estimate: of one message at both concurrencies and both times, for each daemon that it passes.
+MESSAGE_S = 0.06
+
+
+def row_name(concurrency: int) -> str:
+    """In the results."""
+    return f"inbound, cold, DNS {DELAY_S * 1000:.0f} ms, 2 KB, concurrency {concurrency}"
 
 
 def cold_section(context: Context) -> list[Record]:
     """All rounds, at each concurrency."""
-    taking_part = [each for each in contenders(Task.JUDGE) if each.whole and not each.name.startswith("no-op")]
-    taking_part.append(WITH_ONE_WORKER)
+    taking_part = _taking_part(context.plan)
     records = {
-        (contender, concurrency): Record(
-            SECTION, f"inbound, cold, DNS {DELAY_S * 1000:.0f} ms, 2 KB, concurrency {concurrency}", contender.name
-        )
+        (contender, concurrency): Record(SECTION, row_name(concurrency), contender.name)
         for contender in taking_part
         for concurrency in CONCURRENCIES
     }
@@ -56,6 +60,23 @@ def cold_section(context: Context) -> list[Record]:
                         _round(context, server, contender, subject, records)
                 context.generator.forget()
     return [*started_records, *records.values()]
+
+
+def cold_takes(plan: Plan) -> float:
+    """Seconds, about."""
+    found = 0.0
+    for contender in _taking_part(plan):
+        found += contender.starts_in_s + plan.cold_messages * MESSAGE_S * len(contender.daemons)
+    return found * plan.rounds
+
+
+def _taking_part(plan: Plan) -> list[Contender]:
+    """Everybody who does the whole work; no row is without any of them."""
+    return [
+        each
+        for each in (*contenders(Task.JUDGE), *WITH_ONE_WORKER)
+        if each.whole and each.name not in FLOOR and plan.wants(SECTION, row_name(1), each.name)
+    ]
 
 
 def _subjects(
@@ -110,11 +131,11 @@ def _round(
             )
 
 
-def waits(queries: Sequence[Query], domains: Sequence[str]) -> list[int]:
-    """For each domain, how many times in a row its names were asked for."""
+def waits(queries: Sequence[Query], domains: Sequence[str], *, delay_s: float = DELAY_S) -> list[int]:
+    """For each domain, how many times in a row its names were asked for, where an answer takes `delay_s`."""
     found = []
     for domain in domains:
         times = sorted(query.at_s for query in queries if f".{query.name}".endswith(f".{domain}"))
-        later = [after for before, after in pairwise(times) if after - before > DELAY_S / 2]
+        later = [after for before, after in pairwise(times) if after - before > delay_s / 2]
         found.append(1 + len(later) if times else 0)
     return found

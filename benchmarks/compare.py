@@ -1,6 +1,6 @@
 """The comparison: runs all sections and writes the results. Called by run.sh, inside a network of its own.
 
-    compare.py [--quick] [--out DIRECTORY] [--only SECTION,...] [--rounds N] [--seconds S]
+    compare.py [--quick | --goals] [--out DIRECTORY] [--only SECTION,...] [--rounds N] [--seconds S]
 
 Writes results.json, results.md and the charts after every section: what is broken off leaves what it has found.
 Exit code 1 if any row is void.
@@ -13,12 +13,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench_keys import BenchKeys
 from bench_record import Context, Progress, Record
-from cold_section import cold_section
+from cold_section import cold_section, cold_takes
 from compared_daemon import Task
 from daemon_dkimpy import DkimpyMilter
 from daemon_opendkim import OpenDkim
@@ -26,15 +26,18 @@ from daemon_opendmarc import OpenDmarc
 from daemon_pyspf import PySpfMilter
 from daemon_rspamd import Rspamd
 from floor import floor
+from goals import goals_for
+from goals_plan import goals_plan
 from load_generator import LoadGenerator
-from load_section import load_section
+from load_section import load_section, load_takes
 from machine import busy_with, describe
 from report import Results
 from sandbox_place import make_public_directory
-from scaling_section import scaling_section
+from scaling_section import scaling_section, scaling_takes
 from scenarios import Plan
-from through_postfix import through_postfix
-from worker_memory import worker_memory
+from through_postfix import postfix_takes, through_postfix
+from waiting_section import waiting_section, waiting_takes
+from worker_memory import memory_takes, worker_memory
 
 __all__ = ["main"]
 
@@ -43,13 +46,28 @@ COMPARED = (OpenDkim, OpenDmarc, PySpfMilter, DkimpyMilter, Rspamd)
 # run.sh makes the network and names what it has made; without it, the machine's own DNS would be asked.
 INSIDE = "MAILGUARD_BENCHMARK_NETWORK"
 
-SECTIONS: dict[str, Callable[[Context], list[Record]]] = {
-    "sign": lambda context: load_section(context, (Task.SIGN_RSA, Task.SIGN_ED25519, Task.SIGN_BOTH)),
-    "inbound": lambda context: load_section(context, (Task.JUDGE,)),
-    "cold": cold_section,
-    "scaling": scaling_section,
-    "postfix": through_postfix,
-    "memory": worker_memory,
+SIGNING = (Task.SIGN_RSA, Task.SIGN_ED25519, Task.SIGN_BOTH)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the comparison."""
+
+    run: Callable[[Context], list[Record]]
+    takes: Callable[[Plan], float]
+    """Seconds, about: on two cores that do nothing else."""
+
+
+SECTIONS: dict[str, Section] = {
+    "sign": Section(lambda context: load_section(context, SIGNING), lambda plan: load_takes(plan, SIGNING)),
+    "inbound": Section(
+        lambda context: load_section(context, (Task.JUDGE,)), lambda plan: load_takes(plan, (Task.JUDGE,))
+    ),
+    "cold": Section(cold_section, cold_takes),
+    "waiting": Section(waiting_section, waiting_takes),
+    "scaling": Section(scaling_section, scaling_takes),
+    "postfix": Section(through_postfix, postfix_takes),
+    "memory": Section(worker_memory, memory_takes),
 }
 
 
@@ -58,14 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get(INSIDE) != "1":
         print("start this with: sh benchmarks/run.sh", file=sys.stderr)
         return 2
-    plan = Plan.quick() if options.quick else Plan.full()
-    plan = replace(plan, rounds=options.rounds or plan.rounds, seconds=options.seconds or plan.seconds)
+    plan = _plan(options)
     progress = Progress()
     remarks = [busy_with()] if busy_with() else []
     if options.quick:
         remarks.append("a quick run, to see that everything works: the figures are not to be quoted")
     for remark in remarks:
         progress.void(remark)
+    if options.goals:
+        remarks.append(f"the rows that the goals need, with measurements of {plan.seconds:g} s")
+    takes = {name: SECTIONS[name].takes(plan) for name in options.only}
+    parts = ", ".join(f"{name} {in_minutes(seconds)}" for name, seconds in takes.items())
+    progress.heading(f"this takes about {in_minutes(sum(takes.values()))}: {parts}")
     machine = describe(each.package for each in COMPARED)
     directory = make_public_directory("benchmark-load-")
     records: list[Record] = []
@@ -73,8 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keys = BenchKeys.generate()
         context = Context(plan, keys, LoadGenerator(directory), progress, {}, directory)
         alone = floor(keys)
-        for name in options.only:
-            records += SECTIONS[name](context)
+        for number, name in enumerate(options.only):
+            left = in_minutes(sum(takes[each] for each in options.only[number:]))
+            progress.heading(f"part {number + 1} of {len(options.only)}, {name}; about {left} left")
+            records += SECTIONS[name].run(context)
             _write(options.out, Results(machine, remarks, records, alone, context.configurations))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -82,9 +106,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(record.void for record in records) else 0
 
 
+def in_minutes(seconds: float) -> str:
+    """For people."""
+    return f"{max(1, round(seconds / 60))} min"
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    if options.goals:
+        plan = goals_plan(goals_for(os.cpu_count() or 1))
+    else:
+        plan = Plan.quick() if options.quick else Plan.full()
+    return replace(plan, rounds=options.rounds or plan.rounds, seconds=options.seconds or plan.seconds)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run.sh", description="Compare mailguard with other milters.")
-    parser.add_argument("--quick", action="store_true", help="a few minutes, to see that everything works")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="a few minutes, to see that everything works")
+    extent.add_argument("--goals", action="store_true", help="half an hour: only the rows that the goals need")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where the results go (%(default)s)")
     parser.add_argument("--only", type=_sections, default=list(SECTIONS), help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--rounds", type=int, default=0, help="repetitions of each measurement")

@@ -70,6 +70,8 @@ class ComparedDaemon:
     """What it can do."""
     judges: ClassVar[Expected] = Expected.JUDGED
     """What of Task.JUDGE it does."""
+    starts_in_s: ClassVar[float] = 1.5
+    """About; for an estimate."""
 
     def __init__(self, task: Task, keys: BenchKeys) -> None:
         self.task = task
@@ -82,6 +84,10 @@ class ComparedDaemon:
     def command(self) -> Sequence[str]:
         """How it is started, in the foreground."""
         raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        """What it runs in."""
+        return clean_environment()
 
     def files(self) -> Mapping[str, str]:
         """Its configuration: names in its directory and their content."""
@@ -134,7 +140,7 @@ class ComparedDaemon:
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.directory,
-                env=clean_environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,24 +1,28 @@
 """mailguard from this checkout, as it is installed by default: monitor mode, two workers a core, one log line a mail.
 
-Its configuration leaves everything at its default but the name of the host, the resolver, the keys and the socket.
+Its configuration leaves everything at its default but the name of the host, the resolver, the keys and the socket,
+and in one of two variants the engine. The default engine is libmilter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from bench_keys import ED25519_SELECTOR, RSA_SELECTOR, BenchKeys
 from compared_daemon import ComparedDaemon, Task
 from sample_mail import AUTHSERV_ID, OUR_DOMAIN
 from sandbox_daemon import Daemon
 
-__all__ = ["Mailguard", "MailguardWithOneWorker"]
+__all__ = ["Mailguard", "MailguardNative", "MailguardNativeWithOneWorker", "MailguardWithOneWorker"]
 
 
 class Mailguard(ComparedDaemon):
     """All checks on."""
 
     name = "mailguard"
+    first_line: ClassVar[str] = ""
+    """Of the configuration."""
 
     def __init__(self, task: Task, keys: BenchKeys, *, workers: int | None = None) -> None:
         """`workers`: as many as the configuration leaves it at, unless given."""
@@ -27,7 +31,7 @@ class Mailguard(ComparedDaemon):
         self._daemon = Daemon()
 
     def files(self) -> Mapping[str, str]:
-        text = f'authserv_id = "{AUTHSERV_ID}"\n\n[dns]\nnameservers = ["127.0.0.1"]\n'
+        text = f'{self.first_line}authserv_id = "{AUTHSERV_ID}"\n\n[dns]\nnameservers = ["127.0.0.1"]\n'
         if self.task is not Task.JUDGE:
             keys = {"rsa": (RSA_SELECTOR, "rsa.pem"), "ed25519": (ED25519_SELECTOR, "ed25519.pem")}
             selectors = "".join(
@@ -67,10 +71,26 @@ class Mailguard(ComparedDaemon):
         return self._daemon.workers()
 
 
+class MailguardNative(Mailguard):
+    """The same on the engine without libmilter."""
+
+    name = "mailguard, native engine"
+    first_line = 'engine = "native"\n'
+
+
 class MailguardWithOneWorker(Mailguard):
     """Each worker has a cache of its own; with one of them, what comes again is always known."""
 
     name = "mailguard, 1 worker"
+
+    def __init__(self, task: Task, keys: BenchKeys) -> None:
+        super().__init__(task, keys, workers=1)
+
+
+class MailguardNativeWithOneWorker(MailguardNative):
+    """As MailguardWithOneWorker."""
+
+    name = "mailguard, native engine, 1 worker"
 
     def __init__(self, task: Task, keys: BenchKeys) -> None:
         super().__init__(task, keys, workers=1)

@@ -1,16 +1,20 @@
-"""Milters that do nothing but insert one field: what libmilter costs, and what pymilter adds to it."""
+"""Milters that do nothing but insert one field: what libmilter costs, what pymilter adds to it, what mailguard's own
+engine costs."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from compared_daemon import ComparedDaemon
 from load_generator import HERE, build
 from milter_replies import Expected
 
-__all__ = ["NoopC", "NoopPymilter"]
+__all__ = ["NoopC", "NoopNative", "NoopPymilter"]
+
+CHECKOUT = HERE.parent
 
 
 class NoopC(ComparedDaemon):
@@ -36,3 +40,16 @@ class NoopPymilter(NoopC):
 
     def command(self) -> Sequence[str]:
         return [sys.executable, "-P", str(HERE / "noop_pymilter.py"), self.path]
+
+
+class NoopNative(NoopC):
+    """noop_native.py: one process too, on the engine of this checkout."""
+
+    name = "no-op (native engine)"
+    package = ""
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "-P", str(HERE / "noop_native.py"), self.path]
+
+    def environment(self) -> Mapping[str, str]:
+        return {**super().environment(), "PYTHONPATH": f"{CHECKOUT / 'src'}{os.pathsep}{CHECKOUT / 'milter'}"}

@@ -74,6 +74,7 @@ class Rspamd(ComparedDaemon):
 
     name = "rspamd"
     package = "rspamd"
+    starts_in_s = 15.0
 
     def command(self) -> Sequence[str]:
         return ["rspamd", "-f", "-c", str(self.directory / "rspamd.conf")]

@@ -1,21 +1,52 @@
 """The goals that mailguard sets itself, and whether the figures of a run reach them. Pure.
 
-A goal is a quotient of two contenders in one row, round by round; its median is what counts.
+A goal is a quotient of two contenders in one row, round by round; its median is what counts. A limit is for the
+figures of one contender.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import cold_section
+import waiting_section
 from bench_record import Record
 from compared_daemon import Task
 from measurement import Measured
-from scenarios import CHAIN, KB, MAILGUARD, MB, ONE_WORKER, OPENDKIM, RSPAMD, Scenario, size_name
+from scaling_section import name_of
+from scenarios import (
+    CHAIN,
+    KB,
+    MAILGUARD,
+    MB,
+    NATIVE,
+    NOOP_NATIVE,
+    NOOP_PYMILTER,
+    ONE_WORKER,
+    OPENDKIM,
+    RSPAMD,
+    Scenario,
+    size_name,
+)
 from spread import Spread
+from through_postfix import row_name
 
-__all__ = ["GOALS", "Goal", "Judgement", "Limit", "goals_for", "judge_goals", "judge_limits"]
+__all__ = [
+    "GOALS",
+    "Figure",
+    "Goal",
+    "Judgement",
+    "Limit",
+    "cpu",
+    "goals_for",
+    "judge_goals",
+    "judge_limits",
+    "p50",
+    "p99",
+    "rate",
+]
 
 Figure = Callable[[Measured], float]
 
@@ -35,9 +66,14 @@ def p50(run: Measured) -> float:
     return run.p50_s
 
 
+def p99(run: Measured) -> float:
+    """The latency that one message in a hundred exceeds."""
+    return run.p99_s
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """mailguard's figure divided by the other's, at most or at least `bound`."""
+    """The figure of `own` divided by the other's, at most or at least `bound`."""
 
     what: str
     section: str
@@ -69,15 +105,26 @@ class Judgement:
         return f"missed by {abs(self.measured.median / self.goal.bound - 1):.0%}"
 
 
-def _load(task: Task, size: int, figure: Figure, other: str, bound: float, *, at_least: bool = False) -> Goal:
+def _load(
+    task: Task,
+    size: int,
+    figure: Figure,
+    other: str,
+    bound: float,
+    *,
+    at_least: bool = False,
+    own: str = MAILGUARD,
+    what: str = "",
+) -> Goal:
     return Goal(
-        f"{task.value}, {size_name(size)}: {'CPU a message' if figure is cpu else 'messages a second'}",
+        f"{what or task.value}, {size_name(size)}: {'CPU a message' if figure is cpu else 'messages a second'}",
         "load",
         Scenario(task, size, 8).name,
         figure,
         other,
         bound,
         at_least,
+        own,
     )
 
 
@@ -99,6 +146,8 @@ _JUDGING = (
     (100 * KB, RSPAMD, 0.95),
     (1 * MB, RSPAMD, 0.90),
 )
+_NATIVE_SIGNING = ((2 * KB, OPENDKIM, 0.30), (10 * KB, OPENDKIM, 0.30))
+_NATIVE_JUDGING = ((2 * KB, RSPAMD, 1.0), (10 * KB, RSPAMD, 0.45))
 
 # The load generator and the resolver need cores of their own.
 CORES_FOR_TWO_WORKERS = 4
@@ -107,6 +156,9 @@ MAX_WORKER_RSS = 60 * MB
 # Pages come and go; what leaks grows with every message.
 NO_GROWTH = MB
 MAX_ROUNDS = 1.1
+# Of these, 200 ms are the DNS.
+MAX_P99_AT_ONCE_S = 0.26
+MAX_RISE_OF_P99_S = 0.05
 
 GOALS: tuple[Goal, ...] = (
     *(_load(Task.SIGN_RSA, size, cpu, other, bound) for size, other, bound in _SIGNING),
@@ -115,7 +167,7 @@ GOALS: tuple[Goal, ...] = (
     Goal(
         "inbound, cold caches, DNS 20 ms: latency p50",
         "cold",
-        "inbound, cold, DNS 20 ms, 2 KB, concurrency 1",
+        cold_section.row_name(1),
         p50,
         CHAIN,
         0.4,
@@ -123,11 +175,27 @@ GOALS: tuple[Goal, ...] = (
     Goal(
         "through Postfix, signing 10 KB, 10 sessions: messages a second",
         "postfix",
-        f"{Task.SIGN_RSA.value}, 10 KB, 10 sessions",
+        row_name(Task.SIGN_RSA, 10),
         rate,
         OPENDKIM,
         1.4,
         at_least=True,
+    ),
+    _load(Task.SIGN_RSA, 2 * KB, cpu, NOOP_PYMILTER, 0.35, own=NOOP_NATIVE, what="no-op"),
+    *(_load(Task.SIGN_RSA, size, cpu, other, bound, own=NATIVE) for size, other, bound in _NATIVE_SIGNING),
+    *(_load(Task.JUDGE, size, cpu, other, bound, own=NATIVE) for size, other, bound in _NATIVE_JUDGING),
+    *(
+        Goal(
+            f"through Postfix, {task.value}, 10 KB, 10 sessions: messages a second",
+            "postfix",
+            row_name(task, 10),
+            rate,
+            MAILGUARD,
+            1.1,
+            at_least=True,
+            own=NATIVE,
+        )
+        for task in (Task.SIGN_RSA, Task.JUDGE)
     ),
 )
 
@@ -143,10 +211,10 @@ def _scaling(task: Task, *, has_room: bool) -> Goal:
         "scaling",
         Scenario(task, 2 * KB, 8).name,
         rate if has_room else cpu,
-        "mailguard, 1 worker",
+        name_of(MAILGUARD, 1),
         1.7 if has_room else 1.15,
         at_least=has_room,
-        own="mailguard, 2 workers",
+        own=name_of(MAILGUARD, 2),
     )
 
 
@@ -162,34 +230,54 @@ def judge_goals(records: Iterable[Record], goals: Iterable[Goal]) -> list[Judgem
 class Limit:
     """A goal that is no quotient."""
 
+    own: str
+    """Whose."""
     what: str
     bound: str
     measured: str
     verdict: str
 
 
-def judge_limits(records: Iterable[Record]) -> list[Limit]:
-    """Of the memory of a worker, and of how often a message waits for the DNS; for those that were measured."""
+def judge_limits(records: Sequence[Record]) -> list[Limit]:
+    """Of memory, of how often a message waits for the DNS, and of what waiting costs; for what was measured."""
     found: list[Limit] = []
     for record in records:
-        if record.section == "memory" and record.figures:
-            _, half, whole, large = (values[0] for name, values in record.figures.items() if name.startswith("RSS "))
-            found += [
-                _limit(f"{record.row}: RSS after all messages, MB", MAX_WORKER_RSS / MB, whole / MB),
-                _limit(f"{record.row}: growth in the second half, MB", NO_GROWTH / MB, (whole - half) / MB),
-                _limit(f"{record.row}: what messages of 10 MB add, MB", NO_GROWTH / MB, (large - whole) / MB),
-            ]
-        elif record.section == "cold" and record.contender == ONE_WORKER and record.runs:
+        if record.section == "cold" and record.contender in ONE_WORKER and record.runs:
             rounds, warm = (median(record.figures[name]) for name in ("rounds a message", "warm queries a message"))
             found += [
-                _limit(f"{record.row}: waits for the DNS in a row, one worker", MAX_ROUNDS, rounds),
-                _limit(f"{record.row}: look-ups of a message that comes again, one worker", 0, warm),
+                _limit(record, "waits for the DNS in a row", MAX_ROUNDS, rounds),
+                _limit(record, "look-ups of a message that comes again", 0, warm),
             ]
+        elif record.section == "memory" and record.figures:
+            _, half, whole, large = (values[0] for name, values in record.figures.items() if name.startswith("RSS "))
+            found += [
+                _limit(record, "RSS after all messages, MB", MAX_WORKER_RSS / MB, whole / MB),
+                _limit(record, "growth in the second half, MB", NO_GROWTH / MB, (whole - half) / MB),
+                _limit(record, "what messages of 10 MB add, MB", NO_GROWTH / MB, (large - whole) / MB),
+            ]
+    return found + _limits_of_waiting(records)
+
+
+def _limits_of_waiting(records: Iterable[Record]) -> list[Limit]:
+    native = {
+        record.row: record
+        for record in records
+        if record.section == waiting_section.SECTION and record.contender == NATIVE and record.runs
+    }
+    found = []
+    if at_once := native.get(waiting_section.AT_ONCE):
+        found.append(_limit(at_once, "p99, ms", MAX_P99_AT_ONCE_S * 1e3, at_once.spread(p99).median * 1e3))
+    alone, beside = native.get(waiting_section.ALONE), native.get(waiting_section.BESIDE_WAITING)
+    if alone and beside:
+        # Neither is repeated, so that a run of the one belongs to a run of the other.
+        rise = median(after.p99_s - before.p99_s for before, after in zip(alone.runs, beside.runs, strict=True))
+        found.append(_limit(beside, "what p99 rises by, ms", MAX_RISE_OF_P99_S * 1e3, rise * 1e3))
     return found
 
 
-def _limit(what: str, bound: float, measured: float) -> Limit:
-    return Limit(what, f"at most {bound:g}", f"{measured:.2f}", "reached" if measured <= bound else "missed")
+def _limit(record: Record, what: str, bound: float, measured: float) -> Limit:
+    verdict = "reached" if measured <= bound else "missed"
+    return Limit(record.contender, f"{record.row}: {what}", f"at most {bound:g}", f"{measured:.2f}", verdict)
 
 
 def _measured(goal: Goal, found: Mapping[tuple[str, str, str], Record]) -> Spread | None:

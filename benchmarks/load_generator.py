@@ -1,6 +1,7 @@
 """Runs load.c: builds it, writes its scripts, starts it and reads what it kept.
 
-One object is for one thread. The program is built once for each run with the system's gcc.
+One object is for one thread; only different scripts may run at the same time. The program is built once for each run
+with the system's gcc.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class LoadGenerator:
 
     def run(self, prepared: Path, *, concurrency: int, seconds: float = 3600.0, count: int = 0) -> Load:
         """Send messages until `seconds` have passed or `count` were sent (0: no bound). Raises LoadError."""
-        replies = self._directory / "replies"
+        replies = self._directory / f"replies-{prepared.name}"
         done = subprocess.run(
             [str(self._program), str(prepared), str(replies), str(concurrency), f"{seconds:f}", str(count)],
             capture_output=True,

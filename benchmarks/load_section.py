@@ -14,15 +14,18 @@ from compared_daemon import ComparedDaemon, Task
 from measurement import Subject, measure
 from name_server import NameServer
 from sample_mail import Sample, incoming, outgoing, zone_text
-from scenarios import MANY_DOMAINS, Contender, Scenario, contenders
+from scenarios import LARGE, MANY_DOMAINS, Contender, Plan, Scenario, contenders
 
-__all__ = ["load_section", "samples_of", "started"]
+__all__ = ["load_section", "load_takes", "samples_of", "started"]
 
 SECTION = "load"
 # A cache that belongs to one process is warm when each of the processes has seen every sender.
 WARMING_TURNS = 8
 WARMING_S = 15.0
 FEW_MESSAGES = 50
+# For the estimate: beside the time under load there are the negotiation, /proc, and the replies that are judged.
+AROUND_S, AROUND_LARGE_S = 0.6, 3.0
+WARM_IN_S, ALL_SENDERS_WARM_IN_S = 0.5, 3.0
 
 
 def load_section(context: Context, tasks: Sequence[Task]) -> list[Record]:
@@ -35,7 +38,8 @@ def load_section(context: Context, tasks: Sequence[Task]) -> list[Record]:
         context.progress.heading(f"{task.value}: starting the daemons")
         with ExitStack() as stack:
             stack.enter_context(NameServer(zone_text(range(MANY_DOMAINS), context.keys)))
-            running = started(context, stack, task, contenders(task), records)
+            wanted = [each for each in contenders(task) if any(_takes_part(context.plan, s, each) for s in scenarios)]
+            running = started(context, stack, task, wanted, records)
             warmed: set[tuple[int, tuple[str, ...]]] = set()
             for scenario in scenarios:
                 senders = (scenario.domains, scenario.signatures)
@@ -43,6 +47,25 @@ def load_section(context: Context, tasks: Sequence[Task]) -> list[Record]:
                 warmed.add(senders)
                 context.generator.forget()
     return records
+
+
+def load_takes(plan: Plan, tasks: Sequence[Task]) -> float:
+    """Seconds, about."""
+    found = 0.0
+    for task in tasks:
+        known: set[Contender] = set()
+        for scenario in (each for each in plan.scenarios if each.task is task):
+            once = plan.seconds_for(scenario) + (AROUND_LARGE_S if scenario.size >= LARGE else AROUND_S)
+            warm = ALL_SENDERS_WARM_IN_S if task is Task.JUDGE and not known else WARM_IN_S
+            mine = [each for each in contenders(task) if _takes_part(plan, scenario, each)]
+            found += len(mine) * (warm + plan.rounds * once)
+            known.update(mine)
+        found += sum(each.starts_in_s for each in known)
+    return found
+
+
+def _takes_part(plan: Plan, scenario: Scenario, contender: Contender) -> bool:
+    return scenario.takes_part(contender) and plan.wants(SECTION, scenario.name, contender.name)
 
 
 def started(
@@ -84,7 +107,7 @@ def samples_of(context: Context, scenario: Scenario) -> list[Sample]:
 
 def _warming_messages(scenario: Scenario, *, is_warm: bool) -> int:
     if scenario.task is not Task.JUDGE or is_warm:
-        return FEW_MESSAGES
+        return min(FEW_MESSAGES, scenario.samples * WARMING_TURNS)
     return max(scenario.domains, scenario.samples) * WARMING_TURNS
 
 
@@ -93,7 +116,7 @@ def _scenario(
 ) -> list[Record]:
     context.progress.heading(scenario.name)
     samples = samples_of(context, scenario)
-    taking_part = [contender for contender in running if scenario.takes_part(contender)]
+    taking_part = [contender for contender in running if _takes_part(context.plan, scenario, contender)]
     records = {contender: Record(SECTION, scenario.name, contender.name) for contender in taking_part}
     subjects = {
         contender: Subject(running[contender], samples, contender.expected(running[contender]), context.keys)
@@ -120,7 +143,7 @@ def _scenario(
                 context.generator,
                 contender.name,
                 concurrency=scenario.concurrency,
-                seconds=context.plan.seconds,
+                seconds=context.plan.seconds_for(scenario),
             )
             if measured is not None:
                 records[contender].runs.append(measured)

@@ -14,7 +14,10 @@ from cryptography.hazmat.backends.openssl import backend
 
 __all__ = ["busy_with", "describe"]
 
-PYTHON_PACKAGES = ("mailguard-milter", "cryptography", "pymilter", "dnspython", "pyspf", "dkimpy", "authres")
+PYTHON_PACKAGES = (
+    *("mailguard-milter", "cryptography", "pymilter", "uvloop"),
+    *("dnspython", "pyspf", "dkimpy", "authres"),
+)
 DEBIAN_PACKAGES = ("postfix", "unbound", "libmilter1.0.1", "libssl3")
 CHECKOUT = Path(__file__).resolve().parent.parent
 # One core's worth of other work spoils a comparison on a small machine.

@@ -20,8 +20,9 @@ from spread import percentile
 
 __all__ = ["Measured", "Subject", "measure"]
 
-# What a daemon does after its last reply (closing, logging) belongs to the messages.
-SETTLING_S = 0.1
+# What a daemon does after its last reply belongs to the messages: closing, and logging, for which mailguard gathers
+# lines for a tenth of a second.
+SETTLING_S = 0.25
 VERIFIED_SIGNATURES = 3
 
 

@@ -1,28 +1,27 @@
 """The resolver of a run: unbound on 127.0.0.1, port 53, with the records of the samples; slow if that is asked for.
 
 unbound serves one zone of its own, the root, from a file: every name that is not in it does not exist, and no query
-leaves the machine. It validates nothing. The slow one is a proxy before the same unbound that holds each query for a
-fixed time, many at once, and notes which queries came when.
+leaves the machine. It validates nothing. The slow one is a proxy before the same unbound (slow_dns.c) that holds each
+query for a fixed time, many at once, and notes which queries came when. One zone can be slower than all others.
 
 Needs the port: run.sh runs the comparison in a network namespace of its own. One object is for one thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
+from load_generator import build
 from sandbox_place import HOST, POLL_S, clean_environment, make_public_directory
 
-__all__ = ["NameServer", "Query"]
+__all__ = ["NameServer", "Query", "SlowZone"]
 
 PORT = 53
 BEHIND_PROXY_PORT = 5300
@@ -43,6 +42,7 @@ server:
     do-daemonize: no
     root-hints: ""
     module-config: "iterator"
+    so-rcvbuf: 4m
     outgoing-range: 512
     num-queries-per-thread: 1024
 remote-control:
@@ -67,13 +67,26 @@ class Query:
     """Lower case, without the final dot."""
 
 
+@dataclass(frozen=True, slots=True)
+class SlowZone:
+    """One that takes longer than the others."""
+
+    name: str
+    """Lower case, without the final dot."""
+    delay_s: float
+
+
+NO_SLOW_ZONE = SlowZone("", 0.0)
+
+
 class NameServer:
     """A context manager: entered, it answers."""
 
-    def __init__(self, records: str, *, delay_s: float | None = None) -> None:
-        """`records` as a master file has them; `delay_s`: how long each query is held."""
+    def __init__(self, records: str, *, delay_s: float | None = None, slow: SlowZone = NO_SLOW_ZONE) -> None:
+        """`records` as a master file has them; `delay_s`: how long each query is held, but those for `slow`."""
         self._records = records
         self._delay_s = delay_s
+        self._slow = slow
         self._processes: list[subprocess.Popen[bytes]] = []
         self.directory = Path()
 
@@ -111,7 +124,9 @@ class NameServer:
         self._run([program, "-d", "-c", str(self.directory / "unbound.conf")])
         if self._delay_s is not None:
             log = str(self.directory / "queries")
-            self._run([sys.executable, "-P", __file__, str(self._delay_s), str(BEHIND_PROXY_PORT), log])
+            proxy = str(build("slow_dns.c", self.directory))
+            delays = [str(self._delay_s), self._slow.name, str(self._slow.delay_s)]
+            self._run([proxy, str(PORT), str(BEHIND_PROXY_PORT), *delays, log])
         self._await()
 
     def _run(self, command: list[str]) -> None:
@@ -149,63 +164,3 @@ class NameServer:
                 process.wait()
         self._processes.clear()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def question_name(query: bytes) -> str:
-    """The first question's name, lower case (RFC 1035 §4.1.2)."""
-    labels = []
-    at = 12
-    while length := query[at]:
-        labels.append(query[at + 1 : at + 1 + length].decode("ascii", "replace").lower())
-        at += 1 + length
-    return ".".join(labels)
-
-
-class _Proxy(asyncio.DatagramProtocol):
-    """Holds each query, hands it on under a number of its own, and gives the answer back."""
-
-    def __init__(self, delay_s: float, log: Path) -> None:
-        self._delay_s = delay_s
-        self._log = log.open("w", encoding="ascii", buffering=1)
-        self._waiting: dict[int, tuple[bytes, tuple[str, int]]] = {}
-        self._next = 0
-        self.upstream: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # asyncio's own transports for datagrams do not derive from DatagramTransport.
-        self._clients = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._log.write(f"{time.monotonic():.6f} {question_name(data)}\n")
-        asyncio.get_running_loop().call_later(self._delay_s, self._forward, data, addr)
-
-    def _forward(self, data: bytes, address: tuple[str, int]) -> None:
-        assert self.upstream is not None
-        self._next = (self._next + 1) % 65_536
-        self._waiting[self._next] = (data[:2], address)
-        self.upstream.sendto(self._next.to_bytes(2, "big") + data[2:])
-
-    def answer(self, data: bytes) -> None:
-        identity, address = self._waiting.pop(int.from_bytes(data[:2], "big"))
-        self._clients.sendto(identity + data[2:], address)
-
-
-class _Upstream(asyncio.DatagramProtocol):
-    def __init__(self, proxy: _Proxy) -> None:
-        self._proxy = proxy
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._proxy.answer(data)
-
-
-async def _serve(delay_s: float, port: int, log: Path) -> None:
-    loop = asyncio.get_running_loop()
-    proxy = _Proxy(delay_s, log)
-    upstream, _ = await loop.create_datagram_endpoint(lambda: _Upstream(proxy), remote_addr=(HOST, port))
-    proxy.upstream = upstream
-    await loop.create_datagram_endpoint(lambda: proxy, local_addr=(HOST, PORT))
-    await loop.create_future()
-
-
-if __name__ == "__main__":
-    asyncio.run(_serve(float(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Compares mailguard with opendkim, opendmarc, pyspf-milter, dkimpy-milter and rspamd, as Debian ships them, set-up included.
 #
-#   sh benchmarks/run.sh [--replace-mta] [--quick] [--out DIRECTORY] [--only SECTION,...] [--rounds N] [--seconds S]
+#   sh benchmarks/run.sh [--replace-mta] [--quick | --goals] [--out DIRECTORY] [--only SECTION,...] [--rounds N]
+#                        [--seconds S]
 #
 # For Debian 12, as root. It says what it installs before it does, and starts none of the packages' services. Everything
 # runs in a network of its own, in which 192.0.2.10 is this machine, and with a private /etc/resolv.conf laid over the

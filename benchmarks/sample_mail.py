@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bench_keys import BenchKeys, txt
@@ -28,6 +28,7 @@ __all__ = [
     "domain_name",
     "incoming",
     "outgoing",
+    "records_of",
     "zone_text",
 ]
 
@@ -83,9 +84,9 @@ def _line(name: bytes, value: bytes) -> bytes:
     return b"%b:%b\r\n" % (name, value.replace(b"\n", b"\r\n"))
 
 
-def domain_name(number: int) -> str:
+def domain_name(number: int, parent: str = "example") -> str:
     """The name of a sender domain."""
-    return f"d{number:04}.example"
+    return f"d{number:04}.{parent}"
 
 
 def outgoing(size: int, count: int, *, algorithms: tuple[str, ...]) -> list[Sample]:
@@ -94,13 +95,19 @@ def outgoing(size: int, count: int, *, algorithms: tuple[str, ...]) -> list[Samp
 
 
 def incoming(
-    size: int, count: int, *, domains: Sequence[int], keys: BenchKeys, algorithms: tuple[str, ...]
+    size: int,
+    count: int,
+    *,
+    domains: Sequence[int],
+    keys: BenchKeys,
+    algorithms: tuple[str, ...],
+    parent: str = "example",
 ) -> list[Sample]:
     """`count` messages from these domains in turn, of `size` octets each without their signatures."""
     now = time.time()
     found = []
     for number in range(count):
-        domain = domain_name(domains[number % len(domains)])
+        domain = domain_name(domains[number % len(domains)], parent)
         sample = _sample(number, size, domain, algorithms, login=b"")
         message = Message.parse(sample.raw)
         made = sign_dkim(message, keys=keys.signing_keys(domain, algorithms=algorithms), now=now)
@@ -112,8 +119,13 @@ def incoming(
 
 def zone_text(domains: Sequence[int], keys: BenchKeys) -> str:
     """The records of these domains and of our own, as a master file has them, below the root."""
+    return records_of([OUR_DOMAIN, *map(domain_name, domains)], keys)
+
+
+def records_of(domains: Iterable[str], keys: BenchKeys) -> str:
+    """The records of domains by their names, as a master file has them, below the root."""
     lines: list[str] = []
-    for domain in (OUR_DOMAIN, *map(domain_name, domains)):
+    for domain in domains:
         names = {
             f"{domain}.": f"v=spf1 ip4:{CLIENT}/32 -all",
             f"_dmarc.{domain}.": "v=DMARC1; p=reject",

@@ -6,14 +6,13 @@ together does the same work. No state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from bench_keys import BenchKeys
 from compared_daemon import ComparedDaemon, Task
 from daemon_dkimpy import DkimpyMilter
-from daemon_mailguard import Mailguard, MailguardWithOneWorker
-from daemon_noop import NoopC, NoopPymilter
+from daemon_mailguard import Mailguard, MailguardNative, MailguardNativeWithOneWorker, MailguardWithOneWorker
+from daemon_noop import NoopC, NoopNative, NoopPymilter
 from daemon_opendkim import OpenDkim
 from daemon_opendmarc import OpenDmarc, OpenDmarcWithSpf
 from daemon_pyspf import PySpfMilter
@@ -22,7 +21,11 @@ from milter_replies import Expected
 
 __all__ = [
     "CHAIN",
+    "FLOOR",
     "MAILGUARD",
+    "NATIVE",
+    "NOOP_NATIVE",
+    "NOOP_PYMILTER",
     "ONE_WORKER",
     "OPENDKIM",
     "RSPAMD",
@@ -40,8 +43,7 @@ CONCURRENCIES = (1, 8, 32)
 USUAL_CONCURRENCY = 8
 USUAL_DOMAINS = 50
 MANY_DOMAINS = 1000
-
-Factory = Callable[[Task, BenchKeys], ComparedDaemon]
+LARGE, LARGE_S = 10 * MB, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Contender:
     """One daemon, or several that a message passes one after the other."""
 
     name: str
-    daemons: tuple[Factory, ...]
+    daemons: tuple[type[ComparedDaemon], ...]
     whole: bool = True
     """It does all that the task asks for, and takes part everywhere. Parts are measured by themselves only once."""
 
@@ -57,44 +59,56 @@ class Contender:
         """What has to come out."""
         return running[0].expected if len(running) == 1 else Expected.JUDGED
 
+    @property
+    def starts_in_s(self) -> float:
+        """About; for an estimate."""
+        return sum(daemon.starts_in_s for daemon in self.daemons)
+
 
 MAILGUARD = "mailguard"
-ONE_WORKER = "mailguard, 1 worker"
+NATIVE = "mailguard, native engine"
+ONE_WORKER = ("mailguard, 1 worker", "mailguard, native engine, 1 worker")
 RSPAMD = "rspamd"
 OPENDKIM = "opendkim"
 CHAIN = "opendkim + pyspf-milter + opendmarc"
+NOOP_PYMILTER = "no-op (pymilter)"
+NOOP_NATIVE = "no-op (native engine)"
 
-_FLOOR = (Contender("no-op (C)", (NoopC,)), Contender("no-op (pymilter)", (NoopPymilter,)))
+_FLOOR = (
+    Contender("no-op (C)", (NoopC,)),
+    Contender(NOOP_PYMILTER, (NoopPymilter,)),
+    Contender(NOOP_NATIVE, (NoopNative,)),
+)
+FLOOR = tuple(each.name for each in _FLOOR)
 _SIGNERS = (
     *_FLOOR,
     Contender(OPENDKIM, (OpenDkim,)),
     Contender("dkimpy-milter", (DkimpyMilter,)),
     Contender(RSPAMD, (Rspamd,)),
     Contender(MAILGUARD, (Mailguard,)),
+    Contender(NATIVE, (MailguardNative,)),
 )
 _JUDGES = (
     *_FLOOR,
     Contender(CHAIN, (OpenDkim, PySpfMilter, OpenDmarc)),
     Contender(RSPAMD, (Rspamd,)),
     Contender(MAILGUARD, (Mailguard,)),
+    Contender(NATIVE, (MailguardNative,)),
     Contender("opendkim alone (DKIM)", (OpenDkim,), whole=False),
     Contender("dkimpy-milter alone (DKIM)", (DkimpyMilter,), whole=False),
     Contender("pyspf-milter alone (SPF)", (PySpfMilter,), whole=False),
     Contender("opendmarc alone (own SPF, no DKIM)", (OpenDmarcWithSpf,), whole=False),
 )
-WITH_ONE_WORKER = Contender(ONE_WORKER, (MailguardWithOneWorker,))
+WITH_ONE_WORKER = tuple(
+    Contender(name, (daemon,))
+    for name, daemon in zip(ONE_WORKER, (MailguardWithOneWorker, MailguardNativeWithOneWorker), strict=True)
+)
 
 
 def contenders(task: Task) -> list[Contender]:
     """Who can do it."""
     group = _JUDGES if task is Task.JUDGE else _SIGNERS
-    return [each for each in group if all(task in _tasks(factory) for factory in each.daemons)]
-
-
-def _tasks(factory: Factory) -> frozenset[Task]:
-    assert isinstance(factory, type)
-    assert issubclass(factory, ComparedDaemon)
-    return factory.tasks
+    return [each for each in group if all(task in daemon.tasks for daemon in each.daemons)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,16 @@ class Plan:
     memory_messages: int
     postfix_messages: int
     postfix_sessions: tuple[int, ...]
+    only: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    """By section and row: the contenders that are measured there. In rows that are not named here it is all."""
+
+    def wants(self, section: str, row: str, contender: str) -> bool:
+        """Whether it is measured there."""
+        return contender in self.only.get((section, row), (contender,))
+
+    def seconds_for(self, scenario: Scenario) -> float:
+        """For each measurement. Of large messages there have to be some ten, of each contender."""
+        return max(self.seconds, LARGE_S) if scenario.size >= LARGE else self.seconds
 
     @classmethod
     def full(cls) -> Plan:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-__all__ = ["Spread", "percentile"]
+__all__ = ["Spread", "digits", "percentile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +46,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
     # Rounded up, without floating point's dust.
     rank = -(-round(percent * len(ordered) * 1000) // 100_000)
     return ordered[min(max(rank, 1), len(ordered)) - 1]
+
+
+def digits(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

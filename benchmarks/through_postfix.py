@@ -1,9 +1,9 @@
 """The same through the real Postfix: smtp-source in, smtp-sink out, one message a connection.
 
 Messages a second are counted from the first connection to the last message that has arrived at the sink; CPU is that
-of all of Postfix's processes and of the milters. Signing: without a milter, opendkim, mailguard. Inbound: without a
-milter, the chain of three, mailguard. Before the clock runs, each variant delivers a few messages into a file, and
-the fields that its milters must have added are looked for.
+of all of Postfix's processes and of the milters. Signing: without a milter, opendkim, mailguard on each engine.
+Inbound: without a milter, the chain of three, mailguard on each engine. Before the clock runs, each variant delivers
+a few messages into a file, and the fields that its milters must have added are looked for.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from name_server import NameServer
 from process_usage import Memory
 from sample_mail import CLIENT, ORIGINATING, Sample, incoming, outgoing, zone_text
 from sandbox_place import POLL_S, SandboxError, clean_environment
-from scenarios import CHAIN, KB, MAILGUARD, OPENDKIM, Contender, contenders
+from scenarios import CHAIN, KB, MAILGUARD, NATIVE, OPENDKIM, Contender, Plan, contenders
 
-__all__ = ["through_postfix"]
+__all__ = ["NOBODY", "postfix_takes", "row_name", "through_postfix"]
 
 SECTION = "postfix"
 SIZE = 10 * KB
@@ -36,6 +36,8 @@ NOBODY = "without a milter"
 TRIAL_MESSAGES = 5
 WAKING_MESSAGES_A_SESSION = 10
 PATIENCE_S = 300.0
+# For the estimate: with one session a message takes as long as its way, with more all share the machine.
+ALONE_S, SHARED_S = 0.01, 0.0045
 _WANTED: Mapping[Task, Sequence[bytes]] = {
     Task.SIGN_RSA: (rb"^DKIM-Signature:",),
     Task.JUDGE: (
@@ -43,6 +45,10 @@ _WANTED: Mapping[Task, Sequence[bytes]] = {
         rb"^Authentication-Results:[^:]*?\bspf=pass",
         rb"^Authentication-Results:[^:]*?\bdmarc=pass",
     ),
+}
+_TAKING_PART: Mapping[Task, Sequence[str]] = {
+    Task.SIGN_RSA: (OPENDKIM, MAILGUARD, NATIVE),
+    Task.JUDGE: (CHAIN, MAILGUARD, NATIVE),
 }
 
 
@@ -56,17 +62,42 @@ class _Site:
     sink: Sink
 
 
+def row_name(task: Task, sessions: int) -> str:
+    """In the results."""
+    return f"{task.value}, 10 KB, {sessions} session{'s' * (sessions > 1)}"
+
+
 def through_postfix(context: Context) -> list[Record]:
     """Both tasks, at each number of sessions."""
     records: list[Record] = []
-    for task, names in ((Task.SIGN_RSA, (OPENDKIM, MAILGUARD)), (Task.JUDGE, (CHAIN, MAILGUARD))):
+    for task in _TAKING_PART:
         context.progress.heading(f"through Postfix: {task.value}")
-        wanted = [contender for contender in contenders(task) if contender.name in names]
+        wanted = _wanted(context.plan, task)
         with ExitStack() as stack:
             stack.enter_context(NameServer(zone_text([0], context.keys)))
             running = started(context, stack, task, wanted, records)
             records += _task(context, stack, task, running)
     return records
+
+
+def postfix_takes(plan: Plan) -> float:
+    """Seconds, about."""
+    each = sum(
+        WAKING_MESSAGES_A_SESSION * sessions * SHARED_S
+        + plan.rounds * plan.postfix_messages * (ALONE_S if sessions == 1 else SHARED_S)
+        for sessions in plan.postfix_sessions
+    )
+    wanted = [_wanted(plan, task) for task in _TAKING_PART]
+    return sum(each + sum(each + contender.starts_in_s for contender in mine) for mine in wanted)
+
+
+def _wanted(plan: Plan, task: Task) -> list[Contender]:
+    rows = [row_name(task, sessions) for sessions in plan.postfix_sessions]
+    return [
+        contender
+        for contender in contenders(task)
+        if contender.name in _TAKING_PART[task] and any(plan.wants(SECTION, row, contender.name) for row in rows)
+    ]
 
 
 def _task(
@@ -104,7 +135,7 @@ def _rounds(context: Context, site: _Site, trials: Mapping[str, Record]) -> list
     task, milters = site.task, site.milters
     records: list[Record] = []
     for sessions in context.plan.postfix_sessions:
-        row = f"{task.value}, 10 KB, {sessions} session{'s' * (sessions > 1)}"
+        row = row_name(task, sessions)
         mine = {name: Record(SECTION, row, name, void=trials[name].void) for name in milters}
         for name in milters:
             # Postfix starts its processes.

@@ -21,22 +21,23 @@ from pathlib import Path
 
 import pytest
 
-from bar_chart import Bar, Panel, chart
+from bar_chart import FLOOR_COLOUR, NATIVE_COLOUR, OTHER_COLOUR, OWN_COLOUR, Bar, Panel, chart
 from bench_keys import BenchKeys
 from bench_record import Context, Progress, Record
 from cold_section import waits
 from compared_daemon import Task
-from goals import GOALS, Goal, cpu, goals_for, judge_goals, judge_limits
+from goals import GOALS
 from mailguard import Message, ZoneResolver, verify_dkim
 from measurement import Measured
 from milter_replies import Answered, Expected, WrongReply, check, check_signatures, read_replies
 from milter_script import packet
-from name_server import Query, question_name
+from name_server import Query
 from process_usage import Memory, cpu_seconds, descendants, memory
 from report import Results
-from sample_mail import CLIENT, Sample, domain_name, incoming, outgoing
+from result_charts import result_charts
+from sample_mail import CLIENT, Sample, domain_name, incoming, outgoing, records_of
 from scenarios import CHAIN, Plan, contenders
-from spread import Spread, percentile
+from spread import Spread, digits, percentile
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -172,6 +173,20 @@ def test_samples(keys: BenchKeys, size: int) -> None:
     assert [(result.status.value, result.domain) for result in results] == [("pass", "d0003.example")] * 2
 
 
+def test_domains_below_a_zone(keys: BenchKeys) -> None:
+    (sample,) = incoming(2048, 1, domains=[3], keys=keys, algorithms=("rsa",), parent="slow.example")
+    assert sample.domain == domain_name(3, "slow.example") == "d0003.slow.example"
+    assert b"s=r1" in dict(sample.fields)[b"DKIM-Signature"]
+    names = [line.split(" ")[0] for line in records_of([sample.domain], keys).splitlines()]
+    assert names == [
+        "d0003.slow.example.",
+        "_dmarc.d0003.slow.example.",
+        "r1._domainkey.d0003.slow.example.",
+        "e1._domainkey.d0003.slow.example.",
+        "mail.d0003.slow.example.",
+    ]
+
+
 def test_samples_differ(keys: BenchKeys) -> None:
     found = incoming(2048, 4, domains=[0, 1], keys=keys, algorithms=("rsa",))
     assert len({sample.body for sample in found}) == 4
@@ -197,6 +212,13 @@ def test_samples_differ(keys: BenchKeys) -> None:
 )
 def test_percentile(values: list[float], percent: float, expected: float) -> None:
     assert percentile(values, percent) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1234.6, "1235"), (99.94, "99.9"), (9.994, "9.99"), (0.12345, "0.123"), (0.0, "0.000")]
+)
+def test_digits(value: float, expected: str) -> None:
+    assert digits(value) == expected
 
 
 def test_spread() -> None:
@@ -236,61 +258,12 @@ def results() -> Results:
     )
 
 
-def test_goals(results: Results) -> None:
-    judgements = {(each.goal.what, each.goal.other): each for each in judge_goals(results.records, GOALS)}
-    assert len(judgements) == len(GOALS)
-    cheap = judgements["inbound, 2 KB: CPU a message", CHAIN]
-    assert cheap.measured == Spread(0.1, 0.1, 0.1, 3)
-    assert cheap.verdict == "reached"
-    assert judgements["inbound, 2 KB: messages a second", CHAIN].verdict == "missed by 88%"
-    assert judgements["inbound, 2 KB: CPU a message", "rspamd"].verdict == "not measured"
-    missed = Goal("", "load", results.records[0].row, cpu, CHAIN, 0.05)
-    assert [each.verdict for each in judge_goals(results.records, [missed])] == ["missed by 100%"]
-
-
-@pytest.mark.parametrize(("cores", "what"), [(2, "CPU a message"), (4, "messages a second")])
-def test_goal_of_scaling_depends_on_the_cores(cores: int, what: str) -> None:
-    *others, one, two = goals_for(cores)
-    assert tuple(others) == GOALS
-    assert [goal.what.rpartition(", ")[2] for goal in (one, two)] == [what] * 2
-
-
-def grown(*megabytes: float) -> Record:
-    figures = {
-        f"{kind} {when}": [value * (1 << 20)] for when, value in enumerate(megabytes) for kind in ("RSS", "PSS")
-    }
-    return Record("memory", "one worker", "mailguard", figures=figures)
-
-
-@pytest.mark.parametrize(
-    ("megabytes", "expected"),
-    [
-        pytest.param((30, 50, 50.5, 51), ["reached", "reached", "reached"], id="all is well"),
-        pytest.param((30, 50, 61, 61), ["missed", "missed", "reached"], id="it grows"),
-        pytest.param((30, 50, 50, 60), ["reached", "reached", "missed"], id="large messages stay"),
-        pytest.param((), [], id="void"),
-    ],
-)
-def test_limits_of_memory(megabytes: tuple[float, ...], expected: list[str]) -> None:
-    assert [limit.verdict for limit in judge_limits([grown(*megabytes)])] == expected
-
-
-@pytest.mark.parametrize(
-    ("rounds", "warm", "expected"),
-    [([1.0, 1.0, 9.0], [0.0], ["reached"] * 2), ([2.0], [0.1], ["missed"] * 2)],
-    ids=["one wait", "two waits"],
-)
-def test_limits_of_waiting(rounds: list[float], warm: list[float], expected: list[str]) -> None:
-    figures = {"queries a message": [4.0], "rounds a message": rounds, "warm queries a message": warm}
-    record = Record("cold", "row", "mailguard, 1 worker", [run_of(1.0)], figures=figures)
-    assert [limit.verdict for limit in judge_limits([record])] == expected
-    assert judge_limits([replace(record, contender="rspamd")]) == []
-
-
 def test_markdown(results: Results) -> None:
     text = results.to_markdown(["inbound-cpu.svg"])
     lines = text.splitlines()
     assert "**a quick run**" in lines
+    assert [line for line in lines if line.startswith("## ")][:2] == ["## At a glance", "## Goals"]
+    assert "| inbound, 2 KB: CPU ms a message |  |  | 20.0 | void | 2.00 |  |" in lines
     assert "| processor | one \\| two |" in lines
     assert "![inbound-cpu.svg](inbound-cpu.svg)" in lines
     assert any(line.startswith("| mailguard | 2.00 (1.00 to 3.00) | 500 (500 to 500) | 1.00 |") for line in lines)
@@ -307,6 +280,21 @@ def test_json(results: Results) -> None:
     assert [len(record["runs"]) for record in document["records"]] == [3, 3, 0, 0]
     assert document["records"][0]["runs"][0]["cpu_per_message_s"] == pytest.approx(0.001)
     assert document["records"][2]["void"].startswith("a wrong")
+
+
+def test_colours_tell_whose_bar_it_is(results: Results) -> None:
+    row = results.records[0].row
+    names = [
+        "no-op (native engine)",
+        "rspamd",
+        "mailguard",
+        "mailguard, 1 worker",
+        "mailguard, native engine, 1 worker",
+    ]
+    records = [Record("load", row, name, [run_of(1.0)]) for name in names]
+    text = result_charts(records, results.machine, [])["inbound-cpu.svg"]
+    colours = re.findall(r'<rect x="\d+" y="\d+" width="[\d.]+" height="16" fill="(#\w+)"/>', text)
+    assert colours == [FLOOR_COLOUR, OTHER_COLOUR, OWN_COLOUR, OWN_COLOUR, NATIVE_COLOUR]
 
 
 def test_charts(results: Results) -> None:
@@ -395,13 +383,11 @@ def test_cpu_of_a_process_and_of_its_ended_children() -> None:
 # The rest
 
 
-def test_question_name() -> None:
-    assert question_name(b"\0" * 12 + b"\x06_dMARC\x05d0000\x07example\0\0\x10\0\1") == "_dmarc.d0000.example"
-
-
 def test_waits_are_counted_for_each_domain() -> None:
     queries = [Query(0.0, "a.test"), Query(0.002, "_dmarc.a.test"), Query(0.03, "x.a.test"), Query(0.03, "b.test")]
     assert waits(queries, ["a.test", "b.test", "c.test", "test"]) == [2, 1, 0, 2]
+    # Where an answer takes longer, what comes 28 ms later has not waited for one.
+    assert waits(queries, ["a.test"], delay_s=0.2) == [1]
 
 
 def test_plans() -> None:
@@ -412,7 +398,8 @@ def test_plans() -> None:
     assert {goal.row for goal in GOALS if goal.section == "load"} <= set(names)
     assert {scenario.name for scenario in quick.scenarios} <= set(names)
     for task in Task:
-        assert "mailguard" in [contender.name for contender in contenders(task)]
+        names = [contender.name for contender in contenders(task)]
+        assert names.index("mailguard") + 1 == names.index("mailguard, native engine")
     # Debian's opendkim has one algorithm for all its keys.
     assert "opendkim" not in [contender.name for contender in contenders(Task.SIGN_BOTH)]
 
