@@ -216,3 +216,14 @@ def test_a_list_field_that_does_not_fit_into_h_is_left_unsigned(name: bytes) -> 
     assert b"List-Software" in names
     assert name not in names
     assert max(map(len, field.raw.split(b"\r\n"))) <= 78
+
+
+@pytest.mark.parametrize(("count", "signed_names"), [(50, 50), (51, 0), (900, 0)])
+def test_list_fields_without_number_are_left_unsigned(count: int, signed_names: int) -> None:
+    """With all of them the signature would be longer than a header field may be, and the mail would never be sent."""
+    names = [b"List-%03d-" % number + b"a" * 60 for number in range(count)]
+    raw = b"From: a@us.test\r\n" + b"".join(name + b": x\r\n" for name in names) + b"\r\nHello.\r\n"
+    (field,) = fields_for(raw)
+    listed = TagList.parse(field.value)["h"].compact.split(b":")
+    assert sum(name.startswith(b"List-") for name in listed) == signed_names
+    assert result_of(signed(raw, our_key("ed25519-sha256"))).status is DkimStatus.PASS

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
 import tracemalloc
+from functools import partial
 
 import pytest
 
+from mailguard.dkim.key import KeyRecord
+from mailguard.dkim.verify import _records as dkim_records
+from mailguard.dmarc.discover import _read as dmarc_records
+from mailguard.dmarc.record import DmarcRecord
 from mailguard.dns.cache import FAILURE_TTL_S, MAX_NEGATIVE_TTL_S, MAX_TTL_S, AnswerCache
 from mailguard.dns.question import MX, Answer, Question, RecordType, Status
 
@@ -276,3 +282,40 @@ def test_threads_share_it() -> None:
     assert wrong == []
     assert 0 < len(cache) <= 100
     assert cache.estimated_bytes <= 200_000
+
+
+@pytest.mark.attack("N10")
+@pytest.mark.parametrize(
+    "records",
+    [
+        tuple(b"x%d" % number for number in range(100)),
+        (b"v=DKIM1;p=!;" + b";".join(b"a%d=%d" % (number, number) for number in range(126)),),
+        tuple(b"p=;n=%d" % number for number in range(100)),
+        (b"v=DMARC1;rua=" + b",".join(b"mailto:a%d@b.test" % number for number in range(200)),),
+    ],
+    ids=["no keys", "a broken key", "revoked keys", "many addresses for reports"],
+)
+def test_what_was_read_from_an_answer_is_within_its_estimate(records: tuple[bytes, ...]) -> None:
+    """Keys and policies live as long as the answer; so does what was wrong with them."""
+
+    def read(number: int) -> Answer:
+        own = tuple(record + b";q=%d" % number for record in records)
+        answer = Answer(question(f"{number}.example.test"), Status.NOERROR, own, 300)
+        for algorithm in ("rsa", "ed25519"):
+            answer.read((KeyRecord, algorithm), partial(dkim_records, key_type=algorithm))
+        answer.read(DmarcRecord, dmarc_records)
+        return answer
+
+    cache = AnswerCache(clock=Clock(), max_bytes=2**40, max_entries=10**9)
+    read(0)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(200):
+            cache.put(read(number))
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken <= 1.5 * cache.estimated_bytes

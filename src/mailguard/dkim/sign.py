@@ -39,6 +39,8 @@ OVERSIGNED = (
 SIGNED_WHERE_PRESENT = (b"Sender",)
 """And every field whose name begins with `LIST_PREFIX`."""
 LIST_PREFIX = b"list-"
+# With more, none is: h= would become longer than what Postfix lets into a header field.
+MAX_LIST_FIELDS = 50
 _WANTED = [
     *[(name.lower(), name, 1) for name in OVERSIGNED],
     *[(name.lower(), name, 0) for name in SIGNED_WHERE_PRESENT],
@@ -96,6 +98,8 @@ def _chosen(fields: Mapping[bytes, Sequence[HeaderField]]) -> tuple[list[bytes],
     names: list[bytes] = []
     signed: list[HeaderField] = []
     lists = [key for key in fields if key.startswith(LIST_PREFIX) and _fits(key)]
+    if sum(len(fields[key]) for key in lists) > MAX_LIST_FIELDS:
+        lists = []
     wanted = _WANTED + [(key, fields[key][0].name, 0) for key in lists]
     for key, name, extra in wanted:
         instances = fields.get(key, ())

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TypeVar
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, canonical_fields
 from mailguard.dkim.key import KeyRecord, KeyRecordError
@@ -23,6 +24,7 @@ from mailguard.message import HeaderField, MalformedReason, Message
 
 __all__ = ["BodyLengthRule", "VerificationPlan", "VerifyRules", "plan_verification", "verify"]
 
+_Error = TypeVar("_Error", bound=Exception)
 _Candidate = tuple[int, HeaderField, Signature | SignatureError]
 
 CRLF = b"\r\n"
@@ -106,8 +108,7 @@ def _read(field: HeaderField) -> Signature | SignatureError:
     try:
         return Signature.parse(field)
     except SignatureError as error:
-        # Kept without the frames that it came through, and what they hold.
-        return error.with_traceback(None)
+        return _alone(error)
 
 
 def _nearest(
@@ -236,19 +237,27 @@ def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRec
 
 
 def _records(answer: Answer, key_type: str) -> tuple[KeyRecord | KeyRecordError, ...]:
-    """Each TXT record as a key of this type or as what is wrong with it, up to MAX_KEYS keys."""
-    found: list[KeyRecord | KeyRecordError] = []
-    keys = 0
+    """The TXT records that are keys of this type, up to MAX_KEYS, behind what is wrong with the others, if anything.
+
+    These live as long as the answer does: of a hundred faults one is kept, the one that `_keys` tells of.
+    """
+    keys: list[KeyRecord] = []
+    fault: KeyRecordError | None = None
     for record in answer.texts():  # as many as fit into one DNS message
-        if keys == MAX_KEYS:
+        if len(keys) == MAX_KEYS:
             break
         try:
-            found.append(KeyRecord.parse(record, key_type=key_type))
-            keys += 1
+            keys.append(KeyRecord.parse(record, key_type=key_type))
         except KeyRecordError as error:
-            # Kept without the frames that it came through, and what they hold.
-            found.append(error.with_traceback(None))
-    return tuple(found)
+            if fault is None or fault.reason is DkimReason.KEY_SYNTAX:
+                fault = error
+    return tuple(keys) if fault is None else (_alone(fault), *keys)
+
+
+def _alone(error: _Error) -> _Error:
+    """The error without what it came through and from, and what these hold ("from None" only hides it)."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
 
 
 def _key_fault_result(fault: KeyRecordError, known: Known) -> DkimResult:
