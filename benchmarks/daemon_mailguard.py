@@ -1,4 +1,4 @@
-"""mailguard from this checkout, as it is installed by default: monitor mode, two workers a core, one log line a mail.
+"""mailguard from this checkout, as it is installed by default: monitor mode, one log line a mail.
 
 Its configuration leaves everything at its default but the name of the host, the resolver, the keys and the socket,
 and in one of two variants the engine. The default engine is libmilter.

@@ -70,7 +70,7 @@ dkim_signing {{
 
 
 class Rspamd(ComparedDaemon):
-    """Two workers a core, as mailguard has them."""
+    """Two workers a core, as mailguard has them on libmilter."""
 
     name = "rspamd"
     package = "rspamd"

@@ -42,8 +42,10 @@ class SlowResolver(ZoneResolver):
         self.seconds = seconds
         self.broken = broken
         self.prefetched: list[Question] = []
+        self.asked: list[tuple[Question, ...]] = []
 
     async def resolve_async(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        self.asked.append(tuple(questions))
         await asyncio.sleep(self.seconds)
         if self.broken:
             raise RuntimeError("the resolver is broken")

@@ -218,6 +218,40 @@ def test_a_broken_sink_loses_lines_and_says_so_later() -> None:
     assert int(dropped[1]) + sum(line.startswith(b"n=") for line in sink.lines) == 4
 
 
+def test_whatever_a_sink_raises_later_lines_are_written() -> None:
+    sink = Kept()
+    log = kept_log(sink)
+    write = sink.write
+
+    def fail(line: bytes, severity: Severity) -> None:
+        sink.write = write  # type: ignore[method-assign]  # once
+        raise MemoryError
+
+    sink.write = fail  # type: ignore[method-assign]  # see above
+    log.message({"n": 1}, Severity.ERROR)
+    log.message({"n": 2}, Severity.ERROR)
+    log.close(timeout_s=10)
+    assert b"n=2" in sink.lines
+    assert b'event="log lines dropped" count=1' in sink.lines
+
+
+def test_a_line_that_a_full_disk_cuts_is_no_written_line(tmp_path: Path) -> None:
+    program = (
+        "import os, resource, signal\n"
+        "from mailguard_milter.log import Severity, StderrSink\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "StderrSink().write(b'n=1', Severity.INFO)\n"
+        "try:\n"
+        "    StderrSink().write(b'n=234567', Severity.INFO)\n"
+        "except OSError:\n"
+        "    os._exit(7)\n"
+    )
+    with open(tmp_path / "stderr", "wb") as stderr:
+        assert subprocess.run([sys.executable, "-c", program], stderr=stderr, check=False).returncode == 7
+    assert (tmp_path / "stderr").read_bytes().startswith(b"n=1\n")
+
+
 class KeptTogether(Kept):
     takes_several = True
 

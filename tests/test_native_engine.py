@@ -19,8 +19,10 @@ import pytest
 from engine_host import Conclusion, StandIn
 from engine_process import CONTINUE, notes
 from mailguard.dns.answers import Answers
-from mailguard_milter import engine, engine_native, milter_connection
+from mailguard_milter import conversation, engine, engine_native, milter_connection
 from mailguard_milter.actions import Accept, InsertHeader
+from mailguard_milter.protocol import PROGRESS, Decoder
+from mailguard_milter.received_macros import ReceivedMacros
 from milter_client import ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST, MilterGone
 from native_host import NativeHost, SlowResolver, native_host
 
@@ -88,6 +90,98 @@ def test_progress_is_told_while_the_dns_is_awaited(own_directory: Path, monkeypa
         commands = b"".join(command for command, _ in replies)
         assert 2 <= commands.count(b"p") <= 12
         assert commands.replace(b"p", b"") == b"ic"
+
+
+class Full:
+    """A socket whose send buffer has no room for a word of progress at first."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real = real
+        self.refused = 0
+
+    def send(self, octets: bytes) -> int:
+        if octets == PROGRESS and not self.refused:
+            self.refused += 1
+            raise BlockingIOError
+        return self._real.send(octets)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
+def test_a_word_of_progress_that_has_to_wait_adds_no_answer(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more would be taken for that of the next message."""
+    monkeypatch.setattr(milter_connection, "PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.02)
+    resolver = SlowResolver(0.3)
+    with native_host(own_directory, resolver=resolver) as host, host.client() as client:
+        client.open()
+        (connection,) = host.engine._connections
+        full = Full(connection._socket)
+        monkeypatch.setattr(connection, "_socket", full)
+        for _ in range(3):
+            client.mail()
+            client.rcpt()
+            client.header(*QUESTION[0])
+            client.end_of_header()
+            client.send(b"E")
+            replies = [client.receive()]
+            while replies[-1] != CONTINUE:
+                replies.append(client.receive())
+            assert b"".join(command for command, _ in replies).replace(b"p", b"") == b"ic"
+        assert full.refused == 1
+        assert len(resolver.asked) == 3
+
+
+def test_what_cannot_be_told_closes_the_connection(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said then: it could be one word more than the MTA waits for."""
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(conversation, "tell_failure", fail)
+    with native_host(own_directory) as host, host.client() as client:
+        client.open()
+        client.mail()
+        client.header(b"X-Do", b" raise header")
+        with pytest.raises(MilterGone):
+            client.receive()
+        NativeHost.eventually(lambda: host.engine.sessions() == 0)
+
+
+def test_octets_that_are_lost_end_the_connection(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message without one of its fields must not be judged."""
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    with native_host(own_directory) as host, host.client() as client:
+        client.open()
+        client.mail()
+        NativeHost.eventually(lambda: host.engine.messages == 1)
+        monkeypatch.setattr(Decoder, "feed", fail)
+        monkeypatch.setattr(milter_connection, "tell_failure", fail)
+        client.header(b"From", b" x@evil.test")
+        with pytest.raises(MilterGone):
+            client.receive()
+        NativeHost.eventually(lambda: host.engine.sessions() == 0)
+
+
+def test_macros_that_cannot_be_taken_fail_the_session(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have held a login."""
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    with native_host(own_directory) as host, host.client() as client:
+        client.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(ReceivedMacros, "take", fail)
+            client.send(b"D", b"M{auth_authen}\0alice\0")
+            host.logged("internal error")
+        assert client.message([])[-1][1].startswith(b"451 4.3.0 ")
 
 
 def test_what_comes_behind_a_message_that_waits_is_taken_when_it_is_answered(own_directory: Path) -> None:

@@ -24,7 +24,6 @@ from mailguard_milter.log import Log, Severity
 from mailguard_milter.negotiation import agree
 from mailguard_milter.protocol import (
     CONTINUE,
-    TEMPFAIL,
     Abort,
     Body,
     Connect,
@@ -204,23 +203,22 @@ class Conversation:
         self._current = None
         if kind is Negotiate:
             self.state = State.OVER
-        elif kind is Connect or kind is Helo:
+        elif kind in _OF_SESSION:
             self._dialogue = None
         try:
             tell_failure(self._shared.log, _STAGES.get(kind, "other"), error)
             if kind is EndOfMessage:
                 self._refuse()
-        except BaseException:  # noqa: BLE001 - out of memory: what is left to do is to answer
-            self.out.append(TEMPFAIL)
-            self.state = State.CONCLUDED
+        except BaseException:  # noqa: BLE001 - out of memory: whatever is said now may be one word too many
+            self.out.clear()
+            self.state = State.OVER
 
     def _refuse(self) -> None:
         """The message gets 451, for a fault of ours."""
         self._evaluation = None
-        queue_id = self._macros.queue_id()
-        self.out.append(reply_packet(INTERNAL_ERROR))
-        record = {"queue_id": queue_id, "action": "tempfail", "reason": "internal error"}
+        record = {"queue_id": self._macros.queue_id(), "action": "tempfail", "reason": "internal error"}
         self._ending = _Ending(record, Severity.ERROR)
+        self.out.append(reply_packet(INTERNAL_ERROR))
         self.state = State.CONCLUDED
 
     # The connection
@@ -370,6 +368,8 @@ _ACTS: Mapping[type, Callable[[Conversation, Any], None]] = {
     Unknown: Conversation._nothing,
     Violation: Conversation._violation,
 }
+# A failure here concerns every message of the session, elsewhere the message.
+_OF_SESSION = frozenset({Connect, Helo, Macros})
 _STAGES: Mapping[type, str] = {
     Negotiate: "negotiation",
     Connect: "connect",

@@ -37,7 +37,9 @@ from mailguard_milter.worker import Application
 
 __all__ = ["Patience", "load", "main"]
 
-WORKERS_PER_CORE = 2
+# Threads of one process take turns, so that libmilter's wait for each other. An event loop never waits for itself,
+# and a second process beside it would only push its memory out of the core's cache.
+WORKERS_PER_CORE: Mapping[str, int] = {"libmilter": 2, "native": 1}
 TICK_S = 0.25
 REAP_TICK_S = 0.02
 # So many deaths in a row before the first worker was ever ready: this generation cannot serve.
@@ -105,7 +107,7 @@ class _Parent:
     def run(self) -> int:
         cores = len(os.sched_getaffinity(0))
         for listener in self.application.config.listeners:
-            workers = listener.workers or WORKERS_PER_CORE * cores
+            workers = listener.workers or WORKERS_PER_CORE[self.application.config.engine] * cores
             self.slots += [_Slot(listener) for _ in range(workers)]
         while True:
             if self.ending is None:

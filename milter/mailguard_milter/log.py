@@ -173,7 +173,9 @@ class Sink(ABC):
 
 def _write_stderr(line: bytes) -> None:
     """One write, so that lines of several processes do not mix."""
-    os.write(2, line + b"\n")
+    octets = line + b"\n"
+    if os.write(2, octets) < len(octets):
+        raise OSError("a part of it was not written")  # a disk that is full, say
 
 
 class _Stamp:
@@ -340,7 +342,7 @@ class Log:
     def _write(self, lines: list[bytes], severity: Severity) -> None:
         try:
             self._sink.write(b"\n".join(lines), severity)
-        except OSError:
+        except Exception:  # noqa: BLE001 - whatever it was, the lines that follow are to be written
             with self._lock:
                 self._dropped += len(lines)
         else:

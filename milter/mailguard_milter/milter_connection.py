@@ -109,8 +109,8 @@ class Connection:
         self._conversation.close()
 
     def _give_up(self, why: str) -> None:
-        self._shared.log.event("the session of an MTA was closed", Severity.WARNING, why=why)
         self.close()
+        self._shared.log.event("the session of an MTA was closed", Severity.WARNING, why=why)
 
     # In
 
@@ -198,8 +198,8 @@ class Connection:
 
     def _out_of_order(self, error: BaseException) -> None:
         """Something is wrong with us, and the state of the conversation is unknown."""
-        tell_failure(self._shared.log, "connection", error)
         self.close()
+        tell_failure(self._shared.log, "connection", error)
 
     # Out
 
@@ -240,6 +240,8 @@ class Connection:
         if self._unsent:
             return
         self._loop.remove_writer(self._descriptor)
+        if self._waiting is not None:
+            return  # the end of the look-ups attends to the rest
         try:
             if self._conversation.state is _LISTENING or self._attend():
                 self._go_on()

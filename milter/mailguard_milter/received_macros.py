@@ -32,7 +32,8 @@ _MAIL_NAMES = tuple((name, name.encode()) for name in MAIL_MACROS)
 # Sendmail and others may write a name of one letter either way.
 _QUEUE_ID_NAMES = (QUEUE_ID_MACRO.encode(), b"{%b}" % QUEUE_ID_MACRO.encode())
 # The later one counts.
-_QUEUE_ID_COMMANDS = (b"E", b"B", b"N", b"L", b"T", b"R")
+_KEPT = b""
+_QUEUE_ID_COMMANDS = (b"E", b"B", b"N", b"L", b"T", b"R", _KEPT)
 _OF_SESSION = frozenset({b"C", b"H"})
 _NONE: Mapping[bytes, bytes] = {}
 
@@ -62,7 +63,8 @@ class ReceivedMacros:
     def at_mail(self) -> dict[str, bytes | None]:
         """What is read at MAIL, where a new message begins: what came for another does not count for it."""
         own = self._of_message.get(b"M", _NONE)
-        self._of_message = {}
+        # Some MTAs tell the queue id here alone. Nothing else of it is kept: a login must not outlive its message.
+        self._of_message = {_KEPT: {name: own[name] for name in _QUEUE_ID_NAMES if name in own}}
         return self._found(_MAIL_NAMES, own)
 
     def queue_id(self) -> bytes | None:

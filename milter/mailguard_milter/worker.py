@@ -89,22 +89,24 @@ def serve(
     if traces is not None:
         traces.start()
     try:
-        with application.open_resolver() as resolver:
-            engine = engine_class(application.config)(
-                Surroundings(
-                    listener=listening,
-                    open_dialogue=lambda: application.open_dialogue(listener),
-                    resolver=resolver,
-                    deadline_s=application.config.dns.deadline_s,
-                    log=log,
-                    keep_trace=traces.put if traces is not None else None,
-                    max_sessions=_max_sessions(),
-                    scratch_directory=application.config.runtime_directory,
-                )
+        # Never closed: its end is the end of the process. Until then a message may wait for it, and must not be
+        # judged without it.
+        resolver = application.open_resolver()
+        engine = engine_class(application.config)(
+            Surroundings(
+                listener=listening,
+                open_dialogue=lambda: application.open_dialogue(listener),
+                resolver=resolver,
+                deadline_s=application.config.dns.deadline_s,
+                log=log,
+                keep_trace=traces.put if traces is not None else None,
+                max_sessions=_max_sessions(),
+                scratch_directory=application.config.runtime_directory,
             )
-            engine.start()
-            control.send(Word.READY)
-            return _Watch(engine, control, log, hung_after_s=HUNG_AFTER_S + application.config.dns.deadline_s).run()
+        )
+        engine.start()
+        control.send(Word.READY)
+        return _Watch(engine, control, log, hung_after_s=HUNG_AFTER_S + application.config.dns.deadline_s).run()
     finally:
         if traces is not None:
             traces.close(timeout_s=2.0)
