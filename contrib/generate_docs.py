@@ -121,6 +121,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(f"`{json.dumps(value)}`" for value in arguments)
     if origin is tuple:
         return f"list: {_type(arguments[0])}"
+    if origin is Mapping:
+        return f"table: {_type(arguments[1])}"
     if origin in (Union, types.UnionType):
         return _type(arguments[0])
     if isinstance(annotation, type) and issubclass(annotation, Enum):

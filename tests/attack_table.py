@@ -111,6 +111,7 @@ TABLE: dict[str, Row] = {
         "L",
         18,
         {
+            **{name: partly(waits_for=MAPS) for name in ("L01", "L02", "L07", "L09", "L10", "L11", "L16")},
             "L04": shown(),
             "L08": partly(waits_for=MAPS),
             "L12": shown(),

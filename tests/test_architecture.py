@@ -38,12 +38,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mailguard.trace_store",),
     ("mailguard.trace_reader",),
     ("mailguard.config_values", "mailguard.config_file"),
-    ("mailguard.config_inbound",),
+    ("mailguard.config_inbound", "mailguard.config_senders"),
     ("mailguard.config",),
-    ("mailguard.key_places", "mailguard.judging"),
-    ("mailguard.dns.names",),
+    ("mailguard.key_places", "mailguard.judging", "mailguard.sender_sources"),
+    ("mailguard.dns.names", "mailguard.dns.query", "mailguard.dns.turns", "mailguard.dns.datagrams"),
     ("mailguard.dns.cache", "mailguard.dns.reply", "mailguard.dns.exchange", "mailguard.dns.servers"),
+    ("mailguard.dns.plain_reply",),
     ("mailguard.dns.zone", "mailguard.dns.lookups"),
+    ("mailguard.dns.lookup_loop",),
     ("mailguard.dns.live",),
     ("mailguard.pipeline",),
     ("mailguard", "mailguard.dkim", "mailguard.dns"),
@@ -53,8 +55,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # Inside the daemon: what decides about a message is below what talks to libmilter, and that below the processes.
 MILTER_LAYERS: tuple[tuple[str, ...], ...] = (
-    ("actions", "backoff", "channel", "log", "notify", "refusal", "sockets"),
-    ("keyring", "identity", "engine_libmilter", "trace_pipe", "trace_process"),
+    ("protocol_events", "protocol_numbers"),
+    ("protocol_packets", "protocol_replies"),
+    ("protocol_decoder",),
+    ("actions", "allocation", "backoff", "channel", "log", "notify", "protocol", "refusal", "sockets"),
+    ("engine", "keyring", "identity", "trace_pipe", "trace_process"),
+    ("received_macros", "action_packets"),
+    ("negotiation",),
+    ("conversation", "engine_libmilter"),
+    ("milter_connection",),
+    ("engine_native",),
+    ("engine_choice",),
     ("trace_writer",),
     ("service", "listening"),
     ("transaction", "runtime_directory"),
@@ -68,12 +79,14 @@ MILTER_LAYERS: tuple[tuple[str, ...], ...] = (
 
 IMPORTERS: dict[str, tuple[str, ...]] = {
     "dns": ("mailguard.dns",),
-    "cachetools": ("mailguard.dns.cache",),
+    "cachetools": ("mailguard.dns.cache", "mailguard.senders.cache"),
+    "sqlalchemy": ("mailguard.senders.sql",),
     "dkim": ("mailguard.dkim.second_opinion",),
     "authres": ("mailguard.authresults",),
     "spf": ("mailguard.spf.engine",),
     "publicsuffixlist": ("mailguard.dmarc.suffixes",),
     "milter": ("mailguard_milter.engine_libmilter",),
+    "uvloop": ("mailguard_milter.engine_native",),
     "Milter": (),
     "idna": ("mailguard.domain",),
     "cryptography": ("mailguard.dkim.key", "mailguard.dkim.signing_key", "mailguard.dane", "mailguard.records"),
@@ -81,6 +94,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
         "mailguard.config",
         "mailguard.config_file",
         "mailguard.config_inbound",
+        "mailguard.config_senders",
         "mailguard.config_values",
     ),
     "pydantic_core": ("mailguard.config", "mailguard.config_file", "mailguard.config_values"),
@@ -99,6 +113,8 @@ PURE = (
     "mailguard.dns.question",
     "mailguard.dns.answers",
     "mailguard.dns.names",
+    "mailguard.dns.query",
+    "mailguard.dns.plain_reply",
     "mailguard.dns.reply",
     "mailguard.dns.cache",
     "mailguard.dkim",
@@ -115,10 +131,28 @@ PURE = (
     "mailguard.policy",
     "mailguard.explain",
     "mailguard.outcome",
+    "mailguard.senders.accounts",
+    "mailguard.senders.cache",
+    "mailguard.senders.combine",
+    "mailguard.senders.expansion",
+    "mailguard.senders.identity",
+    "mailguard.senders.inline",
+    "mailguard.senders.login_maps",
+    "mailguard.senders.permission",
+    "mailguard.senders.postfixadmin_aliases",
+    "mailguard.senders.postfixadmin_listing",
+    "mailguard.senders.postfixadmin_tables",
+    "mailguard.senders.query_template",
     "mailguard.trace",
     "mailguard_milter.actions",
     "mailguard_milter.transaction",
     "mailguard_milter.conclusion",
+    "mailguard_milter.protocol",
+    "mailguard_milter.protocol_decoder",
+    "mailguard_milter.protocol_events",
+    "mailguard_milter.protocol_numbers",
+    "mailguard_milter.protocol_packets",
+    "mailguard_milter.protocol_replies",
     "mailguard_milter.service",
     "mailguard_milter.session",
 )
@@ -524,11 +558,13 @@ def test_dnspython_is_left_as_it_is() -> None:
 
 def test_the_dependencies_are_those_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    # SQLAlchemy imports its drivers by their names.
+    drivers = {"pg8000", "PyMySQL"}
     distribution = {"dns": "dnspython", "dkim": "dkimpy", "spf": "pyspf", "milter": "pymilter", "Milter": "pymilter"}
-    wanted = {distribution.get(name, name) for name in IMPORTERS} - {"pydantic_core"}
+    wanted = {distribution.get(name, name) for name in IMPORTERS} - {"pydantic_core"} | drivers
     groups = [
         project["dependencies"],
-        *(project["optional-dependencies"][extra] for extra in ("cli", "milter", "psl")),
+        *(project["optional-dependencies"][extra] for extra in ("cli", "milter", "native", "psl", "sql")),
     ]
     declared = {entry.split(">")[0].split("[")[0] for group in groups for entry in group} - {project["name"]}
     assert declared == wanted

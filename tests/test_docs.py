@@ -156,7 +156,7 @@ def literal(node: ast.expr) -> Iterator[str]:
 
 def said_by_the_daemon() -> Iterator[str]:
     """Each reason, warning and reply that the daemon words by itself."""
-    for name in ("conclusion", "session", "engine_libmilter"):
+    for name in ("conclusion", "session", "engine", "engine_libmilter", "conversation"):
         for node in ast.walk(modules()[f"mailguard_milter.{name}"].tree):
             match node:
                 case ast.keyword("reason", value):

@@ -40,6 +40,7 @@ from mailguard.config_inbound import (
     TraceConfig,
     TrustedRule,
 )
+from mailguard.config_senders import SendersConfig
 from mailguard.config_values import (
     DOMAINS_ONCE,
     AuthservId,
@@ -147,7 +148,8 @@ class Listener(Section):
         default=None,
         ge=1,
         le=MAX_WORKERS,
-        description="Processes that serve this listener. Default: two for each core.",
+        description="Processes that serve this listener. Default: two for each core with libmilter,"
+        " one with the native engine.",
     )
     allow_remote: StrictBool = Field(
         default=False,
@@ -274,6 +276,11 @@ class Config(Section):
         description="The name of this host in Authentication-Results (RFC 8601 §2.5). Fields that claim it in mail"
         " from outside are removed. Default: the host's full name.",
     )
+    engine: Literal["libmilter", "native"] = Field(
+        default="libmilter",
+        description="What speaks with Postfix: `libmilter` is Sendmail's library, by pymilter; `native` is an event"
+        " loop of mailguard's own. See [engines.md](engines.md).",
+    )
     user: Name = Field(default="mailguard", description="The user that the daemon becomes when root starts it.")
     runtime_directory: FilePath = Field(
         default="/run/mailguard", description="For the lock of the daemon and private files of its workers."
@@ -289,6 +296,7 @@ class Config(Section):
     results: ResultsConfig = Field(default=ResultsConfig(), description="")
     policy: PolicyConfig = Field(default=PolicyConfig(), description="")
     trusted: tuple[TrustedRule, ...] = Field(default=(), description="")
+    senders: SendersConfig = Field(default=SendersConfig(), description="")
     trace: TraceConfig = Field(default=TraceConfig(), description="")
 
     @model_validator(mode="after")

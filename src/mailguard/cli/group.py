@@ -17,6 +17,7 @@ from mailguard.cli.enforce import enforce
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.explain import explain
 from mailguard.cli.key import key
+from mailguard.cli.senders import senders
 from mailguard.cli.sign import sign
 from mailguard.cli.spf import spf
 from mailguard.cli.verify import verify
@@ -28,13 +29,14 @@ __all__ = ["run"]
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("mailguard-milter"), prog_name="mailguard")
 def mailguard() -> None:
-    """Sign mail and make the keys for it; verify mail and explain what becomes of it; check what domains publish.
+    """Sign mail and make the keys for it; verify mail and explain what becomes of it; check what domains publish
+    and who may use which address.
 
     Exit codes: 0 pass or accepted, 1 fail or refused, 2 no signature, 64 usage, 75 temporary error, 78 configuration.
     """
 
 
-for verb in (dmarc, enforce, explain, key, sign, spf, verify):
+for verb in (dmarc, enforce, explain, key, senders, sign, spf, verify):
     mailguard.add_command(verb)
 
 

@@ -1,0 +1,192 @@
+"""What Postfix's configuration says of logins and senders, as a section of mailguard's: `mailguard senders import`.
+
+Postfix's postconf is asked: main.cf, and what the services of master.cf set in its place. Tables that mailguard does
+not read are left out, each with what to do about it. A pattern table in which every address belongs to the login of
+the same name becomes own_address.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from mailguard.domain import Domain
+from mailguard.errors import ConfigError, DomainError
+from mailguard.senders.map_list import parse_maps, split_maps, split_union
+from mailguard.senders.table_file import text_lines
+
+__all__ = ["PostfixSettings", "read_postfix"]
+
+POSTCONF_TIMEOUT_S = 20.0
+MAX_PATTERN_FILE_CHARS = 65_536
+
+_MAPS = "smtpd_sender_login_maps"
+_NAMES = (_MAPS, "recipient_delimiter", "mydestination", "myorigin")
+# "/^(.*)$/ ${1}": whatever the address is, its owner is the login of that name.
+_OWN_ADDRESS = re.compile(r"/\^\(\.[*+]\)\$/[a-zA-Z]*\s+\$(?:\{1\}|\(1\)|1)")
+
+
+@dataclass(frozen=True, slots=True)
+class PostfixSettings:
+    """What was found, as mailguard has it."""
+
+    place: str
+    """Where smtpd_sender_login_maps is set."""
+    maps: str
+    own_address: bool
+    own_address_first: bool
+    """Whether a login may use its own address also where a table gives it to others."""
+    delimiter: str
+    local_domains: tuple[Domain, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """For [senders]."""
+        postfix = ("postfix",) if self.maps else ()
+        inline = ("inline",) if self.own_address else ()
+        return (*inline, *postfix) if self.own_address_first else (*postfix, *inline)
+
+    def toml(self) -> str:
+        """The section, with comments on what is left out."""
+        lines = ["[senders]", f"sources = {_quoted(list(self.sources))}"]
+        if self.delimiter:
+            lines.append(f"recipient_delimiter = {_quoted(self.delimiter)}")
+        if self.own_address:
+            lines += ["", "[senders.inline]", "own_address = true"]
+        if self.maps:
+            lines += ["", "[senders.postfix]", f"# from {self.place}", f"maps = {_quoted(self.maps)}"]
+            if self.local_domains:
+                lines.append(f"local_domains = {_quoted(list(self.local_domains))}")
+        comments = [*(f"not read: {each}" for each in self.left_out), *self.notes]
+        return "\n".join([*lines, *(f"# {_one_line(each)}" for each in comments)]) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        """For `json.dumps`."""
+        return {
+            "place": self.place,
+            "sources": list(self.sources),
+            "maps": self.maps,
+            "own_address": self.own_address,
+            "recipient_delimiter": self.delimiter,
+            "local_domains": list(self.local_domains),
+            "left_out": list(self.left_out),
+            "notes": list(self.notes),
+        }
+
+
+def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings:
+    """Ask postconf. Raises ConfigError if it fails, or if there is nothing to import."""
+    directory = ["-c", config_directory] if config_directory else []
+    main = _parameters(_run(postconf, [*directory, "-x", *_NAMES]))
+    services = _parameters(_run(postconf, [*directory, "-Px", f"*/*/{_MAPS}"]))
+    found = {f"{_MAPS} in main.cf": main.get(_MAPS, "")} | {
+        f"{_MAPS} of {name.removesuffix(f'/{_MAPS}')} in master.cf": value for name, value in services.items()
+    }
+    found = {place: value for place, value in found.items() if value}
+    if not found:
+        raise ConfigError(
+            f"Postfix has no {_MAPS}, neither in main.cf nor in master.cf; docs/senders.md says what else can be used"
+        )
+    # What a service sets, it sets for submission; main.cf is for all.
+    place, value = list(found.items())[-1]
+    notes = [f"not used: {other}: {text}" for other, text in found.items() if text != value]
+    domains, unread = _local_domains(f"{main.get('myorigin', '')} {main.get('mydestination', '')}")
+    notes += [f"not read: {each} in mydestination or myorigin" for each in unread]
+    kept, left_out, own, first = _readable(value)
+    return PostfixSettings(
+        place=place,
+        maps=", ".join(kept),
+        own_address=own,
+        own_address_first=first,
+        delimiter=main.get("recipient_delimiter", ""),
+        local_domains=domains,
+        left_out=tuple(left_out),
+        notes=tuple(notes),
+    )
+
+
+def _run(postconf: str, arguments: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            [postconf, *arguments],
+            capture_output=True,
+            timeout=POSTCONF_TIMEOUT_S,
+            check=False,
+            text=True,
+            errors="replace",
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        why = error.strerror if isinstance(error, OSError) else f"no end within {POSTCONF_TIMEOUT_S:g} s"
+        raise ConfigError(f"{postconf} cannot be run: {why}") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise ConfigError(said[-1] if said else f"{postconf} failed")
+    return done.stdout
+
+
+def _parameters(text: str) -> dict[str, str]:
+    lines = (line.partition("=") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, equals, value in lines if equals}
+
+
+def _local_domains(text: str) -> tuple[tuple[Domain, ...], list[str]]:
+    domains: dict[Domain, None] = {}
+    unread = []
+    for name in text.replace(",", " ").split():
+        try:
+            domains[Domain.parse(name)] = None
+        except DomainError:
+            unread.append(name)
+    return tuple(domains), unread
+
+
+def _readable(value: str) -> tuple[list[str], list[str], bool, bool]:
+    """The tables that can be read; those that cannot, with the reason; whether own addresses count, and first."""
+    kept: list[str] = []
+    left_out: list[str] = []
+    own = first = False
+    for name in split_maps(value):
+        parts = split_union(name)
+        fine = []
+        for part in parts:
+            if _is_own_address(part):
+                own = True
+                first = first or len(parts) > 1
+                continue
+            try:
+                parse_maps(part)
+            except ConfigError as error:
+                left_out.append(str(error))
+                continue
+            fine.append(part)
+        if len(parts) == 1:
+            kept += fine
+        elif fine:
+            kept.append(f"unionmap:{{ {', '.join(fine)} }}" if len(fine) > 1 else fine[0])
+    return kept, left_out, own, first
+
+
+def _is_own_address(name: str) -> bool:
+    kind, _, path = name.partition(":")
+    if kind not in ("pcre", "regexp"):
+        return False
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = list(text_lines(file.read(MAX_PATTERN_FILE_CHARS)))
+    except (OSError, UnicodeDecodeError):
+        return False
+    return bool(lines) and all(_OWN_ADDRESS.fullmatch(line.strip()) for line in lines)
+
+
+def _quoted(value: object) -> str:
+    """A string or a list of strings; JSON's are TOML's."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)

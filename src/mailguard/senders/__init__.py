@@ -1,0 +1,1 @@
+"""Who may use which address: logins held against the tables that the administrator already has."""

@@ -1,0 +1,309 @@
+"""Asking a database: bound values, SELECT only, within a deadline; what goes wrong is one exception with a reason.
+
+SQLAlchemy's engines with drivers in pure Python (PyMySQL, pg8000) and the sqlite3 of Python, in the extra `[sql]`. A
+session is read-only to the server too. A call may take a third of its deadline for a place in the pool or a new
+connection, and each statement another third; none begins in the last one. A connection that turns out to be dead (the
+server was started anew) is replaced at once and the question asked again; a server that is down is not asked again
+for a second. Left out: TLS; a server that is not on this host stands on a network of its own. Thread-safe.
+
+Known faults of the drivers, translated here: PyMySQL and pg8000 raise what they like on a connection that breaks
+(OSError, struct.error, AttributeError), and SQLAlchemy does not take PostgreSQL's last words ("terminating connection
+due to administrator command") for a lost connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from threading import Lock
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from mailguard.errors import MissingExtraError
+from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
+from mailguard.senders.dialect import Dialect
+from mailguard.senders.permission import Asked
+
+try:
+    import sqlalchemy
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+    from sqlalchemy.pool import PoolProxiedConnection
+except ModuleNotFoundError as error:
+    raise MissingExtraError(
+        "asking a database needs SQLAlchemy; install it with: pip install 'mailguard-milter[sql]'"
+    ) from error
+
+__all__ = ["DEFAULT_DEADLINE_S", "Asking", "Database", "DatabaseDown"]
+
+T = TypeVar("T")
+
+# Postfix waits 30 s for a milter's reply; a database that serves mail answers in milliseconds.
+DEFAULT_DEADLINE_S: Final = 3.0
+# More than one worker process ever asks at once; a database has some hundred connections for all.
+POOL_SIZE = 4
+# A server that is down is not hammered, and is noticed within this when it is back.
+RETRY_AFTER_S = 1.0
+# An address has a handful of owners; a query that gives more is a mistake.
+MAX_ROWS = 1_000
+MAX_REASON_CHARS = 200
+
+# What needs no quotes in any of the three systems.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOGGER = "mailguard"
+_NO_ANSWER = "no answer in time"
+_DRIVERS = {
+    Dialect.MYSQL: "mysql+pymysql",
+    Dialect.POSTGRESQL: "postgresql+pg8000",
+    Dialect.SQLITE: "sqlite",
+}
+
+
+class DatabaseDown(Exception):
+    """The database did not answer. The text says why, and has no password."""
+
+
+class _Fault(Exception):
+    """What a driver has raised, in words. `is_lost`: nothing can be asked on this connection any more."""
+
+    def __init__(self, words: str, *, is_lost: bool) -> None:
+        super().__init__(words)
+        self.is_lost = is_lost
+
+
+class Asking:
+    """One connection, for the questions of one call."""
+
+    def __init__(self, connection: PoolProxiedConnection, placeholder: str, may_begin: Callable[[], bool]) -> None:
+        self._connection = connection
+        self._placeholder = placeholder
+        self._may_begin = may_begin
+        self.asked: list[Asked] = []
+        """What was asked so far, for people."""
+
+    def rows(self, statement: str, values: Sequence[str] = (), *, limit: int = MAX_ROWS) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT as the driver takes it (`Dialect.placeholder`), at most `limit`.
+
+        A value with a character that the database's character set has not is in no row.
+        """
+        if not self._may_begin():
+            raise _Fault("the deadline has passed", is_lost=False)
+        self.asked.append(Asked(statement, tuple(values)))
+        try:
+            with closing(self._connection.cursor()) as cursor:
+                cursor.execute(statement, tuple(values))
+                found = [tuple(row) for row in cursor.fetchmany(limit + 1)]
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like on a connection that breaks
+            if _has_foreign_characters(error) and not all(map(str.isascii, values)):
+                return []
+            words = _words(error)
+            raise _Fault(words, is_lost=words == _NO_ANSWER or not self._is_alive()) from None
+        if len(found) > limit:
+            raise _Fault(f"the answer has more than {limit} rows", is_lost=False)
+        return found
+
+    def _is_alive(self) -> bool:
+        """Whether the statement was at fault, and not the connection."""
+        try:
+            with closing(self._connection.cursor()) as cursor:
+                cursor.execute("SELECT 1", ())
+                cursor.fetchall()
+        except Exception:  # noqa: BLE001 - as above
+            return False
+        return True
+
+    def select(
+        self,
+        columns: Sequence[str],
+        table: str,
+        *,
+        where: str = "",
+        among: Sequence[str] = (),
+        limit: int = MAX_ROWS,
+    ) -> list[tuple[Any, ...]]:
+        """The columns of the rows whose `where` is among these; of all rows without `where`."""
+        found = self._selected(columns, table, where, among, limit)
+        plain = [value for value in among if value.isascii()]
+        if not found and plain and len(plain) < len(among):
+            # A character that the database has not may have kept it from looking at the other values.
+            return self._selected(columns, table, where, plain, limit)
+        return found
+
+    def _selected(
+        self, columns: Sequence[str], table: str, where: str, among: Sequence[str], limit: int
+    ) -> list[tuple[Any, ...]]:
+        # Put together here: SQLAlchemy needs ten times as long for that as SQLite for the answer.
+        for name in (*columns, table, where or table):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a table or a column")
+        statement = f"SELECT {', '.join(columns)} FROM {table}"  # noqa: S608 - names that were checked, no values
+        if where:
+            statement += " WHERE " + " OR ".join([f"{where} = {self._placeholder}"] * len(among))
+        return self.rows(statement, among, limit=limit)
+
+
+class Database:
+    """A database, its connections made when they are needed."""
+
+    def __init__(
+        self,
+        access: DatabaseAccess,
+        *,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives seconds and never goes back."""
+        self.access = access
+        self._deadline_s = deadline_s
+        self._clock = clock
+        step = deadline_s / 3
+        self._engines = [(place, _engine(access, place, step / len(access.places), step)) for place in access.places]
+        self._lock = Lock()
+        self._asked_again_at = float("-inf")
+        self._trouble = ""
+
+    def ask(self, question: Callable[[Asking], T], *, deadline_s: float | None = None) -> T:
+        """What `question` makes of the answers; it may be called twice. Raises DatabaseDown."""
+        began = self._clock()
+        with self._lock:
+            if began < self._asked_again_at:
+                raise DatabaseDown(self._trouble)
+        allowed = self._deadline_s if deadline_s is None else deadline_s
+        troubles: list[str] = []
+        for place, engine in self._engines:
+            # A connection from the pool may be dead, and then everything in the pool is as old.
+            for is_last in (False, True):
+                try:
+                    return self._try(engine, question, began + allowed)
+                except _Fault as fault:
+                    trouble = f"{place}: {fault}"
+                    if not fault.is_lost:
+                        raise DatabaseDown(self._told(trouble)) from None
+                    engine.dispose()
+                    if is_last or self._clock() > began + allowed / 3:
+                        troubles.append(trouble)
+                        break
+            if self._clock() > began + allowed * 2 / 3:
+                break
+        told = self._told("; ".join(troubles))
+        with self._lock:
+            self._asked_again_at = self._clock() + RETRY_AFTER_S
+            self._trouble = told
+        raise DatabaseDown(told)
+
+    def close(self) -> None:
+        """Close the connections."""
+        for _, engine in self._engines:
+            engine.dispose()
+
+    def _try(self, engine: sqlalchemy.Engine, question: Callable[[Asking], T], end: float) -> T:
+        last_begin = end - self._deadline_s / 3
+        try:
+            # Below SQLAlchemy's Connection, which says ROLLBACK after each question, and waits for that as well.
+            connection = engine.raw_connection()
+        except Exception as error:  # noqa: BLE001 - as above
+            raise _Fault(_words(error), is_lost=not isinstance(error, PoolTimeoutError)) from None
+        try:
+            if self.access.dialect is Dialect.SQLITE:
+                # Its only way to end a query. Looked at every 10,000 steps, about each millisecond.
+                driver: Any = connection.driver_connection
+                driver.set_progress_handler(lambda: self._clock() > end, 10_000)
+            return question(Asking(connection, self.access.dialect.placeholder, lambda: self._clock() <= last_begin))
+        except _Fault as fault:
+            if fault.is_lost:
+                connection.invalidate()
+            raise
+        finally:
+            connection.close()
+
+    def _told(self, text: str) -> str:
+        """What may be told of a fault: on one line, and never the password."""
+        password = self.access.password
+        shown = text.replace(password, "***") if password else text
+        shown = "".join(character if character.isprintable() else " " for character in shown)
+        return shown if len(shown) <= MAX_REASON_CHARS else shown[:MAX_REASON_CHARS] + "..."
+
+
+def _engine(access: DatabaseAccess, place: DatabasePlace, connect_s: float, statement_s: float) -> sqlalchemy.Engine:
+    query: dict[str, str] = {}
+    arguments: dict[str, Any]
+    database, user, password = access.name, access.user or None, access.password or None
+    if access.dialect is Dialect.MYSQL:
+        query = {"charset": "utf8mb4"} | ({"unix_socket": place.socket} if place.socket else {})
+        arguments = {
+            "connect_timeout": connect_s,
+            "read_timeout": statement_s,
+            "write_timeout": statement_s,
+            "init_command": "SET SESSION TRANSACTION READ ONLY",
+        }
+    elif access.dialect is Dialect.POSTGRESQL:
+        query = {"unix_sock": place.socket} if place.socket else {}
+        arguments = {
+            "timeout": statement_s,
+            "startup_params": {"default_transaction_read_only": "on", "client_encoding": "UTF8"},
+        }
+    else:
+        # A file has no user.
+        database, user, password = f"file:{quote(place.path)}", None, None
+        query = {"mode": "ro", "uri": "true"}
+        arguments = {"timeout": statement_s, "check_same_thread": False}
+    url = sqlalchemy.URL.create(
+        _DRIVERS[access.dialect],
+        username=user,
+        password=password,
+        host=place.host or None,
+        port=place.port,
+        database=database,
+        query=query,
+    )
+    # SQLAlchemy's pool tells of each connection that breaks, with a traceback. What matters of it is in DatabaseDown.
+    logger = logging.getLogger(f"sqlalchemy.pool.impl.QueuePool.{_LOGGER}")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    try:
+        return sqlalchemy.create_engine(
+            url,
+            poolclass=sqlalchemy.QueuePool,
+            pool_logging_name=_LOGGER,
+            connect_args=arguments,
+            isolation_level="AUTOCOMMIT",
+            paramstyle="qmark" if access.dialect is Dialect.SQLITE else "format",
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=connect_s,
+            # In AUTOCOMMIT there is nothing to roll back.
+            pool_reset_on_return=None,
+            hide_parameters=True,
+        )
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"asking this database needs {error.name}; install it with: pip install 'mailguard-milter[sql]'"
+        ) from error
+
+
+def _words(error: Exception) -> str:
+    """What a driver says, without statement and parameters."""
+    if isinstance(error, PoolTimeoutError):
+        return f"all {POOL_SIZE} connections are in use"
+    cause = _cause(error)
+    # Of a wait that was too long, pg8000 says "network error", and PyMySQL that the connection was lost.
+    if isinstance(cause, TimeoutError) or isinstance(cause.__cause__, TimeoutError) or "timed out" in str(cause):
+        return _NO_ANSWER
+    said = cause.args[-1] if cause.args else type(cause).__name__
+    # pg8000 gives the fields of the server's message; M is the text for people.
+    return str(said.get("M", said)) if isinstance(said, dict) else str(said)
+
+
+def _cause(error: Exception) -> BaseException:
+    """The driver's own exception: SQLAlchemy wraps those of a new connection."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def _has_foreign_characters(error: Exception) -> bool:
+    """Whether a value has a character that a column cannot have: MySQL's errors on collations, PostgreSQL's 22P05."""
+    arguments = _cause(error).args
+    code = arguments[0] if arguments else None
+    return code in (1267, 1270, 1271) or (isinstance(code, dict) and code.get("C") == "22P05")

@@ -1,0 +1,370 @@
+"""smtpd_sender_login_maps: which tables a value names, what they hold, and who owns an address."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mailguard.domain import Domain
+from mailguard.errors import ConfigError
+from mailguard.senders.identity import Address, Login, LoginCase, LoginRules, parse_address
+from mailguard.senders.listing import ListingStatus
+from mailguard.senders.login_maps import LoginMaps
+from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps
+from mailguard.senders.permission import Permission, PermissionStatus
+from mailguard.senders.table import Table, TableDown, key_of
+from mailguard.senders.table_file import LOOK_EVERY_S, read_text
+
+GRANTED, DENIED = PermissionStatus.GRANTED, PermissionStatus.DENIED
+UNKNOWN, UNAVAILABLE = PermissionStatus.UNKNOWN, PermissionStatus.UNAVAILABLE
+OPTIONS = TableOptions(clock=time.monotonic, deadline_s=3.0)
+POSTMAP = shutil.which("postmap", path="/usr/sbin:/usr/bin")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def write(path: Path, text: str, *, age_s: float = 60.0) -> Path:
+    """A file that was written some time ago: Postfix waits for a file that is younger than two seconds."""
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    then = time.time() - age_s
+    os.utime(path, (then, then))
+    return path
+
+
+def login(text: str, rules: LoginRules | None = None) -> Login:
+    found = (rules or LoginRules()).login(text)
+    assert isinstance(found, Login), found
+    return found
+
+
+def address(text: str) -> Address:
+    found = parse_address(text)
+    assert isinstance(found, Address), found
+    return found
+
+
+def maps(value: str, *, delimiters: str = "", local: str = "", rules: LoginRules | None = None) -> LoginMaps:
+    return LoginMaps(
+        open_tables(value, OPTIONS),
+        rules=rules or LoginRules(),
+        delimiters=delimiters,
+        local_domains=[Domain.parse(name) for name in local.split()],
+    )
+
+
+def ask(source: LoginMaps, who: str, what: str) -> Permission:
+    return source.may_use(login(who, source.rules), address(what))
+
+
+# Which tables a value names
+
+VALUES = [
+    ("empty", "", ()),
+    ("one", "hash:/etc/a", ("hash:/etc/a",)),
+    (
+        "commas-and-blanks",
+        "hash:/a, lmdb:/b\n btree:/c,,texthash:/d",
+        ("hash:/a", "lmdb:/b", "btree:/c", "texthash:/d"),
+    ),
+    ("proxy", "proxy:mysql:/a.cf proxy:proxy:hash:/b", ("mysql:/a.cf", "hash:/b")),
+    ("braces", "inline:{a=b, {c = d, e}} hash:/x", ("inline:{a=b, {c = d, e}}", "hash:/x")),
+]
+
+
+@pytest.mark.parametrize(("value", "names"), [each[1:] for each in VALUES], ids=[each[0] for each in VALUES])
+def test_the_tables_of_a_value(value: str, names: tuple[str, ...]) -> None:
+    assert split_maps(value) == names
+    assert [table.text for table in parse_maps(value)] == [name.replace("proxy:", "") for name in names]
+
+
+REFUSED = [
+    ("pcre", "pcre:/etc/postfix/x", "own_address = true in [senders.inline]"),
+    ("regexp-behind-proxy", "proxy:regexp:/etc/postfix/x", "own_address = true"),
+    ("ldap", "ldap:/etc/postfix/x.cf", "texthash:/path"),
+    ("cdb", "cdb:/etc/postfix/x", "Postfix cannot list it"),
+    ("static", "static:alice", "[senders.inline.logins]"),
+    ("socketmap", "socketmap:unix:/run/x:y", '"socketmap" are not read'),
+    ("pipemap", "pipemap:{hash:/a, hash:/b}", '"pipemap" are not read'),
+    ("tcp", "tcp:127.0.0.1:99", '"tcp" are not read'),
+    ("in-a-union", "unionmap:{hash:/a, pcre:/b}", "pcre"),
+    ("no-type", "/etc/postfix/logins", "written type:name"),
+    ("no-name", "hash:", "written type:name"),
+    ("relative", "hash:logins", "begins with /"),
+    ("parameters-in-main-cf", "mysql:owners", "a file of their own"),
+    ("open-brace", "inline:{a=b", "a brace is not closed"),
+    ("closed-brace", "inline:a=b}", "was not opened"),
+    ("inline-without-braces", "inline:a=b", "in braces"),
+    ("inline-empty", "inline:{ }", "is empty"),
+    ("inline-no-value", "inline:{a=}", "key=value"),
+    ("inline-spaces", "inline:{ a = b }", "key=value"),
+    ("union-empty", "unionmap:{ }", "names no table"),
+    ("union-deep", "unionmap:{" * 7 + "hash:/a" + "}" * 7, "more than 5 times"),
+    ("many", "hash:/a " * 200, "more than 100"),
+    ("long", "hash:/" + "a" * 70_000, "more than 65536"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), [each[1:] for each in REFUSED], ids=[each[0] for each in REFUSED])
+def test_tables_that_are_not_read(value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_maps(value)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+# The text format
+
+HARD_TEXT = (
+    '"a b@us.test" x y\n"c d"@us.test   z\n"e\\"f@us.test"\tq\nplain\tv1\n"unclosed key v\n'
+    "tab@us.test\tv, w ,,z\n   # comment inside\n more\n\n  \nnext v\r\n@dom.test a\x0bb\nkey2 \n v2\n"
+    '"k3"v3\n"k4" v4\n  leading\nnbsp\xa0k v\n\udcff\udcfe bad\nFOO@Us.Test BAR\n"" empty\n'
+    "plain other\nnovalue\nend v"
+)
+texts = st.text(st.sampled_from('ab@.# \n\r\x0b,"\\{}=\xfcAB'), max_size=60)
+
+
+def listed_by_postfix(value: str, directory: Path) -> dict[str, str]:
+    done = subprocess.run([str(POSTMAP), "-c", str(directory), "-s", value], capture_output=True, check=False)
+    lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
+    return {line.partition("\t")[0]: line.partition("\t")[2] for line in lines if "\t" in line}
+
+
+@pytest.fixture(scope="module")
+def postfix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a main.cf."""
+    directory = tmp_path_factory.mktemp("postfix")
+    write(directory / "main.cf", "compatibility_level = 3.7\nmyhostname = mail.us.test\n")
+    return directory
+
+
+def check_text(text: str, directory: Path) -> None:
+    file = write(directory / "text", text)
+    ours = read_text(file.read_bytes())
+    theirs = listed_by_postfix(f"texthash:{file}", directory)
+    assert dict(ours) == {
+        key_of(key): tuple(filter(None, re.split("[, \t\r\n]", value))) for key, value in theirs.items()
+    }
+
+
+def test_a_hard_text_is_read_as_postfix_reads_it(postfix: Path) -> None:
+    check_text(HARD_TEXT, postfix)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts)
+def test_any_text_is_read_as_postfix_reads_it(postfix: Path, text: str) -> None:
+    check_text(text, postfix)
+
+
+# Tables made by postmap
+
+
+@pytest.mark.parametrize("kind", ["hash", "btree", "lmdb"])
+def test_tables_that_postmap_has_made(tmp_path: Path, kind: str) -> None:
+    text = write(tmp_path / "logins", HARD_TEXT)
+    subprocess.run([str(POSTMAP), f"{kind}:{text}"], check=True, capture_output=True)
+    (made,) = open_tables(f"{kind}:{text}", OPTIONS)
+    assert made.entries() == read_text(text.read_bytes())
+    assert made.find("plain").owners == ("v1",)
+    assert made.find("nobody").owners is None
+
+
+INLINE = [
+    "inline:{a=b,c=d}",
+    "inline:{ {a@x.test = b, c}, {B = d} }",
+    "inline:{a=1, a=2}",
+    "inline:{ {a= {x y} }, B=z=y }",
+]
+
+
+@pytest.mark.parametrize("value", INLINE)
+def test_inline_is_read_as_postfix_reads_it(postfix: Path, value: str) -> None:
+    (made,) = open_tables(value, OPTIONS)
+    theirs = listed_by_postfix(value, postfix)
+    assert made.entries() == {key: tuple(filter(None, re.split("[, ]", owners))) for key, owners in theirs.items()}
+
+
+def test_a_union_has_the_owners_of_all_its_tables() -> None:
+    (union,) = open_tables("unionmap:{ inline:{a=x,b=y}, inline:{ {a=y z} } }", OPTIONS)
+    assert union.find("a").owners == ("x", "y", "z")
+    assert union.find("b").owners == ("y",)
+    assert union.find("c").owners is None
+    assert union.entries() == {"a": ("x", "y", "z"), "b": ("y",)}
+
+
+# Files that change, and files that cannot be read
+
+
+def table(path: Path, clock: Clock, kind: str = "texthash", postmap: str = "postmap") -> Table:
+    (made,) = open_tables(f"{kind}:{path}", TableOptions(clock=clock, deadline_s=3.0, postmap=postmap))
+    return made
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    clock, path = Clock(), write(tmp_path / "logins", "a@us.test alice\n")
+    made = table(path, clock)
+    assert made.find("a@us.test").owners == ("alice",)
+    write(path, "a@us.test bob\n", age_s=50)
+    assert made.find("a@us.test").owners == ("alice",)
+    clock.now += LOOK_EVERY_S
+    assert made.find("a@us.test").owners == ("bob",)
+    # Half of a file that is being written is not taken.
+    write(path, "", age_s=0)
+    clock.now += LOOK_EVERY_S
+    assert made.find("a@us.test").owners == ("bob",)
+    write(path, "a@us.test carol\n", age_s=30)
+    clock.now += LOOK_EVERY_S
+    assert made.find("a@us.test").owners == ("carol",)
+
+
+@pytest.mark.attack("L10")
+def test_a_file_that_cannot_be_read_is_unavailable_until_it_can(tmp_path: Path) -> None:
+    clock, path = Clock(), tmp_path / "logins"
+    made = table(path, clock)
+    for _ in range(2):
+        with pytest.raises(TableDown, match="logins cannot be read: No such file"):
+            made.find("a@us.test")
+    write(path, "a@us.test alice\n", age_s=0)
+    clock.now += LOOK_EVERY_S
+    assert made.find("a@us.test").owners == ("alice",)
+    path.unlink()
+    clock.now += LOOK_EVERY_S
+    with pytest.raises(TableDown):
+        made.find("a@us.test")
+    path.mkdir()
+    clock.now += LOOK_EVERY_S
+    with pytest.raises(TableDown, match="not a regular file"):
+        made.find("a@us.test")
+    path.rmdir()
+    with path.open("wb") as file:
+        file.truncate(100 * 1024 * 1024)
+    clock.now += LOOK_EVERY_S
+    with pytest.raises(TableDown, match="more than"):
+        made.find("a@us.test")
+    write(path, "a@us.test alice\n", age_s=0)
+    clock.now += LOOK_EVERY_S
+    assert made.find("a@us.test").owners == ("alice",)
+
+
+@pytest.mark.attack("L10")
+def test_a_postmap_that_fails(tmp_path: Path) -> None:
+    write(tmp_path / "logins.db", "this is no database")
+    with pytest.raises(TableDown, match=r"logins\.db: postmap: fatal: open database"):
+        table(tmp_path / "logins", Clock(), "hash").find("a")
+    with pytest.raises(TableDown, match=r"/nowhere/postmap cannot be run: No such file"):
+        table(tmp_path / "logins", Clock(), "hash", "/nowhere/postmap").find("a")
+    silent = write(tmp_path / "postmap", "#!/bin/sh\nexit 3\n")
+    silent.chmod(stat.S_IRWXU)
+    with pytest.raises(TableDown, match="postmap: it failed"):
+        table(tmp_path / "logins", Clock(), "hash", str(silent)).find("a")
+
+
+def test_an_entry_with_too_many_owners(tmp_path: Path) -> None:
+    path = write(tmp_path / "logins", "a@us.test " + "x," * 2000)
+    with pytest.raises(TableDown, match="more than 1000 owners"):
+        table(path, Clock()).find("a@us.test")
+
+
+# Who owns an address
+
+OWNERS = (
+    "inline:{ {alice@us.test = alice@us.test bob@us.test}, bob@us.test=bob@us.test, @us.test=postmaster@us.test,"
+    " sales=alice@us.test, {nobody@us.test = ,}, alice+own@us.test=bob@us.test, @xn--bcher-kva.test=alice@us.test },"
+    ' inline:{ bob@us.test=alice@us.test, carol@us.test=Carol, dave@us.test=carol, {"a b"@us.test = alice@us.test} }'
+)
+DECISIONS = [
+    # login, address, what is said, rule
+    ("alice@us.test", "alice@us.test", GRANTED, 'inline has "alice@us.test"'),
+    ("bob@us.test", "ALICE@US.test", GRANTED, 'inline has "alice@us.test"'),
+    ("alice@us.test", "alice+x@us.test", GRANTED, 'inline has "alice@us.test"'),
+    ("alice@us.test", "alice+own@us.test", DENIED, 'inline has "alice+own@us.test"'),
+    ("alice@us.test", "bob@us.test", DENIED, 'inline has "bob@us.test"'),
+    ("alice@us.test", "sales@us.test", GRANTED, 'inline has "sales"'),
+    ("alice@us.test", "sales+x@us.test", GRANTED, 'inline has "sales"'),
+    ("alice@us.test", "sales@other.test", UNKNOWN, ""),
+    ("alice@us.test", "new@us.test", DENIED, 'inline has "@us.test"'),
+    ("postmaster@us.test", "new@us.test", GRANTED, 'inline has "@us.test"'),
+    ("postmaster@us.test", "alice@us.test", DENIED, 'inline has "alice@us.test"'),
+    ("alice@us.test", "nobody@us.test", DENIED, 'inline has "nobody@us.test"'),
+    ("alice@us.test", "x@other.test", UNKNOWN, ""),
+    ("alice@us.test", "x@bücher.test", GRANTED, 'inline has "@xn--bcher-kva.test"'),
+    ("alice@us.test", '"a b"@us.test', GRANTED, 'inline has ""a b"@us.test"'),
+    # The tables have "Carol" and "carol": each is only himself.
+    ("Carol", "carol@us.test", GRANTED, 'inline has "carol@us.test"'),
+    ("carol", "carol@us.test", DENIED, 'inline has "carol@us.test"'),
+    ("carol", "dave@us.test", GRANTED, 'inline has "dave@us.test"'),
+    ("Carol", "dave@us.test", DENIED, 'inline has "dave@us.test"'),
+    ("CAROL", "dave@us.test", DENIED, 'inline has "dave@us.test"'),
+]
+
+
+@pytest.mark.attack("L01", "L02", "L07", "L11")
+@pytest.mark.parametrize(("who", "what", "status", "rule"), DECISIONS)
+def test_who_owns_an_address(who: str, what: str, status: PermissionStatus, rule: str) -> None:
+    source = maps(OWNERS, delimiters="+", local="us.test")
+    said = ask(source, who, what)
+    short = re.sub(r"inline:\{.*?\.\.\.", "inline", said.rule)
+    assert (said.status, short) == (status, rule), said
+    assert said.asked
+    if status is DENIED:
+        assert "its owners are others" in said.reason
+
+
+def test_without_delimiter_and_local_domains() -> None:
+    source = maps(OWNERS)
+    assert ask(source, "alice@us.test", "alice+x@us.test").status is DENIED
+    assert ask(source, "alice@us.test", "sales@us.test").status is DENIED
+    default = LoginRules(default_domain=Domain.parse("us.test"))
+    assert ask(maps("inline:{x@us.test=alice}", rules=default), "alice@us.test", "x@us.test").is_granted
+    exact = LoginRules(case=LoginCase.SIGNIFICANT)
+    assert not ask(maps("inline:{x@us.test=Alice}", rules=exact), "alice", "x@us.test").is_granted
+    assert ask(maps("inline:{x@us.test=Alice}"), "alice", "x@us.test").is_granted
+
+
+@pytest.mark.attack("L10")
+def test_a_table_that_is_down_makes_the_source_unavailable(tmp_path: Path) -> None:
+    missing = f"texthash:{tmp_path}/missing"
+    source = maps(f"inline:{{a@us.test=alice}}, {missing}")
+    # Postfix as well asks the second table only if the first has not the key.
+    assert ask(source, "alice", "a@us.test").is_granted
+    said = ask(source, "alice", "b@us.test")
+    assert (said.status, "cannot be read" in said.reason) == (UNAVAILABLE, True)
+    assert ask(maps(f"{missing}, inline:{{a@us.test=alice}}"), "alice", "a@us.test").status is UNAVAILABLE
+    assert (
+        ask(maps(f"unionmap:{{inline:{{a@us.test=alice}}, {missing}}}"), "alice", "a@us.test").status is UNAVAILABLE
+    )
+    assert source.everyone().status is ListingStatus.UNAVAILABLE
+
+
+def test_login_maps_are_listed() -> None:
+    source = maps(OWNERS, local="us.test")
+    everyone = source.everyone()
+    assert everyone.status is ListingStatus.LISTED
+    assert {grant.what for grant in everyone.accounts["alice@us.test"]} == {
+        "alice@us.test",
+        "sales@us.test",
+        "@xn--bcher-kva.test",
+        '"a b"@us.test',
+    }
+    assert [grant.what for grant in everyone.accounts["postmaster@us.test"]] == ["@us.test"]
+    assert {grant.what for grant in source.addresses(login("BOB@us.test")).accounts["BOB@us.test"]} == {
+        "alice@us.test",
+        "bob@us.test",
+        "alice+own@us.test",
+    }
+    assert source.addresses(login("nobody")).accounts == {"nobody": ()}

@@ -1,0 +1,350 @@
+"""Asking databases: their faults, deadlines and returns, with real servers; and that nothing is ever written."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from database_site import PASSWORD, DatabaseServer, SqliteFiles, mariadb, postgres
+from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
+from mailguard.senders.dialect import Dialect
+from mailguard.senders.sql import MAX_ROWS, POOL_SIZE, RETRY_AFTER_S, Asking, Database, DatabaseDown
+from sandbox_place import HOST, free_port
+
+__all__ = ["mariadb", "postgres"]
+
+ROWS = ["CREATE TABLE owners (address varchar(255), login varchar(255))", "INSERT INTO owners VALUES ('a', 'alice')"]
+DEADLINE_S = 2.4
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture(scope="module", params=["postgres", "mariadb"])
+def server(request: pytest.FixtureRequest) -> DatabaseServer:
+    found: DatabaseServer = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def access(server: DatabaseServer) -> DatabaseAccess:
+    return server.create("faults", ROWS)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def database(access: DatabaseAccess, clock: Clock) -> Iterator[Database]:
+    made = Database(access, deadline_s=DEADLINE_S, clock=clock)
+    yield made
+    made.close()
+
+
+def find(asking: Asking) -> list[tuple[object, ...]]:
+    return asking.select(("login",), "owners", where="address", among=["a"])
+
+
+def trouble(database: Database, statement: str = "SELECT 1") -> str:
+    with pytest.raises(DatabaseDown) as caught:
+        database.ask(lambda asking: asking.rows(statement))
+    return str(caught.value)
+
+
+def test_a_server_that_was_started_anew_is_not_noticed(server: DatabaseServer, database: Database) -> None:
+    assert database.ask(find) == [("alice",)]
+    server.stop()
+    server.start()
+    assert database.ask(find) == [("alice",)]
+    server.kill()
+    server.start()
+    assert database.ask(find) == [("alice",)]
+
+
+@pytest.mark.attack("L10")
+def test_a_server_that_is_down_and_back(server: DatabaseServer, database: Database, clock: Clock) -> None:
+    assert database.ask(find) == [("alice",)]
+    server.stop()
+    try:
+        assert f":{server.port}: " in trouble(database)
+        # It is not asked again for a second, and asked once then.
+        began = time.monotonic()
+        for _ in range(1000):
+            trouble(database)
+        assert time.monotonic() - began < 1.0
+        clock.ahead_s += RETRY_AFTER_S
+        trouble(database)
+    finally:
+        server.start()
+    clock.ahead_s += RETRY_AFTER_S
+    assert database.ask(find) == [("alice",)]
+
+
+@pytest.mark.attack("L10")
+def test_a_server_that_says_nothing(server: DatabaseServer, database: Database, clock: Clock) -> None:
+    assert database.ask(find) == [("alice",)]
+    server.pause()
+    try:
+        for _ in range(2):  # by a connection that is there, and by a new one
+            began = time.monotonic()
+            assert "no answer in time" in trouble(database)
+            assert time.monotonic() - began < DEADLINE_S * 2
+            clock.ahead_s += RETRY_AFTER_S
+    finally:
+        server.resume()
+    assert database.ask(find) == [("alice",)]
+
+
+def test_a_statement_that_takes_too_long(server: DatabaseServer, database: Database, clock: Clock) -> None:
+    began = time.monotonic()
+    sleep = "SELECT pg_sleep(30)" if server.dialect is Dialect.POSTGRESQL else "SELECT sleep(30)"
+    assert "no answer in time" in trouble(database, sleep)
+    assert time.monotonic() - began < DEADLINE_S * 2
+    clock.ahead_s += RETRY_AFTER_S
+    assert database.ask(find) == [("alice",)]
+
+
+def test_no_statement_begins_after_two_thirds_of_the_deadline(database: Database, clock: Clock) -> None:
+    def slow(asking: Asking) -> None:
+        find(asking)
+        clock.ahead_s += DEADLINE_S * 0.7
+        find(asking)
+
+    with pytest.raises(DatabaseDown, match="the deadline has passed"):
+        database.ask(slow)
+    database.ask(slow, deadline_s=60.0)
+
+
+def test_the_fault_of_a_statement_is_no_outage(server: DatabaseServer, database: Database) -> None:
+    for statement in ("SELECT nothing FROM owners", "SELECT FROM WHERE", "SELECT login FROM nowhere"):
+        assert trouble(database, statement)
+        assert database.ask(find) == [("alice",)]
+
+
+def test_nothing_is_written(server: DatabaseServer, access: DatabaseAccess, database: Database) -> None:
+    server.execute("faults", _let_write(server))
+    fresh = Database(access, deadline_s=DEADLINE_S)
+    for statement in ("INSERT INTO owners VALUES ('b', 'bob')", "DELETE FROM owners", "DROP TABLE owners"):
+        assert "read" in trouble(fresh, statement).lower() or "denied" in trouble(fresh, statement), statement
+    assert database.ask(lambda asking: asking.select(("login",), "owners")) == [("alice",)]
+    fresh.close()
+
+
+def _let_write(server: DatabaseServer) -> list[str]:
+    if server.dialect is Dialect.POSTGRESQL:
+        return ["GRANT ALL ON owners TO mailguard"]
+    return [f"GRANT ALL ON faults.* TO 'mailguard'@'{HOST}'"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"password": f"{PASSWORD}x"}, "mailguard"),
+        ({"user": "nobody-known"}, "nobody-known"),
+        ({"name": "nowhere"}, "nowhere"),
+        ({"user": PASSWORD}, "***"),
+    ],
+)
+def test_a_refusal_is_told_without_password(access: DatabaseAccess, change: dict[str, str], said: str) -> None:
+    database = Database(replace(access, **change), deadline_s=DEADLINE_S)  # type: ignore[arg-type]
+    told = trouble(database)
+    assert said in told
+    assert PASSWORD not in told
+    assert PASSWORD not in repr(replace(database.access, user=""))
+    database.close()
+
+
+def test_by_socket(server: DatabaseServer, access: DatabaseAccess) -> None:
+    database = Database(server.access("faults", by_socket=True))
+    assert database.ask(find) == [("alice",)]
+    database.close()
+
+
+def test_the_first_place_that_answers_is_asked(access: DatabaseAccess) -> None:
+    closed = DatabasePlace(host=HOST, port=free_port())
+    database = Database(replace(access, places=(closed, *access.places)), deadline_s=DEADLINE_S)
+    assert database.ask(find) == [("alice",)]
+    database.close()
+    nobody = Database(replace(access, places=(closed, replace(closed, port=free_port()))), deadline_s=DEADLINE_S)
+    assert trouble(nobody).count(f"{HOST}:") >= 2
+    nobody.close()
+
+
+def test_many_threads_share_a_bounded_number_of_connections(access: DatabaseAccess) -> None:
+    database = Database(access, deadline_s=30.0)
+    together, lock = 0, threading.Lock()
+    most = 0
+
+    def count(asking: Asking) -> list[tuple[object, ...]]:
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        found = find(asking)
+        time.sleep(0.005)
+        with lock:
+            together -= 1
+        return found
+
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(lambda _: database.ask(count), range(200)))
+    assert found == [[("alice",)]] * 200
+    assert most <= POOL_SIZE
+    database.close()
+
+
+def test_when_all_connections_are_in_use(database: Database) -> None:
+    with ThreadPoolExecutor(POOL_SIZE) as threads:
+        held, release = threading.Barrier(POOL_SIZE + 1), threading.Event()
+
+        def hold(asking: Asking) -> None:
+            held.wait()
+            release.wait(10)
+
+        busy = [threads.submit(database.ask, hold) for _ in range(POOL_SIZE)]
+        held.wait()
+        assert f"all {POOL_SIZE} connections are in use" in trouble(database)
+        release.set()
+        for each in busy:
+            each.result()
+    # That is no outage.
+    assert database.ask(find) == [("alice",)]
+
+
+def test_percent_signs_between_quotes_and_outside(server: DatabaseServer, database: Database) -> None:
+    dialect = server.dialect
+    statement = dialect.written("SELECT 7 ", is_quoted=False) + dialect.written("%", is_quoted=False)
+    statement += f" 4, {dialect.written(chr(39) + '50%' + chr(39), is_quoted=True)}, {dialect.placeholder}"
+    statement += "::text" if dialect is Dialect.POSTGRESQL else ""
+    assert database.ask(lambda asking: asking.rows(statement, ["100%s"])) == [(3, "50%", "100%s")]
+
+
+def test_characters_that_the_database_has_not(server: DatabaseServer) -> None:
+    latin1 = "latin1" if server.dialect is Dialect.MYSQL else ""
+    column = f"varchar(255) CHARACTER SET {latin1}" if latin1 else "varchar(255)"
+    if latin1:
+        access = server.create("latin", [f"CREATE TABLE owners (address {column}, login text)", ROWS[1]])
+    else:
+        server.execute("", ["CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"])
+        server.execute("latin", [*ROWS, "GRANT SELECT ON owners TO mailguard"])
+        access = server.access("latin")
+    database = Database(access, deadline_s=DEADLINE_S)
+    for foreign in ("\u0430", "a\u0430", "\U0001f600"):
+        many = database.ask(
+            lambda asking, foreign=foreign: asking.select(("login",), "owners", where="address", among=[foreign, "a"])  # type: ignore[misc]
+        )
+        assert many == [("alice",)]
+        text = f"SELECT login FROM owners WHERE address={server.dialect.placeholder}"  # noqa: S608
+        assert database.ask(lambda asking, text=text, foreign=foreign: asking.rows(text, [foreign])) == []  # type: ignore[misc]
+    database.close()
+
+
+# SQLite
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> SqliteFiles:
+    return SqliteFiles(tmp_path)
+
+
+def test_a_sqlite_file(files: SqliteFiles, tmp_path: Path) -> None:
+    database = Database(files.create("odd ?#%41 name", ROWS))
+    assert database.ask(find) == [("alice",)]
+    assert "readonly" in trouble(database, "INSERT INTO owners VALUES ('b', 'bob')")
+    assert database.ask(find) == [("alice",)]
+    database.close()
+
+
+@pytest.mark.attack("L10")
+def test_sqlite_files_that_cannot_be_asked(files: SqliteFiles, tmp_path: Path) -> None:
+    clock = Clock()
+    (tmp_path / "broken.sqlite").write_bytes(b"this is no database" * 100)
+    for name, said in (("missing", "unable to open"), ("broken", "not a database")):
+        access = DatabaseAccess(Dialect.SQLITE, (DatabasePlace(path=str(tmp_path / f"{name}.sqlite")),))
+        assert said in trouble(Database(access), "SELECT login FROM owners")
+    access = files.create("later", ROWS)
+    path = tmp_path / "later.sqlite"
+    path.rename(tmp_path / "away")
+    database = Database(access, clock=clock)
+    trouble(database)
+    (tmp_path / "away").rename(path)
+    clock.ahead_s += RETRY_AFTER_S
+    assert database.ask(find) == [("alice",)]
+    database.close()
+
+
+def test_a_locked_sqlite_file_is_waited_for(files: SqliteFiles, tmp_path: Path) -> None:
+    import sqlite3
+
+    database = Database(files.create("locked", ROWS), deadline_s=DEADLINE_S)
+    with contextlib.closing(sqlite3.connect(tmp_path / "locked.sqlite", isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        assert "locked" in trouble(database, "SELECT login FROM owners")
+        assert time.monotonic() - began < DEADLINE_S * 3
+        writer.execute("COMMIT")
+    database.close()
+
+
+def test_a_sqlite_query_that_takes_too_long(files: SqliteFiles) -> None:
+    clock = Clock()
+    database = Database(files.create("long", ROWS), deadline_s=0.6, clock=clock)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    began = time.monotonic()
+    assert "interrupted" in trouble(database, endless)
+    assert time.monotonic() - began < 6.0
+    clock.ahead_s += RETRY_AFTER_S
+    assert database.ask(find) == [("alice",)]
+    database.close()
+
+
+def test_the_number_of_rows_has_a_bound(files: SqliteFiles) -> None:
+    database = Database(files.create("many", ROWS))
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
+    assert len(database.ask(lambda asking: asking.rows(many.format(MAX_ROWS)))) == MAX_ROWS
+    assert f"more than {MAX_ROWS} rows" in trouble(database, many.format(MAX_ROWS + 1))
+    database.close()
+
+
+def test_what_goes_wrong_in_the_question_itself_is_not_hidden(files: SqliteFiles) -> None:
+    database = Database(files.create("own", ROWS))
+
+    def wrong(asking: Asking) -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError, match="ours"):
+        database.ask(wrong)
+    assert database.ask(find) == [("alice",)]
+    database.close()
+
+
+@pytest.mark.attack("L09")
+@pytest.mark.parametrize("name", ["", "a b", "a;b", 'a"', "a'", "ü", "1a", "a.b"])
+def test_names_that_are_no_names(files: SqliteFiles, name: str) -> None:
+    database = Database(files.create("names", ROWS))
+    for columns, table, where in (
+        ((name,), "owners", ""),
+        (("login",), name, ""),
+        (("login",), "owners", name or "'"),
+    ):
+        with pytest.raises(ValueError, match="no name of a table or a column"):
+            database.ask(
+                lambda asking, columns=columns, table=table, where=where: asking.select(  # type: ignore[misc]
+                    columns, table, where=where, among=["a"]
+                )
+            )
+    database.close()
