@@ -13,9 +13,18 @@ from pathlib import Path
 import pytest
 
 from database_site import PASSWORD, DatabaseServer, SqliteFiles, mariadb, postgres
+from mailguard.config_senders import SendersConfig
 from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
-from mailguard.senders.sql import MAX_ROWS, POOL_SIZE, RETRY_AFTER_S, Asking, Database, DatabaseDown
+from mailguard.senders.sql import (
+    DEFAULT_DEADLINE_S,
+    MAX_ROWS,
+    POOL_SIZE,
+    RETRY_AFTER_S,
+    Asking,
+    Database,
+    DatabaseDown,
+)
 from sandbox_place import HOST, free_port
 
 __all__ = ["mariadb", "postgres"]
@@ -107,6 +116,11 @@ def test_a_server_that_says_nothing(server: DatabaseServer, database: Database, 
     finally:
         server.resume()
     assert database.ask(find) == [("alice",)]
+
+
+def test_by_default_a_query_may_take_half_a_second() -> None:
+    assert DEFAULT_DEADLINE_S / 3 <= 0.5
+    assert SendersConfig().deadline_s == DEFAULT_DEADLINE_S
 
 
 def test_a_statement_that_takes_too_long(server: DatabaseServer, database: Database, clock: Clock) -> None:

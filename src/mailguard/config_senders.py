@@ -148,7 +148,10 @@ class SendersConfig(Section):
         description="As Postfix has it: with `+`, who may use `alice@` may use `alice+anything@`. Empty: not so.",
     )
     deadline_s: StrictFloat = Field(
-        default=3.0, gt=0, le=MAX_DEADLINE_S, description="Seconds in which a database has to answer."
+        default=1.5,
+        gt=0,
+        le=MAX_DEADLINE_S,
+        description="Seconds for all that one question asks of a database; one query may take a third of it.",
     )
     cache_s: StrictFloat = Field(
         default=DEFAULT_LIFETIME_S,

@@ -41,8 +41,8 @@ __all__ = ["DEFAULT_DEADLINE_S", "Asking", "Database", "DatabaseDown"]
 
 T = TypeVar("T")
 
-# Postfix waits 30 s for a milter's reply; a database that serves mail answers in milliseconds.
-DEFAULT_DEADLINE_S: Final = 3.0
+# Postfix waits 30 s for a milter's reply; a database that serves mail answers in milliseconds. Half a second a query.
+DEFAULT_DEADLINE_S: Final = 1.5
 # More than one worker process ever asks at once; a database has some hundred connections for all.
 POOL_SIZE = 4
 # A server that is down is not hammered, and is noticed within this when it is back.
