@@ -13,13 +13,15 @@ from typing import Any
 
 from mailguard.config import Config, Listener
 from mailguard.dkim.signing_key import generate_ed25519, generate_rsa
-from mailguard.dns.answers import evaluate
+from mailguard.dns.answers import Resolver, evaluate
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.message import Message
+from mailguard.sender_sources import open_senders
 from mailguard_milter.actions import Accept, DeleteHeader, InsertHeader, Reply
 from mailguard_milter.conclusion import Conclusion
 from mailguard_milter.keyring import KeyRing
+from mailguard_milter.sender_lookups import SenderLookups
 from mailguard_milter.service import Service
 from mailguard_milter.session import Macros, Session
 
@@ -70,10 +72,12 @@ def zone_of(ring: KeyRing, domains: Iterable[str] = ("us.test", "other.test")) -
 class Peer:
     """Postfix' side of one connection."""
 
-    def __init__(self, config: Config, *, role: str = "auto", resolver: ZoneResolver | None = None) -> None:
+    def __init__(self, config: Config, *, role: str = "auto", resolver: Resolver | None = None) -> None:
         self.service = Service.open(config)
         self.session = Session(self.service, Listener.model_validate({"role": role}))
-        self.resolver = resolver or zone_of(self.service.key_ring)
+        self.resolver: Resolver = resolver or zone_of(self.service.key_ring)
+        if resolver is None and (senders := open_senders(config.senders)) is not None:
+            self.resolver = SenderLookups(self.resolver, senders)
 
     def connect(
         self,

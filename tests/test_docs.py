@@ -152,6 +152,8 @@ def literal(node: ast.expr) -> Iterator[str]:
         case ast.BoolOp():
             for value in node.values:
                 yield from literal(value)
+        case ast.Call(ast.Name("_although"), [value, _]):
+            yield from literal(value)
 
 
 def said_by_the_daemon() -> Iterator[str]:

@@ -168,7 +168,11 @@ def test_advice_fills_in_names() -> None:
 def test_every_rule_names_its_key_of_the_configuration() -> None:
     from mailguard.config import Config
 
-    assert {rule for rule in Rule if not KEYS[rule]} == {Rule.NO_OBJECTION, Rule.INTERNAL_CLIENT}
+    assert {rule for rule in Rule if not KEYS[rule]} == {
+        Rule.NO_OBJECTION,
+        Rule.INTERNAL_CLIENT,
+        Rule.SENDER_UNAVAILABLE,
+    }
     for rule, key in KEYS.items():
         section: Any = Config
         for name in filter(None, key.split(".")):

@@ -42,6 +42,8 @@ def _summary(path: str) -> Iterator[str]:
     yield f"mode {config.mode.value}, authserv-id {config.authserv_id}, user {config.user}, engine {config.engine}"
     for listener in config.listeners:
         yield f"listener {listener.address}, role {listener.role}"
+    if config.senders.sources:
+        yield f"senders are held to their own addresses by: {', '.join(config.senders.sources)}"
     for domain in service.key_ring.domains():
         for key in service.key_ring.keys_for(domain):
             yield f"signs {domain} with selector {key.selector}, {key.algorithm}"

@@ -12,9 +12,10 @@ from mailguard.dns.answers import Answers
 from mailguard.inbound import InboundPlan, Judged, judge_inbound
 from mailguard.message import HeaderField, Message
 from mailguard.outcome import Outcome
-from mailguard.policy import Decision, Disposition, decide
+from mailguard.policy import Disposition, Rule, decide
 from mailguard.spf.received import received_spf
 from mailguard.spf.result import SpfResult, SpfStatus
+from mailguard.submission import SenderFinding, SubmissionDecision, judge_submission
 from mailguard.trace import Trace
 from mailguard_milter.actions import (
     MAX_REPLY_CHARS,
@@ -29,6 +30,8 @@ from mailguard_milter.service import POLICY_FIELD_NAME, Service
 from mailguard_milter.transaction import Role, Transaction
 
 __all__ = ["Conclusion", "conclude"]
+
+NO_OBJECTION = SubmissionDecision(disposition=Disposition.ACCEPT, would=Disposition.ACCEPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ def conclude(service: Service, state: Transaction, message: Message, answers: An
     if state.exceeds_deletions:
         return _too_many(state, message)
     if state.role is Role.SIGN:
-        return _signed(service, state, message, now)
+        return _submitted(service, state, message, answers, now)
     if state.role is Role.VERIFY and state.plan is not None:
         return _judged(service, state, state.plan, answers, now)
     return _unsigned(service, state, message)
@@ -64,27 +67,74 @@ def _too_many(state: Transaction, message: Message) -> Conclusion:
 # Our own users' mail
 
 
-def _signed(service: Service, state: Transaction, message: Message, now: float) -> Conclusion:
+def _submitted(service: Service, state: Transaction, message: Message, answers: Answers, now: float) -> Conclusion:
     if message.malformed is not None:
         return _malformed(service, state, message)
+    decision = judge_submission(state.submission, answers) if state.submission is not None else NO_OBJECTION
+    finding, refusal = decision.deciding, decision.refusal
+    if finding is not None and refusal is not None and decision.disposition is decision.would:
+        reply = Reply(refusal.code, refusal.enhanced, _one_line(refusal.text))
+        told = {"rule": finding.rule.value, **_noted(decision.noted)}
+        return _end(state, message, [reply], action=decision.disposition.value, **told, reason=finding.full_reason)
+    return _signed(service, state, message, decision, now)
+
+
+def _signed(
+    service: Service, state: Transaction, message: Message, decision: SubmissionDecision, now: float
+) -> Conclusion:
     if state.key_error:
         # Never 250 without the signature that the configuration asks for.
         refusal = Reply("451", "4.7.5", "mailguard: the signing key of the sender's domain is unavailable; try again")
         return _end(state, message, [refusal], action="tempfail", reason=f"signing key: {state.key_error}")
     if not state.keys:
-        return _unsigned(service, state, message)
+        return _unsigned(service, state, message, decision)
     made = sign(message, state.digests, keys=state.keys, now=now, rules=service.signing)
     # Each insertion at the top goes above the last: the first key's signature is to stand first.
     signatures = [_insertion(signature) for signature in reversed(made)]
     return _end(
         state,
         message,
-        [*_deletions(state.forged), *_login_result(service, state), *signatures, Accept()],
-        action="sign",
-        reason="signed",
+        [*_deletions(state.forged), *_marks(decision), *_login_result(service, state), *signatures, *_hold(decision)],
+        action="sign" if decision.disposition is not Disposition.QUARANTINE else decision.disposition.value,
+        reason=_although("signed", decision),
+        **_told(decision),
         d=state.keys[0].domain,
         s=" ".join(key.selector for key in state.keys),
     )
+
+
+def _marks(decision: SubmissionDecision) -> list[InsertHeader]:
+    if decision.deciding is None or decision.disposition is not Disposition.HEADER:
+        return []
+    return [_policy_field(decision.deciding.rule)]
+
+
+def _hold(decision: SubmissionDecision) -> list[Action]:
+    """How a message that is not refused ends."""
+    finding = decision.deciding
+    if finding is None or decision.disposition is not Disposition.QUARANTINE:
+        return [Accept()]
+    return [Quarantine(_one_line(f"mailguard: {finding.reason} [{finding.rule.value}]")), Accept()]
+
+
+def _told(decision: SubmissionDecision) -> dict[str, object]:
+    """For the log: the rules that apply to a message that was not refused."""
+    told: dict[str, object] = {}
+    if decision.deciding is not None:
+        if decision.would is not decision.disposition:
+            told["would"] = decision.would.value
+        told["rule"] = decision.deciding.rule.value
+    return {**told, **_noted(decision.noted)}
+
+
+def _noted(findings: Sequence[SenderFinding]) -> dict[str, object]:
+    if not findings:
+        return {}
+    return {"noted": "; ".join(f"{each.rule.value}: {each.full_reason}" for each in findings)}
+
+
+def _although(done: str, decision: SubmissionDecision) -> str:
+    return done if decision.deciding is None else f"{done} although {decision.deciding.full_reason}"
 
 
 def _login_result(service: Service, state: Transaction) -> list[InsertHeader]:
@@ -93,7 +143,9 @@ def _login_result(service: Service, state: Transaction) -> list[InsertHeader]:
     return [_insertion(authresults.build_login(service.config.authserv_id, state.envelope))]
 
 
-def _unsigned(service: Service, state: Transaction, message: Message) -> Conclusion:
+def _unsigned(
+    service: Service, state: Transaction, message: Message, decision: SubmissionDecision = NO_OBJECTION
+) -> Conclusion:
     blind = state.role is Role.NONE and state.warning
     if blind and service.enforcing:
         # Whether the client authenticated cannot be known: do not guess.
@@ -104,9 +156,11 @@ def _unsigned(service: Service, state: Transaction, message: Message) -> Conclus
         )
         return _end(state, message, [refusal], action="tempfail", rule="macros-missing", reason=state.warning)
     reason = state.unsigned_because or "the client is not authenticated and not in a listed network"
-    would = {"would": "tempfail", "rule": "macros-missing"} if blind else {}
-    actions = [*_deletions(state.forged), Accept()]
-    return _end(state, message, actions, action="accept", **would, reason=f"unsigned: {reason}")
+    would = {"would": "tempfail", "rule": "macros-missing"} if blind else _told(decision)
+    actions = [*_deletions(state.forged), *_marks(decision), *_hold(decision)]
+    action = decision.disposition if decision.disposition is Disposition.QUARANTINE else Disposition.ACCEPT
+    reason = _although(f"unsigned: {reason}", decision)
+    return _end(state, message, actions, action=action.value, **would, reason=reason)
 
 
 def _malformed(service: Service, state: Transaction, message: Message) -> Conclusion:
@@ -160,7 +214,7 @@ def _actions(service: Service, state: Transaction, outcome: Outcome) -> list[Act
     if service.config.results.received_spf and spf is not None:
         actions.append(_insertion(received_spf(spf, state.envelope, receiver=service.config.authserv_id)))
     if decision.disposition is Disposition.HEADER:
-        actions.append(_policy_field(decision))
+        actions.append(_policy_field(decision.rule))
     results = service.config.results
     actions.append(_insertion(outcome.header(service.config.authserv_id, shows_login=results.login)))
     if decision.disposition is Disposition.QUARANTINE:
@@ -168,8 +222,8 @@ def _actions(service: Service, state: Transaction, outcome: Outcome) -> list[Act
     return [*actions, Accept()]
 
 
-def _policy_field(decision: Decision) -> InsertHeader:
-    return InsertHeader(0, POLICY_FIELD_NAME.encode(), f" {decision.rule.value}".encode())
+def _policy_field(rule: Rule) -> InsertHeader:
+    return InsertHeader(0, POLICY_FIELD_NAME.encode(), f" {rule.value}".encode())
 
 
 def _results(judged: Judged) -> dict[str, object]:

@@ -23,14 +23,17 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from mailguard.config import Listener
+from mailguard.dns.answers import Resolver
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.errors import ConfigError, MailguardError
+from mailguard.sender_sources import open_senders
 from mailguard_milter import engine_choice, worker
 from mailguard_milter.allocation import share_one_arena
 from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE
+from mailguard_milter.sender_lookups import SenderLookups
 from mailguard_milter.service import Service
 from mailguard_milter.session import Session
 from mailguard_milter.worker import Application
@@ -58,9 +61,15 @@ def load(path: str) -> Application:
         cache_bytes=config.dns.cache_bytes,
         zone_file=config.dns.zone_file,
     )
-    # A wrong zone file is found here, not in every worker.
-    open_resolver(resolver).close()
-    return Application(config, lambda listener: Session(service, listener), lambda: open_resolver(resolver))
+
+    def opened() -> Resolver:
+        dns = open_resolver(resolver)
+        senders = open_senders(config.senders)
+        return dns if senders is None else SenderLookups(dns, senders)
+
+    # What is wrong with a zone file or a source is found here, not in every worker.
+    opened().close()
+    return Application(config, lambda listener: Session(service, listener), opened)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from mailguard.dkim.canonical import Canonicalization
 from mailguard.dkim.sign import SigningRules
 from mailguard.dkim.signing_key import KeyCheck
 from mailguard.inbound import InboundRules
-from mailguard.judging import inbound_rules, policy_of
+from mailguard.judging import inbound_rules, policy_of, submission_rules
 from mailguard.policy import Mode, Policy
+from mailguard.submission import SubmissionRules
 from mailguard_milter.keyring import KeyRing
 
 __all__ = ["POLICY_FIELD_NAME", "Service"]
@@ -37,6 +38,8 @@ class Service:
     own_ids: OwnIds
     version: str
     """Of mailguard, for traces."""
+    submission: SubmissionRules | None = None
+    """Under which names our own users may write; None: under any."""
     stripped: frozenset[bytes] = field(default_factory=frozenset)
     """Lower-case names of header fields that are removed from mail that is verified, whatever they say."""
 
@@ -56,6 +59,7 @@ class Service:
             policy=policy_of(config),
             own_ids=OwnIds([config.authserv_id]),
             version=version("mailguard-milter"),
+            submission=submission_rules(config),
             stripped=frozenset(
                 name.lower().encode("ascii") for name in (*config.verify.strip_headers, POLICY_FIELD_NAME)
             ),

@@ -18,11 +18,13 @@ from mailguard.dkim.canonical import BodyDigests
 from mailguard.dkim.sign import sign_body_requests
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question
+from mailguard.domain import Domain
 from mailguard.envelope import Envelope
 from mailguard.errors import KeyFileError
 from mailguard.inbound import plan_inbound
 from mailguard.message import Message
 from mailguard.spf.check import first_questions
+from mailguard.submission import plan_submission
 from mailguard_milter.conclusion import Conclusion, conclude
 from mailguard_milter.service import Service
 from mailguard_milter.transaction import Role, Transaction
@@ -32,7 +34,10 @@ __all__ = ["Macros", "Session"]
 Macros = Mapping[str, bytes | None]
 """By the names that Postfix gives them. None: there is a value, but libmilter could not hand it over."""
 
+# In place of a login that libmilter cannot hand over, or that the MTA does not tell. They stand for nobody.
 UNDECODABLE_LOGIN = b"(undecodable)"
+UNNAMED_LOGIN = b"(unnamed)"
+NOBODY = b""
 
 
 class Session:
@@ -63,6 +68,9 @@ class Session:
         """MAIL FROM: a new message begins. `path` may have its angle brackets."""
         reverse_path = path.removeprefix(b"<").removesuffix(b">")
         login = macros.get("{auth_authen}", b"")
+        if login == b"" and self._service.submission is not None and macros.get("{auth_type}", b"") != b"":
+            # Somebody has logged in whom no table can know, such as by a certificate: not a stranger.
+            login = UNNAMED_LOGIN
         # Postfix reads some paths as another address than they show, or as none: it is its reading that counts.
         read = macros.get("{mail_addr}")
         self._transaction = Transaction(
@@ -96,7 +104,8 @@ class Session:
         state.role = self._role(state, state.message)
         if state.role is Role.SIGN:
             self._choose_keys(state, state.message)
-        elif state.role is Role.VERIFY:
+            return self._plan_submission(state, state.message)
+        if state.role is Role.VERIFY:
             state.plan = plan_inbound(state.message, state.envelope, self._service.judging)
             state.digests = BodyDigests(state.plan.body_requests)
             return state.plan.questions
@@ -141,13 +150,28 @@ class Session:
 
     def _is_listed_client(self, message: Message) -> bool:
         """Whether the client's network may have mail of the author's domain signed; nobody's may by default."""
+        return self._network_domains(message) is not None
+
+    def _network_domains(self, message: Message) -> frozenset[Domain] | None:
+        """Of the network that is listed for the author's domain, all domains that it is listed for."""
         client, domains = self._client, set(message.author.domains)
         if client is None or not domains:
-            return False
-        return any(
-            domains <= set(rule.domains) and any(client in network for network in rule.networks)
-            for rule in self._service.config.sign.networks
-        )
+            return None
+        for rule in self._service.config.sign.networks:
+            if domains <= set(rule.domains) and any(client in network for network in rule.networks):
+                return frozenset(map(Domain.parse, rule.domains))
+        return None
+
+    def _plan_submission(self, state: Transaction, message: Message) -> tuple[Question, ...]:
+        rules = self._service.submission
+        if rules is None or message.malformed is not None:
+            return ()
+        domains = None if state.login is not None else self._network_domains(message)
+        if state.login is None and domains is None:
+            return ()  # a service of our own, which the configuration trusts by its name
+        login = NOBODY if state.login in (UNDECODABLE_LOGIN, UNNAMED_LOGIN) else state.login
+        state.submission = plan_submission(message, state.envelope, rules, login=login, network_domains=domains)
+        return state.submission.questions
 
     def _choose_keys(self, state: Transaction, message: Message) -> None:
         if message.malformed is not None:

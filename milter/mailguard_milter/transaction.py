@@ -11,6 +11,7 @@ from mailguard.dkim.signing_key import SigningKey
 from mailguard.envelope import Envelope
 from mailguard.inbound import InboundPlan
 from mailguard.message import MAX_FIELDS, MAX_HEADER_BYTES, HeaderField, Message
+from mailguard.submission import SubmissionPlan
 from mailguard_milter.actions import DeleteHeader
 from mailguard_milter.service import Service
 
@@ -72,6 +73,8 @@ class Transaction:
     keys: tuple[SigningKey, ...] = ()
     key_error: str = ""
     unsigned_because: str = ""
+    submission: SubmissionPlan | None = None
+    """Of our own users' mail, where it is looked at under which names they write."""
     plan: InboundPlan | None = None
     digests: BodyDigests = UNHASHED
 

@@ -14,16 +14,19 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field
 
 from mailguard.config_values import DomainName, FilePath, Name, Section
 from mailguard.errors import ConfigError
+from mailguard.policy import Disposition, Rule
 from mailguard.senders.cache import DEFAULT_CACHE_ENTRIES, DEFAULT_LIFETIME_S
 from mailguard.senders.identity import LoginCase, LoginRules
 from mailguard.senders.inline import InlineSource
 from mailguard.senders.map_list import parse_maps
+from mailguard.submission import ACTION_KEYS
 
 __all__ = [
     "InlineSenders",
     "MailInABoxSenders",
     "PostfixAdminSenders",
     "PostfixSenders",
+    "SenderActions",
     "SendersConfig",
     "SourceName",
 ]
@@ -33,6 +36,48 @@ SourceName = Literal["inline", "postfix", "postfixadmin", "mailinabox"]
 # Postfix waits 30 s for the reply to a milter command, and several sources may have to be asked.
 MAX_DEADLINE_S = 10
 MAX_CACHE_S = 3_600
+
+_DISPOSITIONS: Mapping[str, Disposition | None] = {
+    "off": None,
+    "log": Disposition.ACCEPT,
+    "header": Disposition.HEADER,
+    "quarantine": Disposition.QUARANTINE,
+    "reject": Disposition.REJECT,
+}
+
+
+SenderAction = Literal["off", "log", "header", "quarantine", "reject"]
+
+
+class SenderActions(Section):
+    """What is done with mail of a login, or of a listed network, under a name that it may not use.
+
+    `off`: nobody looks. `log`: it is signed, and the log tells. `header`: signed, with `X-Mailguard-Policy`.
+    `quarantine`: signed, into Postfix's hold queue. `reject`: refused with 550. The last two happen with
+    `mode = "enforce"`; in monitor mode such mail is signed, and the log says what would have been done. Mail that they
+    may keep back waits (451) while a source is down.
+    """
+
+    envelope: SenderAction = Field(default="reject", description="The reverse path (MAIL FROM) is not permitted.")
+    header_from: SenderAction = Field(
+        default="reject",
+        description="A mailbox in From is not permitted, or From has several and no permitted Sender tells who sends.",
+    )
+    sender: SenderAction = Field(default="reject", description="The mailbox in Sender is not permitted.")
+    resent: SenderAction = Field(
+        default="reject", description="One in Resent-From or Resent-Sender is not permitted."
+    )
+    reply_to: SenderAction = Field(default="log", description="One in Reply-To is not permitted.")
+    null_sender: SenderAction = Field(
+        default="reject", description="The reverse path is empty, and a mailbox in From is not permitted."
+    )
+    alignment: SenderAction = Field(
+        default="off", description="The reverse path and From do not agree; what that means, `alignment` above says."
+    )
+
+    def dispositions(self) -> Mapping[Rule, Disposition | None]:
+        """By rule; None: off."""
+        return {rule: _DISPOSITIONS[getattr(self, key)] for rule, key in ACTION_KEYS.items()}
 
 
 class InlineSenders(Section):
@@ -132,8 +177,14 @@ class SendersConfig(Section):
 
     sources: tuple[SourceName, ...] = Field(
         default=(),
-        description="What `mailguard senders` asks, in this order (the daemon does not yet): `inline`, `postfix`,"
-        " `postfixadmin`, `mailinabox`. The first that grants or denies decides. Empty: nothing is known of anybody.",
+        description="What is asked, in this order: `inline`, `postfix`, `postfixadmin`, `mailinabox`. The first that"
+        " grants or denies decides. Empty: our own users may write what they like, as before.",
+    )
+    actions: SenderActions = Field(default=SenderActions(), description="")
+    alignment: Literal["relaxed", "strict"] = Field(
+        default="relaxed",
+        description="Whether the reverse path and From must have one Organizational Domain (RFC 9989) or one domain,"
+        " where `alignment` under `[senders.actions]` is not `off`.",
     )
     default_domain: DomainName | None = Field(
         default=None, description="What a login without @ belongs to, so that `alice` is `alice@DOMAIN`."
@@ -180,6 +231,8 @@ class SendersConfig(Section):
         for name in ("inline", "postfix", "postfixadmin", "mailinabox"):
             if name in self.model_fields_set and name not in self.sources:
                 raise ValueError(f'the table [senders.{name}] has no effect: add "{name}" to sources in [senders]')
+        if not self.sources and {"actions", "alignment"} & self.model_fields_set:
+            raise ValueError("actions and alignment have no effect without sources in [senders]")
         if "postfix" in self.sources and not self.postfix.maps:
             raise ValueError('maps is missing in [senders.postfix]; "mailguard senders import" writes it')
         if "postfixadmin" in self.sources and self.postfixadmin.database is None:

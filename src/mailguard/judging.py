@@ -1,4 +1,4 @@
-"""What a configuration says about judging mail from outside, as the values that inbound.py and policy.py take.
+"""What a configuration says about judging mail, as the values that inbound.py, policy.py and submission.py take.
 
 Reads the list of public suffixes where the configuration asks for it.
 """
@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from mailguard.config import Config
 from mailguard.dkim.verify import BodyLengthRule, VerifyRules
+from mailguard.dmarc.record import AlignmentMode
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.errors import ConfigError, MissingExtraError
 from mailguard.inbound import InboundRules
 from mailguard.policy import Policy
+from mailguard.submission import SubmissionRules
 
-__all__ = ["inbound_rules", "policy_of"]
+__all__ = ["inbound_rules", "policy_of", "submission_rules"]
 
 
 def inbound_rules(config: Config) -> InboundRules:
     """How mail is checked. Raises ConfigError for a list of public suffixes that cannot be used."""
-    suffixes = None
-    if config.dmarc.organizational_domain == "psl":
-        try:
-            suffixes = PublicSuffixes.load(config.dmarc.suffix_list)
-        except MissingExtraError as error:
-            raise ConfigError(f'dmarc.organizational_domain = "psl": {error}') from error
     return InboundRules(
         verifying=VerifyRules(
             max_signatures=config.verify.max_signatures,
@@ -34,7 +30,7 @@ def inbound_rules(config: Config) -> InboundRules:
         or any(rule.ptr for rule in config.trusted)
         or config.policy.iprev.fail not in (None, "accept"),
         receiver=config.authserv_id,
-        suffixes=suffixes,
+        suffixes=_suffixes(config),
         internal_networks=config.policy.internal_networks,
     )
 
@@ -47,3 +43,25 @@ def policy_of(config: Config) -> Policy:
         domains=config.policy.domain_policies(),
         trusted=tuple(rule.source() for rule in config.trusted),
     )
+
+
+def submission_rules(config: Config) -> SubmissionRules | None:
+    """Under which names our own users may write; None where no source says so. Raises as `inbound_rules`."""
+    senders = config.senders
+    if not senders.sources:
+        return None
+    return SubmissionRules(
+        mode=config.mode,
+        actions=senders.actions.dispositions(),
+        alignment=AlignmentMode(senders.alignment),
+        suffixes=_suffixes(config) if senders.actions.alignment != "off" else None,
+    )
+
+
+def _suffixes(config: Config) -> PublicSuffixes | None:
+    if config.dmarc.organizational_domain != "psl":
+        return None
+    try:
+        return PublicSuffixes.load(config.dmarc.suffix_list)
+    except MissingExtraError as error:
+        raise ConfigError(f'dmarc.organizational_domain = "psl": {error}') from error

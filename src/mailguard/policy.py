@@ -22,6 +22,8 @@ from mailguard.iprev import IprevStatus
 from mailguard.spf.result import SpfResult, SpfStatus
 
 __all__ = [
+    "MAX_REASON_CHARS",
+    "STRICTNESS",
     "Decision",
     "Disposition",
     "DomainPolicy",
@@ -65,7 +67,7 @@ class Disposition(Enum):
 
 
 # What a stricter finding outweighs: a refusal that stands whatever the DNS says comes before waiting for it.
-_STRICTNESS = {
+STRICTNESS = {
     Disposition.ACCEPT: 0,
     Disposition.HEADER: 1,
     Disposition.QUARANTINE: 2,
@@ -104,6 +106,15 @@ class Rule(Enum):
     IPREV_TEMPERROR = "iprev-temperror"
     TRUSTED_TEMPERROR = "trusted-temperror"
     """Whether a trusted source vouches for the message could not be found out."""
+    # Of our own users' mail (submission.py).
+    SENDER_ENVELOPE = "sender-envelope"
+    SENDER_FROM = "sender-from"
+    SENDER_SENDER = "sender-sender"
+    SENDER_RESENT = "sender-resent"
+    SENDER_REPLY_TO = "sender-reply-to"
+    SENDER_NULL = "sender-null"
+    SENDER_ALIGNMENT = "sender-alignment"
+    SENDER_UNAVAILABLE = "sender-unavailable"
 
     __hash__ = object.__hash__  # as above
 
@@ -151,6 +162,12 @@ _DEFAULT_ACTIONS = {
     Rule.DKIM_TEMPERROR: Disposition.TEMPFAIL,
     Rule.IPREV_TEMPERROR: Disposition.TEMPFAIL,
     Rule.TRUSTED_TEMPERROR: Disposition.TEMPFAIL,
+    # sender-alignment is off, and sender-reply-to is only told.
+    Rule.SENDER_ENVELOPE: Disposition.REJECT,
+    Rule.SENDER_FROM: Disposition.REJECT,
+    Rule.SENDER_SENDER: Disposition.REJECT,
+    Rule.SENDER_RESENT: Disposition.REJECT,
+    Rule.SENDER_NULL: Disposition.REJECT,
 }
 
 
@@ -206,7 +223,7 @@ class Policy:
         if not self.domains:
             return general
         own = [self._domain_action(rule, domain, general) for domain in author_domains]
-        return max(own, key=_STRICTNESS.__getitem__, default=general)
+        return max(own, key=STRICTNESS.__getitem__, default=general)
 
     def _domain_action(self, rule: Rule, author: Domain, general: Disposition) -> Disposition:
         """The nearest rule for the domain that names an action."""
@@ -269,7 +286,7 @@ class Decision:
 def decide(evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy) -> Decision:
     """Apply `policy`. `verdict` is None for a client of our own, for whom sender policy means nothing."""
     findings = sorted(
-        _findings(evidence, verdict, policy), key=lambda each: _STRICTNESS[each.disposition], reverse=True
+        _findings(evidence, verdict, policy), key=lambda each: STRICTNESS[each.disposition], reverse=True
     )
     deciding = _deciding(findings, verdict)
     override: Override | None = None

@@ -21,7 +21,15 @@ from mailguard.dns.question import Question
 from mailguard.domain import Domain
 from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
 
-__all__ = ["Identifier", "align", "candidate_questions", "identifiers", "walked_domains", "walks_questions"]
+__all__ = [
+    "Identifier",
+    "align",
+    "candidate_questions",
+    "identifiers",
+    "same_organization",
+    "walked_domains",
+    "walks_questions",
+]
 
 # A walk costs up to eight look-ups. Real mail has one to three identifiers, most of them the author domain itself.
 MAX_IDENTIFIER_WALKS = 10
@@ -150,7 +158,7 @@ def _alignment(
         aligned = _by_mode(one, discovery, is_same=True)
     elif one.domain in walks:
         organizational_domain = walks[one.domain].organizational_domain
-        aligned = _compared(discovery.walk, walks[one.domain])
+        aligned = same_organization(discovery.walk, walks[one.domain])
     else:
         # Beyond the bound. A pass is not looked at: that will not change, and a temporary error would ask the sender
         # to try again for ever. What may not have passed anyhow stays open, so that no missing answer makes a fail.
@@ -177,7 +185,7 @@ def _by_mode(one: Identifier, discovery: Discovery, *, is_same: bool) -> Aligned
     return Aligned.NO if _mode(one, discovery) is AlignmentMode.STRICT else Aligned.YES
 
 
-def _compared(author: Walk, identifier: Walk) -> Aligned:
+def same_organization(author: Walk, identifier: Walk) -> Aligned:
     """Whether both have one Organizational Domain, whatever the missing answers would have been.
 
     So a top-level domain whose servers do not answer for `_dmarc` does not keep the mail of all domains below it.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["MX", "Answer", "Dnssec", "Question", "RecordType", "Status"]
+__all__ = ["MX", "TLSA", "Answer", "Dnssec", "Question", "RecordType", "Status"]
 
 
 T = TypeVar("T")
@@ -25,7 +25,10 @@ class RecordType(Enum):
     CNAME = "CNAME"
     MX = "MX"
     PTR = "PTR"
+    TLSA = "TLSA"
     TXT = "TXT"
+    SENDER = "sender"
+    """Not of the DNS: whether a login may use an address (senders/question.py)."""
 
     # Enum hashes by the name, in Python, at each look-up of a Question; a member is one object and equal to no other.
     __hash__ = object.__hash__
@@ -62,6 +65,18 @@ class MX(NamedTuple):
     exchange: str
 
 
+class TLSA(NamedTuple):
+    """RFC 6698 §2.1, as published: dane/record.py says what it is good for."""
+
+    usage: int
+    selector: int
+    matching_type: int
+    data: bytes
+
+    def __str__(self) -> str:
+        return f"{self.usage} {self.selector} {self.matching_type} {self.data.hex()}"
+
+
 class Question(NamedTuple):
     """A look-up. `name` is absolute and has no trailing dot; it is lower-case ASCII. No search list applies."""
 
@@ -78,16 +93,18 @@ class Answer:
 
     `records` by type: TXT bytes, the character-strings of one record joined with nothing between;
     A, AAAA str; CNAME, PTR str, lower case without trailing dot, bytes outside LDH and "_" escaped as \\DDD;
-    MX `MX`. In the order of the reply. Empty unless `status` is NOERROR.
+    MX `MX`, TLSA `TLSA`. In the order of the reply. Empty unless `status` is NOERROR.
     """
 
     question: Question
     status: Status
-    records: tuple[bytes | str | MX, ...] = ()
+    records: tuple[bytes | str | MX | TLSA, ...] = ()
     ttl_s: int = 0
     dnssec: Dnssec = Dnssec.INDETERMINATE
     detail: str = ""
     """For people: which server said what, or why there is no answer."""
+    canonical_name: str = ""
+    """Where aliases led from the name of the question, written like the records of a CNAME; "" without an alias."""
     _read: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def read(self, key: Hashable, reader: Callable[[Answer], T]) -> T:
@@ -112,3 +129,7 @@ class Answer:
     def exchanges(self) -> tuple[MX, ...]:
         """The MX records."""
         return tuple(record for record in self.records if isinstance(record, MX))
+
+    def associations(self) -> tuple[TLSA, ...]:
+        """The TLSA records."""
+        return tuple(record for record in self.records if isinstance(record, TLSA))

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from mailguard.explain.advice import Advice
 from mailguard.policy import Rule
+from mailguard.submission import ACTION_KEYS
 
 __all__ = ["KEYS", "RULES"]
 
@@ -31,8 +32,10 @@ _WAIT = (
 
 def _key(rule: Rule) -> str:
     """The configuration key that says what the rule does; empty for a rule that always accepts."""
+    if rule in ACTION_KEYS:
+        return f"senders.actions.{ACTION_KEYS[rule]}"
     match rule:
-        case Rule.NO_OBJECTION | Rule.INTERNAL_CLIENT:
+        case Rule.NO_OBJECTION | Rule.INTERNAL_CLIENT | Rule.SENDER_UNAVAILABLE:
             return ""
         case Rule.MALFORMED | Rule.TRUSTED_TEMPERROR:
             return f"policy.{rule.value.replace('-', '_')}"
@@ -55,6 +58,14 @@ def _of_spf(rule: Rule) -> Advice:
     if word == "temperror":
         return Advice(meaning, "", f"{_WAIT}; {_chosen(rule)}")
     return Advice(meaning, f"see the advice for {method.upper()}", _chosen(rule))
+
+
+def _of_sender(rule: Rule, meaning: str) -> Advice:
+    return Advice(
+        f"{meaning} What your tables say about it, mailguard senders test LOGIN ADDRESS tells.",
+        "write as somebody you are; the administrator can give the login the address",
+        f"if the login is to have the address, give it to it in the source (docs/senders.md); {_chosen(rule)}",
+    )
 
 
 def _of_dmarc(rule: Rule, asked: str) -> Advice:
@@ -115,6 +126,39 @@ RULES: Mapping[Rule, Advice] = MappingProxyType(
             "The message would be kept back, and whether a source under [[trusted]] sent it could not be looked up.",
             "",
             f"{_WAIT}; {_chosen(Rule.TRUSTED_TEMPERROR)}",
+        ),
+        Rule.SENDER_ENVELOPE: _of_sender(
+            Rule.SENDER_ENVELOPE, "One of your own users gives a reverse path (MAIL FROM) that is not theirs."
+        ),
+        Rule.SENDER_FROM: _of_sender(
+            Rule.SENDER_FROM,
+            "One of your own users writes an address into From that is not theirs; or From has several, and no Sender"
+            " that is theirs.",
+        ),
+        Rule.SENDER_SENDER: _of_sender(
+            Rule.SENDER_SENDER, "One of your own users writes an address into Sender that is not theirs."
+        ),
+        Rule.SENDER_RESENT: _of_sender(
+            Rule.SENDER_RESENT,
+            "One of your own users sends a message again (Resent-From, Resent-Sender) as somebody they are not.",
+        ),
+        Rule.SENDER_REPLY_TO: _of_sender(
+            Rule.SENDER_REPLY_TO, "One of your own users asks for answers to an address that is not theirs."
+        ),
+        Rule.SENDER_NULL: _of_sender(
+            Rule.SENDER_NULL,
+            "One of your own users sends with the null sender (MAIL FROM:<>) in the name of somebody they are not.",
+        ),
+        Rule.SENDER_ALIGNMENT: Advice(
+            "The reverse path of a message of one of your own users is in another domain than its From.",
+            "use one domain in both",
+            _chosen(Rule.SENDER_ALIGNMENT),
+        ),
+        Rule.SENDER_UNAVAILABLE: Advice(
+            "Whether one of your own users may use an address could not be looked up: a source did not answer.",
+            "",
+            "look at the source that the log names; mailguard senders test LOGIN ADDRESS asks it. Until it is back"
+            " such mail waits (451), and nothing is lost",
         ),
     }
 )

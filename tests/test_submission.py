@@ -1,0 +1,438 @@
+"""Our own users' mail and the names that it bears, as dialogues of the session: who is refused, and who is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailguard.config_senders import SendersConfig
+from mailguard.dns.answers import Resolver
+from mailguard.dns.question import Status
+from mailguard.dns.zone import ZoneResolver
+from mailguard.sender_sources import open_senders
+from mailguard.senders.combine import Senders
+from mailguard.senders.identity import Address, Login, LoginRules
+from mailguard.senders.permission import Permission, PermissionStatus
+from mailguard_milter.actions import Accept, InsertHeader, Quarantine, Reply
+from mailguard_milter.conclusion import Conclusion
+from mailguard_milter.sender_lookups import SenderLookups
+from mailguard_milter.session import Macros
+from milter_peer import STRANGER, Field, Peer, configuration, make_keys, reply
+
+LOGINS = {
+    "alice@us.test": ["sales@us.test", "@shop.us.test"],
+    "bob@us.test": [],
+    "u\u00fc@us.test": ["\u00fc@us.test"],
+}
+NETWORKS = [{"networks": ["192.0.2.0/28"], "domains": ["us.test", "other.test"]}]
+ALICE = b"alice@us.test"
+IN_NETWORK = ip_address("192.0.2.9")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+def login(name: bytes | None, kind: bytes = b"PLAIN") -> Macros:
+    return {"{auth_type}": kind, "{auth_authen}": name, "{mail_addr}": b"-"}
+
+
+def peer(keys: Path, *, mode: str = "enforce", senders: dict[str, Any] | None = None, **more: Any) -> Peer:
+    section = {
+        "sources": ["inline"],
+        "recipient_delimiter": "+",
+        "inline": {"logins": LOGINS},
+        **(senders or {}),
+    }
+    return Peer(configuration(keys, mode=mode, senders=section, sign={"networks": NETWORKS}, **more))
+
+
+def submitted(
+    found: Peer,
+    *,
+    envelope: bytes = ALICE,
+    sender: bytes = ALICE,
+    more: Sequence[Field] = (),
+    who: bytes | None = ALICE,
+    client: IPv4Address | IPv6Address = STRANGER,
+) -> Conclusion:
+    """A message that somebody with a login sends; `who` None: without one."""
+    macros: Macros = {"{mail_addr}": envelope} if who is None else {**login(who), "{mail_addr}": envelope}
+    fields = [(b"From", b" " + sender), (b"To", b" <bob@us.test>"), *more]
+    return found.connect(client).send(fields, macros=macros, mail_from=b"<" + envelope + b">")
+
+
+def is_signed(conclusion: Conclusion) -> bool:
+    return any(isinstance(each, InsertHeader) and each.name == b"DKIM-Signature" for each in conclusion.actions)
+
+
+# id, what differs from alice writing as alice, the rule that refuses, or none
+CASES: list[tuple[str, dict[str, Any], str]] = [
+    ("own", {}, ""),
+    ("L02 envelope of another", {"envelope": b"bob@us.test"}, "sender-envelope"),
+    ("L02 envelope permitted", {"envelope": b"sales@us.test"}, ""),
+    ("L02 envelope without domain", {"envelope": b"alice"}, "sender-envelope"),
+    ("L03 From of another", {"sender": b"bob@us.test"}, "sender-from"),
+    ("L03 From of another, a name like ours", {"sender": b'"alice@us.test" <bob@us.test>'}, "malformed|sender-from"),
+    ("L01 From of another tenant", {"sender": b"<ceo@other.test>"}, "sender-from"),
+    ("L01 From of a domain that is not ours", {"sender": b"<ceo@elsewhere.test>"}, "sender-from"),
+    ("L03 From permitted", {"sender": b"<sales@us.test>"}, ""),
+    ("L11 From in a permitted domain", {"sender": b"<any@shop.us.test>"}, ""),
+    ("L11 a domain below it is not", {"sender": b"<any@x.shop.us.test>"}, "sender-from"),
+    ("L07 tag", {"sender": b"<alice+x@us.test>", "envelope": b"alice+y@us.test"}, ""),
+    ("L07 case", {"sender": b"<Alice@US.test>", "envelope": b"ALICE@us.TEST"}, ""),
+    ("L07 login in other case", {"who": b"Alice@Us.Test"}, ""),
+    ("L07 full-width letters are another login", {"who": "ａlice@us.test".encode()}, "sender-envelope"),
+    ("L07 NFD is NFC", {"who": "uu\u0308@us.test".encode(), "sender": "\u00fc@us.test".encode()}, "sender-envelope"),
+    (
+        "L07 NFD is NFC, in both",
+        {
+            "who": "uu\u0308@us.test".encode(),
+            "sender": "\u00fc@us.test".encode(),
+            "envelope": "u\u0308@us.test".encode(),
+        },
+        "",
+    ),
+    ("L04 two From fields", {"more": [(b"From", b" <bob@us.test>")]}, "malformed"),
+    ("L04 two domains", {"sender": b"<alice@us.test>, <x@other.test>"}, "malformed"),
+    ("L04 two mailboxes", {"sender": b"<alice@us.test>, <sales@us.test>"}, "sender-from"),
+    ("L04 two mailboxes, one of another", {"sender": b"<alice@us.test>, <bob@us.test>"}, "sender-from"),
+    (
+        "L04 two mailboxes and a Sender",
+        {"sender": b"<alice@us.test>, <sales@us.test>", "more": [(b"Sender", b" <sales@us.test>")]},
+        "",
+    ),
+    (
+        "L04 two mailboxes and a Sender of another",
+        {"sender": b"<alice@us.test>, <sales@us.test>", "more": [(b"Sender", b" <bob@us.test>")]},
+        "sender-sender",
+    ),
+    (
+        "L04 a Sender does not lend somebody else's address",
+        {"sender": b"<alice@us.test>, <bob@us.test>", "more": [(b"Sender", b" <alice@us.test>")]},
+        "sender-from",
+    ),
+    ("L05 null sender, own From", {"envelope": b""}, ""),
+    ("L05 null sender, From of another", {"envelope": b"", "sender": b"bob@us.test"}, "sender-from"),
+    ("L06 Sender of another", {"more": [(b"Sender", b" <ceo@other.test>")]}, "sender-sender"),
+    ("L06 Sender permitted", {"more": [(b"Sender", b" <sales@us.test>")]}, ""),
+    ("L06 two Sender fields", {"more": [(b"Sender", b" <sales@us.test>")] * 2}, "sender-sender"),
+    ("L06 Sender not readable", {"more": [(b"Sender", b" <sales@us.test")]}, "sender-sender"),
+    ("L06 Sender empty", {"more": [(b"Sender", b"")]}, "sender-sender"),
+    ("L06 Resent-From of another", {"more": [(b"Resent-From", b" <ceo@other.test>")]}, "sender-resent"),
+    ("L06 Resent-From permitted", {"more": [(b"Resent-From", b" <sales@us.test>")]}, ""),
+    (
+        "L06 the second Resent-From of another",
+        {"more": [(b"Resent-From", b" <alice@us.test>"), (b"Resent-From", b" <bob@us.test>")]},
+        "sender-resent",
+    ),
+    ("L06 Resent-Sender of another", {"more": [(b"Resent-Sender", b" <ceo@other.test>")]}, "sender-resent"),
+    ("L08 a login of odd octets", {"who": b"u\xff\xfe"}, "sender-envelope"),
+    ("L08 a login with CR LF", {"who": b"alice@us.test\r\n"}, "sender-envelope"),
+    ("L08 a login with NUL", {"who": b"alice@us.test\0alice@us.test"}, "sender-envelope"),
+    ("L08 a login with an escape", {"who": b"\x1b[31malice@us.test"}, "sender-envelope"),
+    ("L08 a login of 8 kB", {"who": b"a" * 8192}, "sender-envelope"),
+    ("L08 a login that is a format", {"who": b"%s%n"}, "sender-envelope"),
+    ("L09 a login that is a pattern", {"who": b"*"}, "sender-envelope"),
+    ("L09 a login that is a path", {"who": b"../../alice@us.test"}, "sender-envelope"),
+    ("L12 network, its domain", {"who": None, "client": IN_NETWORK}, ""),
+    (
+        "L12 network, its other domain in the envelope",
+        {"who": None, "client": IN_NETWORK, "envelope": b"b@other.test"},
+        "",
+    ),
+    (
+        "L12 network, another domain in the envelope",
+        {"who": None, "client": IN_NETWORK, "envelope": b"b@elsewhere.test"},
+        "sender-envelope",
+    ),
+    (
+        "L12 network, another domain in Sender",
+        {"who": None, "client": IN_NETWORK, "more": [(b"Sender", b" <x@sub.us.test>")]},
+        "sender-sender",
+    ),
+    ("L17 network, a bounce of our own", {"who": None, "client": IN_NETWORK, "envelope": b""}, ""),
+    ("100 mailboxes in From", {"sender": b", ".join(b"<a%d@shop.us.test>" % n for n in range(100))}, "sender-from"),
+]
+
+
+@pytest.mark.attack("L01", "L02", "L03", "L04", "L05", "L06", "L07", "L08", "L09", "L11", "L12", "L17")
+@pytest.mark.parametrize(("differs", "rule"), [row[1:] for row in CASES], ids=[row[0] for row in CASES])
+@pytest.mark.parametrize("mode", ["enforce", "monitor"])
+def test_who_may_write_as_whom(keys: Path, mode: str, differs: dict[str, Any], rule: str) -> None:
+    conclusion = submitted(peer(keys, mode=mode), **differs)
+    record = conclusion.record
+    assert record["role"] == "sign"
+    assert str(record.get("rule", "")) in rule.split("|")
+    if not rule:
+        assert record["action"] == ("sign" if is_signed(conclusion) else "accept")
+        assert record["reason"] in ("signed", "unsigned: no key is configured for shop.us.test")
+        assert "would" not in record
+    elif mode == "enforce":
+        refused = reply(conclusion)
+        assert (refused.code, record["action"]) == ("550", "reject")
+        assert refused.text.endswith(f"[{record['rule']}]")
+        assert refused.enhanced == ("5.6.0" if record["rule"] == "malformed" else "5.7.1")
+    else:
+        assert record["would"] == "reject"
+        assert conclusion.actions[-1] == Accept()
+        is_ours = record["rule"] != "malformed" and b"elsewhere" not in differs.get("sender", b"")
+        assert is_signed(conclusion) is is_ours
+
+
+def test_the_reply_names_the_login_the_address_and_the_rule_and_the_log_the_source_too(keys: Path) -> None:
+    conclusion = submitted(peer(keys), sender=b"bob@us.test")
+    said = "login alice@us.test may not use bob@us.test in From"
+    assert reply(conclusion) == Reply("550", "5.7.1", f"mailguard: {said} [sender-from]")
+    assert str(conclusion.record["reason"]).startswith(f"{said} (")
+    assert "inline: " in str(conclusion.record["reason"])
+
+
+@pytest.mark.attack("L08")
+def test_what_is_not_ascii_in_a_reply_is_made_harmless(keys: Path) -> None:
+    conclusion = submitted(peer(keys), who="\u00fcbel@us.test".encode(), sender=b"bob@us.test")
+    assert reply(conclusion).text.isascii()
+    assert "?bel@us.test" in reply(conclusion).text
+
+
+@pytest.mark.attack("L06")
+def test_reply_to_is_told_and_not_refused(keys: Path) -> None:
+    conclusion = submitted(peer(keys), more=[(b"Reply-To", b" <ceo@other.test>, <alice@us.test>")])
+    assert is_signed(conclusion)
+    assert conclusion.record["reason"] == "signed"
+    assert str(conclusion.record["noted"]).startswith(
+        "sender-reply-to: login alice@us.test may not use ceo@other.test in Reply-To"
+    )
+    assert "alice@us.test in Reply-To" not in str(conclusion.record["noted"])
+
+
+@pytest.mark.attack("L13", "L08")
+@pytest.mark.parametrize("macros", [login(b"", b"EXTERNAL"), login(None)], ids=["not named", "undecodable"])
+def test_a_login_that_nobody_knows_may_use_nothing(keys: Path, macros: Macros) -> None:
+    found = peer(keys).connect()
+    conclusion = found.send([(b"From", b" <alice@us.test>")], macros=macros, mail_from=b"<alice@us.test>")
+    assert conclusion.record["role"] == "sign"
+    assert reply(conclusion).text.startswith("mailguard: an unknown login may not use")
+
+
+@pytest.mark.attack("L15")
+def test_each_message_of_a_session_is_looked_at(keys: Path) -> None:
+    found = peer(keys).connect()
+    first: list[Field] = [(b"From", b" <alice@us.test>")]
+    second: list[Field] = [(b"From", b" <bob@us.test>")]
+
+    def send(fields: list[Field], who: bytes = ALICE) -> Conclusion:
+        macros = {**login(who), "{mail_addr}": ALICE}
+        return found.send(fields, macros=macros, mail_from=b"<alice@us.test>")
+
+    assert is_signed(send(first))
+    assert reply(send(second)).text.endswith("[sender-from]")
+    found.session.mail(b"<alice@us.test>", login(ALICE))
+    found.header(second)
+    found.session.abort()
+    assert is_signed(send(first))
+    # Logged in anew as somebody else, in the same connection.
+    assert reply(send(first, b"bob@us.test")).text.endswith("[sender-envelope]")
+
+
+def test_the_reverse_path_is_what_postfix_reads(keys: Path) -> None:
+    found = peer(keys).connect()
+    macros = {**login(ALICE), "{mail_addr}": b"bob@us.test"}
+    conclusion = found.send([(b"From", b" <alice@us.test>")], macros=macros, mail_from=b"<alice@us.test>")
+    assert reply(conclusion).text.endswith("[sender-envelope]")
+
+
+def test_a_service_of_our_own_without_login_is_trusted_by_its_name(keys: Path) -> None:
+    found = peer(keys)
+    found.connect(STRANGER, {"{daemon_name}": b"ORIGINATING"})
+    conclusion = found.send([(b"From", b" <bob@us.test>")], macros={"{mail_addr}": b"x@us.test"})
+    assert is_signed(conclusion)
+
+
+def test_without_sources_nobody_is_asked(keys: Path) -> None:
+    found = Peer(configuration(keys, mode="enforce"))
+    assert is_signed(submitted(found, sender=b"bob@us.test", envelope=b"x@elsewhere.test"))
+
+
+# What the actions do
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "action"),
+    [
+        ("off", [InsertHeader, InsertHeader, Accept], "sign"),
+        ("log", [InsertHeader, InsertHeader, Accept], "sign"),
+        ("header", [InsertHeader, InsertHeader, InsertHeader, Accept], "sign"),
+        ("quarantine", [InsertHeader, InsertHeader, Quarantine, Accept], "quarantine"),
+        ("reject", [Reply], "reject"),
+    ],
+)
+def test_what_each_action_does(keys: Path, word: str, kind: list[type], action: str) -> None:
+    conclusion = submitted(peer(keys, senders={"actions": {"header_from": word}}), sender=b"bob@us.test")
+    assert [type(each) for each in conclusion.actions] == kind
+    assert conclusion.record["action"] == action
+    assert ("noted" in conclusion.record) is (word == "log")
+    assert ("rule" in conclusion.record) is (word not in ("off", "log"))
+    if word == "header":
+        assert conclusion.actions[0] == InsertHeader(0, b"X-Mailguard-Policy", b" sender-from")
+    if word == "quarantine":
+        text = "mailguard: login alice@us.test may not use bob@us.test in From [sender-from]"
+        assert Quarantine(text) in conclusion.actions
+
+
+def test_in_monitor_mode_nothing_is_held(keys: Path) -> None:
+    found = peer(keys, mode="monitor", senders={"actions": {"header_from": "quarantine"}})
+    conclusion = submitted(found, sender=b"bob@us.test")
+    assert (conclusion.record["action"], conclusion.record["would"]) == ("sign", "quarantine")
+    assert [type(each) for each in conclusion.actions] == [InsertHeader, InsertHeader, Accept]
+
+
+@pytest.mark.parametrize(
+    ("differs", "off"),
+    [
+        ({"envelope": b"bob@us.test"}, "envelope"),
+        ({"sender": b"<bob@us.test>"}, "header_from"),
+        ({"sender": b"<alice@us.test>, <sales@us.test>"}, "header_from"),
+        ({"more": [(b"Sender", b" <bob@us.test>")]}, "sender"),
+        ({"more": [(b"Sender", b" broken")]}, "sender"),
+        ({"more": [(b"Resent-From", b" <bob@us.test>")]}, "resent"),
+        ({"more": [(b"Reply-To", b" <bob@us.test>")]}, "reply_to"),
+    ],
+)
+def test_each_rule_can_be_off(keys: Path, differs: dict[str, Any], off: str) -> None:
+    conclusion = submitted(peer(keys, senders={"actions": {off: "off"}}), **differs)
+    assert is_signed(conclusion)
+    assert conclusion.record["reason"] == "signed"
+    assert not {"rule", "noted", "would"} & conclusion.record.keys()
+
+
+@pytest.mark.attack("L05")
+def test_the_null_sender_is_a_rule_of_its_own(keys: Path) -> None:
+    found = peer(keys, senders={"actions": {"header_from": "off"}})
+    assert is_signed(submitted(found, sender=b"bob@us.test"))
+    conclusion = submitted(found, sender=b"bob@us.test", envelope=b"")
+    assert reply(conclusion).text == (
+        "mailguard: login alice@us.test may not use bob@us.test in From of a message with the null sender"
+        " [sender-null]"
+    )
+    off = peer(keys, senders={"actions": {"header_from": "off", "null_sender": "off"}})
+    assert is_signed(submitted(off, sender=b"bob@us.test", envelope=b""))
+
+
+# Alignment
+
+RECORDS = {
+    "_dmarc.us.test": {"TXT": [b"v=DMARC1; p=none"]},
+    "_dmarc.other.test": {"TXT": [b"v=DMARC1; p=none"]},
+}
+ALIGNMENT = [
+    ("one domain", "relaxed", b"alice@us.test", b"sales@us.test", ""),
+    ("one domain", "strict", b"alice@us.test", b"sales@us.test", ""),
+    ("below", "relaxed", b"any@shop.us.test", b"alice@us.test", ""),
+    ("below", "strict", b"any@shop.us.test", b"alice@us.test", "sender-alignment"),
+    ("another", "relaxed", b"wide@other.test", b"alice@us.test", "sender-alignment"),
+    ("null sender", "strict", b"", b"alice@us.test", ""),
+]
+
+
+def over(zone: ZoneResolver, found: Peer) -> Resolver:
+    """The sources of `found`, and another DNS."""
+    senders = open_senders(found.service.config.senders)
+    assert senders is not None
+    return SenderLookups(zone, senders)
+
+
+@pytest.mark.parametrize(("how", "envelope", "sender", "rule"), [row[1:] for row in ALIGNMENT])
+def test_the_reverse_path_and_from_may_have_to_agree(
+    keys: Path, how: str, envelope: bytes, sender: bytes, rule: str
+) -> None:
+    logins = {"alice@us.test": [*LOGINS["alice@us.test"], "wide@other.test"]}
+    senders = {"alignment": how, "actions": {"alignment": "reject"}, "inline": {"logins": logins}}
+    found = peer(keys, senders=senders)
+    found.resolver = over(ZoneResolver(RECORDS), found)
+    conclusion = submitted(found, envelope=envelope, sender=sender)
+    assert conclusion.record.get("rule", "") == rule
+    assert is_signed(conclusion) is not bool(rule)
+
+
+@pytest.mark.parametrize(("word", "code"), [("reject", "451"), ("quarantine", "451"), ("header", ""), ("log", "")])
+def test_alignment_waits_for_the_dns_where_it_could_keep_the_message_back(keys: Path, word: str, code: str) -> None:
+    senders = {"actions": {"alignment": word}}
+    found = peer(keys, senders=senders)
+    silent = {(name, "TXT"): Status.TEMPFAIL for name in ("_dmarc.shop.us.test", "_dmarc.us.test", "_dmarc.test")}
+    found.resolver = over(ZoneResolver({}, status=silent), found)
+    conclusion = submitted(found, envelope=b"any@shop.us.test")
+    if code:
+        assert reply(conclusion).code == code
+        assert conclusion.record["rule"] == "sender-unavailable"
+    else:
+        assert is_signed(conclusion)
+        assert str(conclusion.record["noted"]).startswith("sender-unavailable: ")
+
+
+def test_the_list_of_suffixes_tells_alignment_too(keys: Path, tmp_path: Path) -> None:
+    suffixes = tmp_path / "list.dat"
+    marks = "// ===BEGIN ICANN DOMAINS===\ntest\n// ===END ICANN DOMAINS===\n"
+    suffixes.write_text(marks + "// ===BEGIN PRIVATE DOMAINS===\nshop.us.test\n// ===END PRIVATE DOMAINS===\n")
+    dmarc = {"organizational_domain": "psl", "suffix_list": str(suffixes)}
+    found = peer(keys, senders={"actions": {"alignment": "reject"}}, dmarc=dmarc)
+    assert conclusion_rule(submitted(found, envelope=b"any@shop.us.test")) == "sender-alignment"
+    found = peer(keys, senders={"actions": {"alignment": "reject"}}, dmarc=dmarc)
+    assert conclusion_rule(submitted(found, envelope=b"sales@us.test")) == ""
+
+
+def conclusion_rule(conclusion: Conclusion) -> str:
+    return str(conclusion.record.get("rule", ""))
+
+
+# A source that is down
+
+
+class Down(Senders):
+    """Its source cannot be asked."""
+
+    def _ask(self, login: Login, address: Address) -> Permission:
+        return Permission(PermissionStatus.UNAVAILABLE, login.exact, address.exact, reason="db: connection refused")
+
+
+@pytest.mark.attack("L10")
+@pytest.mark.parametrize(("mode", "word"), [("enforce", "reject"), ("enforce", "log"), ("monitor", "reject")])
+def test_a_source_that_is_down_makes_the_mail_wait(keys: Path, mode: str, word: str) -> None:
+    actions = dict.fromkeys(("envelope", "header_from"), word)
+    found = peer(keys, mode=mode, senders={"actions": actions})
+    found.resolver = SenderLookups(ZoneResolver({}), Down((), rules=LoginRules()))
+    conclusion = submitted(found)
+    record = conclusion.record
+    if (mode, word) == ("enforce", "reject"):
+        assert reply(conclusion) == Reply(
+            "451",
+            "4.4.3",
+            "mailguard: whether login alice@us.test may use alice@us.test could not be looked up"
+            " [sender-unavailable]; try again later",
+        )
+        assert (record["action"], record["rule"]) == ("tempfail", "sender-unavailable")
+    else:
+        assert is_signed(conclusion)
+        assert record.get("would") == ("tempfail" if word == "reject" else None)
+    assert "db: connection refused" in f"{record['reason']} {record.get('noted')}"
+
+
+@pytest.mark.attack("L10")
+def test_a_refusal_that_stands_comes_before_waiting(keys: Path) -> None:
+    found = peer(keys)
+    found.resolver = SenderLookups(ZoneResolver({}), Down((), rules=LoginRules()))
+    assert reply(submitted(found, who=b"\xff")).text.endswith("[sender-envelope]")
+    conclusion = submitted(found, more=[(b"Sender", b" broken")])
+    assert reply(conclusion).text.endswith("[sender-sender]")
+
+
+def test_settings_that_would_have_no_effect_are_errors() -> None:
+    with pytest.raises(ValueError, match="no effect without sources"):
+        SendersConfig.model_validate({"actions": {"envelope": "log"}})
+    with pytest.raises(ValueError, match="no effect without sources"):
+        SendersConfig.model_validate({"alignment": "strict"})
