@@ -22,13 +22,11 @@ from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
 from mailguard.key_places import keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
+from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
 
 __all__ = ["default_selector", "key", "zone_line"]
 
 DEFAULT_DIRECTORY = "/etc/mailguard/keys"
-RECORD_TTL_S = 3600
-# RFC 1035 §3.3: a character-string has at most 255 octets.
-MAX_STRING_OCTETS = 255
 
 _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 
@@ -44,11 +42,8 @@ def default_selector(algorithm: str, today: date) -> str:
 
 
 def zone_line(name: str, record: bytes) -> str:
-    """A TXT record as a line of a zone file; `name` without trailing dot, `record` without quotes or backslash."""
-    text = record.decode("ascii")
-    strings = [text[start : start + MAX_STRING_OCTETS] for start in range(0, len(text), MAX_STRING_OCTETS)]
-    quoted = " ".join(f'"{string}"' for string in strings)
-    return f"{name}. {RECORD_TTL_S} IN TXT {quoted}"
+    """A TXT record as a line of a zone file; `name` without trailing dot."""
+    return f"{name}. {DEFAULT_TTL_S} IN TXT {quoted_strings(record)}"
 
 
 @key.command()

@@ -1,0 +1,1 @@
+"""DNS records to publish: made from keys and choices, written in the forms that name servers and hosters take."""
