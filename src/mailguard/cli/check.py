@@ -1,0 +1,88 @@
+"""`mailguard check DOMAIN`: one scorecard of what a domain publishes about its mail."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import click
+
+from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.parameters import as_domain, as_selectors
+from mailguard.cli.tree_report import show
+from mailguard.config import DEFAULT_PATH, load
+from mailguard.dns.answers import Resolver, evaluate
+from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.question import Question, RecordType
+from mailguard.domain import Domain
+from mailguard.errors import MissingExtraError
+from mailguard.key_places import keys_of
+from mailguard.mtasts.result import FetchOutcome
+from mailguard.scorecard.card import Mark
+from mailguard.scorecard.domain_card import domain_card
+
+__all__ = ["check"]
+
+# All look-ups together: nothing waits for it but the one who asks.
+LOOKUP_TIME_S = 20.0
+_EXIT_CODES = {
+    Mark.OK: ExitCode.PASS,
+    Mark.NOTE: ExitCode.PASS,
+    Mark.UNKNOWN: ExitCode.TEMPORARY,
+    Mark.PROBLEM: ExitCode.FAIL,
+}
+
+
+@click.command()
+@click.argument("domain", callback=as_domain)
+@click.option(
+    "--selector", "selectors", callback=as_selectors, multiple=True, metavar="NAME", help="A DKIM selector."
+)
+@click.option(
+    "-c", "--config", "config_file", metavar="CONFIG", help=f"Take selectors and resolver from it. [{DEFAULT_PATH}]"
+)
+@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file, and fetch nothing.")
+@click.option("--no-fetch", is_flag=True, help="Do not fetch the policy file of MTA-STS.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def check(
+    domain: Domain, selectors: Sequence[str], config_file: str | None, zone: str | None, no_fetch: bool, as_json: bool
+) -> ExitCode:
+    """Show what DOMAIN publishes for MX, SPF, DKIM, DMARC, MTA-STS, TLSRPT and DANE, and what to do about it.
+
+    Each part is ok, a note (something could be better), a problem, or unknown (the DNS did not answer). Ends with 0
+    if there is no problem, 1 if there is one, 75 if something is unknown and nothing else is wrong.
+    """
+    resolver_config, known = ResolverConfig(zone_file=zone), list(selectors)
+    if config_file is not None or os.path.exists(DEFAULT_PATH):
+        config = load(config_file or DEFAULT_PATH)
+        known += [selector for owner, selector, _ in keys_of(config) if owner == domain]
+        if zone is None:
+            found = config.dns
+            resolver_config = ResolverConfig(
+                nameservers=found.nameservers, port=found.port, zone_file=found.zone_file, trust_ad=found.trust_ad
+            )
+    with open_resolver(resolver_config) as resolver:
+        fetched = None if no_fetch or resolver_config.zone_file is not None else _policy_file(domain, resolver)
+        deadline = time.monotonic() + LOOKUP_TIME_S
+        card = evaluate(
+            lambda answers: domain_card(domain, tuple(dict.fromkeys(known)), answers, policy_file=fetched),
+            resolver,
+            deadline=deadline,
+        )
+    show(card, as_json=as_json)
+    return _EXIT_CODES[Mark(card.status)]
+
+
+def _policy_file(domain: Domain, resolver: Resolver) -> FetchOutcome | None:
+    """None where the domain has no MTA-STS record, or where nothing can be fetched."""
+    question = Question(f"_mta-sts.{domain}", RecordType.TXT)
+    answers = resolver.resolve([question], deadline=time.monotonic() + LOOKUP_TIME_S)
+    if not answers[question].texts():
+        return None
+    try:
+        from mailguard.mtasts.fetch import PolicyFetcher
+    except MissingExtraError as error:
+        click.echo(f"mailguard: note: {error}", err=True)
+        return None
+    return PolicyFetcher(resolver).fetch(domain)

@@ -1,0 +1,1 @@
+"""What a domain publishes about its mail, in one tree of findings with what to do for each."""
