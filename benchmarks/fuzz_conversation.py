@@ -1,11 +1,13 @@
 """Mutated sessions of the milter protocol (fuzz_protocol.py) through the native engine and the real session.
 
-    python benchmarks/fuzz_conversation.py [--sessions 100000] [--seed 1] [--first 0]
+    python benchmarks/fuzz_conversation.py [--sessions 1000000] [--seed 1] [--first 0]
 
 What comes of the octets goes through decoder, conversation and session, with a resolver that knows little, fails, or
 breaks. Each event must get the answers that were agreed, whole packets and no more; nothing may be raised, in the
-session either; and nothing may be left when the connection is gone. Session number N is the same in every run with
-the same seed. Exit code 1 when something is wrong, which is then said.
+session either; and nothing may be left when the connection is gone. The memory of the process is looked at as it goes
+and must not grow. Session number N is the same in every run with the same seed; --first N begins with it.
+
+Exit code 1 when something is wrong, which is then said. Linux: /proc/self/statm.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from __future__ import annotations
 import argparse
 import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from fuzz_protocol import Broken, mutated_session
+from fuzz_protocol import Broken, Watch, mutated_session
 from mailguard.config import Config, Listener
 from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
@@ -31,7 +33,7 @@ from mailguard_milter.session import Session
 
 __all__ = ["Trial", "fuzz"]
 
-SESSIONS = 100_000
+SESSIONS = 1_000_000
 ROUNDS = 20
 BROKEN_RESOLVER = 0.02
 EDITS = b"imq"
@@ -171,15 +173,16 @@ def _check(event: Event, packets: list[bytes], state: State, steps: int) -> None
         raise Broken(f"{event} was answered with {commands!r}, and the conversation is {state.value}")
 
 
-def fuzz(sessions: int, *, seed: int, first: int = 0) -> int:
+def fuzz(sessions: int, *, seed: int, first: int = 0, say: Callable[[str], None] = print) -> int:
     """Try so many; how many messages were judged. Raises Broken, with the number of the session."""
-    trial = Trial()
+    trial, watch = Trial(), Watch(sessions, say)
     for number in range(first, first + sessions):
         random = Random(f"{seed}/{number}")
         try:
             trial.session(mutated_session(random), random)
         except Exception as error:
             raise Broken(f"session {number} with seed {seed}: {type(error).__name__}: {error}") from error
+        watch.done(number + 1 - first, f"{trial.messages} messages judged")
     return trial.messages
 
 
@@ -191,11 +194,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     options = parser.parse_args()
     try:
-        messages = fuzz(options.sessions, seed=options.seed, first=options.first)
+        fuzz(options.sessions, seed=options.seed, first=options.first)
     except Broken as broken:
         print(broken, file=sys.stderr)
         return 1
-    print(f"{options.sessions} sessions, {messages} messages judged")
     return 0
 
 

@@ -25,7 +25,7 @@ from random import Random
 from mailguard_milter import protocol
 from mailguard_milter.protocol import Decoder, Event, Quit, Violation
 
-__all__ = ["Broken", "fuzz", "mutated_session", "resident_kb", "try_replies", "try_session"]
+__all__ = ["Broken", "Watch", "fuzz", "mutated_session", "resident_kb", "try_replies", "try_session"]
 
 SESSIONS = 1_000_000
 WARM_UP = 0.1
@@ -261,11 +261,39 @@ def resident_kb() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
 
 
+class Watch:
+    """Looks at the memory as sessions go by, and says how far they are."""
+
+    def __init__(self, sessions: int, say: Callable[[str], None]) -> None:
+        self._sessions = sessions
+        self._say = say
+        self._started = self._said = time.monotonic()
+        self._warm_kb = self._peak_kb = 0
+
+    def done(self, done: int, counts: str) -> None:
+        """So many are done; `counts` is what came of them, for people. Raises Broken when memory has grown."""
+        is_last = done == self._sessions
+        if done % 1_000 and not is_last:
+            return
+        self._peak_kb = max(self._peak_kb, resident_kb())
+        if done <= self._sessions * WARM_UP or not self._warm_kb:
+            self._warm_kb = self._peak_kb
+        grown_kb = self._peak_kb - self._warm_kb
+        if grown_kb > MAX_GROWTH_KB:
+            raise Broken(f"memory grew from {self._warm_kb} to {self._peak_kb} kB in {done} sessions")
+        now = time.monotonic()
+        if now - self._said > PROGRESS_S or is_last:
+            self._said = now
+            self._say(
+                f"{done} of {self._sessions} sessions, {counts}, {self._peak_kb} kB"
+                f" ({grown_kb} kB more than at {WARM_UP:.0%}), {now - self._started:.0f} s"
+            )
+
+
 def fuzz(sessions: int, *, seed: int, first: int = 0, say: Callable[[str], None] = print) -> int:
     """Try so many sessions; how many of them were refused. Raises Broken, with the number of the session."""
-    started = said = time.monotonic()
+    watch = Watch(sessions, say)
     refused = events = 0
-    warm_kb = peak_kb = 0
     for number in range(first, first + sessions):
         random = Random(f"{seed}/{number}")
         try:
@@ -275,19 +303,7 @@ def fuzz(sessions: int, *, seed: int, first: int = 0, say: Callable[[str], None]
             raise Broken(f"session {number} with seed {seed}: {type(error).__name__}: {error}") from error
         refused += seen.is_refused
         events += seen.events
-        done = number + 1 - first
-        if done % 1_000 == 0 or done == sessions:
-            peak_kb = max(peak_kb, resident_kb())
-            if done <= sessions * WARM_UP or not warm_kb:
-                warm_kb = peak_kb
-            if peak_kb - warm_kb > MAX_GROWTH_KB:
-                raise Broken(f"memory grew from {warm_kb} to {peak_kb} kB in {done} sessions")
-            if time.monotonic() - said > PROGRESS_S or done == sessions:
-                said = time.monotonic()
-                say(
-                    f"{done} of {sessions} sessions, {refused} refused, {events} events,"
-                    f" {peak_kb} kB ({peak_kb - warm_kb} kB more than at {WARM_UP:.0%}), {said - started:.0f} s"
-                )
+        watch.done(number + 1 - first, f"{refused} refused, {events} events")
     return refused
 
 

@@ -21,7 +21,7 @@ from mailguard_milter.identity import Identity, group_id
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
 
-__all__ = ["ListeningSocket", "check_directory"]
+__all__ = ["ListeningSocket", "check_directory", "check_reach", "prepare_inet"]
 
 BACKLOG = 1024
 # Workers whose supervisor was killed let go of its sockets within a second.
@@ -64,6 +64,23 @@ def _check_route(route: str, identity: Identity) -> None:
         directory = os.path.dirname(directory)
 
 
+def check_reach(plan: Mapping[str, Any]) -> None:
+    """Warn of an inet listener that other hosts can reach. Raises Refusal where the plan does not allow it."""
+    if ip_address(plan["ip"]).is_loopback:
+        return
+    if not plan["allow_remote"]:
+        raise Refusal(f"{plan['address']} can be reached by other hosts; listen on loopback, or set allow_remote")
+    tell("other hosts can reach a listener and have mail signed", Severity.WARNING, address=plan["address"])
+
+
+def prepare_inet(listener: socket.socket) -> None:
+    """Set what the connections that are accepted on it inherit. Raises OSError."""
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE:
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 @dataclass(slots=True)
 class ListeningSocket:
     """One, as the plan (plan.py) describes it."""
@@ -88,18 +105,12 @@ class ListeningSocket:
 
     @classmethod
     def _open_inet(cls, plan: Mapping[str, Any]) -> ListeningSocket:
+        check_reach(plan)
         ip = ip_address(plan["ip"])
-        if not ip.is_loopback and not plan["allow_remote"]:
-            raise Refusal(f"{plan['address']} can be reached by other hosts; listen on loopback, or set allow_remote")
-        if not ip.is_loopback:
-            tell("other hosts can reach a listener and have mail signed", Severity.WARNING, address=plan["address"])
         opened = socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
         try:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in KEEPALIVE:
-                opened.setsockopt(socket.IPPROTO_TCP, option, value)
+            prepare_inet(opened)
             if ip.version == 6:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             opened.bind((plan["ip"], plan["port"]))

@@ -32,6 +32,7 @@ from mailguard_milter.log import Severity, tell
 from mailguard_milter.notify import Notifier
 from mailguard_milter.refusal import EX_SOFTWARE, Refusal
 from mailguard_milter.runtime_directory import RuntimeDirectory
+from mailguard_milter.systemd_sockets import PassedSocket, SystemdSocket, assign, take_passed
 from mailguard_milter.trace_process import TraceProcess
 
 __all__ = ["Supervisor"]
@@ -76,7 +77,8 @@ class Supervisor:
     config_path: str
     plan_command: Sequence[str] = PLAN
     generation_command: Sequence[str] = GENERATION
-    _listening: dict[str, ListeningSocket] = field(default_factory=dict)
+    _passed: tuple[PassedSocket, ...] = ()
+    _listening: dict[str, ListeningSocket | SystemdSocket] = field(default_factory=dict)
     _current: _Generation | None = None
     _next: _Generation | None = None
     _draining: list[_Generation] = field(default_factory=list)
@@ -95,6 +97,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until told to end; 0. Raises Refusal if it cannot start."""
         os.umask(0o077)
+        self._passed = take_passed(os.environ)
         plan = self._read_plan()
         self._identity = identity = Identity.to_become(plan["user"])
         with RuntimeDirectory.claim(plan["runtime_directory"], identity):
@@ -135,11 +138,14 @@ class Supervisor:
     def _open_listeners(self, plan: dict[str, Any]) -> None:
         """Open what the plan names and is not open yet. Raises Refusal, and then nothing has changed."""
         assert self._identity is not None  # noqa: S101 - set before the first plan is carried out
-        opened: list[ListeningSocket] = []
+        assigned = assign(self._passed, plan["listeners"], config_path=self.config_path)
+        opened: list[ListeningSocket | SystemdSocket] = []
         try:
             for wanted in plan["listeners"]:
                 if (existing := self._listening.get(wanted["address"])) is not None:
                     existing.adjust(wanted, self._identity)
+                elif (passed := assigned.get(wanted["address"])) is not None:
+                    opened.append(SystemdSocket.open(passed, wanted, self._identity))
                 else:
                     opened.append(ListeningSocket.open(wanted, self._identity))
         except Refusal:
@@ -331,7 +337,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._notifier.stopping()
-        # Postfix is refused at once and answers 451, instead of waiting for someone to accept.
+        # Postfix is refused at once and answers 451, instead of waiting for someone to accept. Where the sockets are
+        # systemd's it waits: for the next start.
         for opened in self._listening.values():
             opened.close()
         self._listening.clear()

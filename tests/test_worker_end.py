@@ -1,0 +1,93 @@
+"""A message that waits for the DNS while its worker is told to end: it is judged by what the DNS says, as any other.
+
+ATTACKS.md rows: V07, V08.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from daemon_process import PATIENCE_S, Daemon, eventually
+from dns_fault_server import FaultServer, Request
+from engine_process import per_engine
+
+LISTENS = "00010000"  # unix(7): __SO_ACCEPTCON
+
+
+@dataclass
+class HeldDns:
+    """Answers nothing until it is let go; then says that evil.test sends no mail."""
+
+    let_go: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, request: Request, server: FaultServer) -> Iterator[bytes]:
+        self.let_go.wait(PATIENCE_S)
+        if (request.name, request.rdtype) == ("evil.test", "TXT"):
+            yield request.reply('evil.test. 60 IN TXT "v=spf1 -all"')
+        else:
+            yield request.reply(rcode="NXDOMAIN")
+
+
+@pytest.fixture
+def dns() -> Iterator[tuple[HeldDns, FaultServer]]:
+    held = HeldDns()
+    with FaultServer(held) as server:
+        yield held, server
+        held.let_go.set()
+
+
+def stopped(daemon: Daemon) -> None:
+    """Every process has let go of the listener: the worker knows that it is to end."""
+    daemon.signal(signal.SIGTERM)
+    eventually(lambda: not is_listened_on(daemon.socket))
+
+
+def reloaded(daemon: Daemon) -> None:
+    daemon.reload()
+    eventually(lambda: len(daemon.workers()) == 2)
+
+
+def is_listened_on(path: Path) -> bool:
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(row[3] == LISTENS and row[-1] == str(path) for row in rows)
+
+
+@pytest.mark.attack("V07", "V08")
+@pytest.mark.parametrize("ends", [stopped, reloaded])
+@per_engine
+def test_the_answer_still_comes_and_counts(
+    daemon: Daemon, dns: tuple[HeldDns, FaultServer], ends: Callable[[Daemon], None]
+) -> None:
+    held, server = dns
+    daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n')
+    asked = f'nameservers = ["127.0.0.1"]\nport = {server.port}\nquery_timeout_s = 5'
+    daemon.config.write_text(daemon.config.read_text().replace('zone_file = "zone"', asked))
+    daemon.started()
+    (worker,) = daemon.workers()
+    with daemon.client() as client:
+        client.socket.settimeout(PATIENCE_S)
+        client.open()
+        client.mail()
+        client.header(b"From", b" <x@evil.test>")
+        client.end_of_header()
+        client.send(b"E")
+        eventually(lambda: "evil.test" in server.names())
+        assert is_listened_on(daemon.socket)
+        ends(daemon)
+        assert worker in daemon.family()
+        held.let_go.set()
+        replies = [client.receive()]
+        while replies[-1][0] in b"hmipq":
+            replies.append(client.receive())
+        client.quit()
+    assert replies[-1] == (b"c", b"")
+    (results,) = [data for command, data in replies if command == b"i"]
+    assert b"spf=fail" in results
+    assert b"temperror" not in results
+    eventually(lambda: worker not in daemon.family())
