@@ -1,8 +1,8 @@
-"""Write docs/configuration.md, docs/reasons.md and docs/rfc-map.md from the code; with --check, say what is stale.
+"""Write docs/audit.md, configuration.md, reasons.md and rfc-map.md from the code; with --check, say what is stale.
 
-The first comes from the descriptions in the configuration model, the second from the tables of advice
-(reasons_document.py), the third from the citations `RFC nnnn §x.y` in the code, each with the file and the function
-or class around it (names do not move as line numbers do).
+The first comes from the checks of `mailguard audit` (audit_document.py), the second from the descriptions in the
+configuration model, the third from the tables of advice (reasons_document.py), the last from the citations `RFC nnnn
+§x.y` in the code, each with the file and the function or class around it (names do not move as line numbers do).
 Run from anywhere: python contrib/generate_docs.py [--check]. Exits 1 with a diff when --check finds a
 difference.
 """
@@ -171,6 +171,13 @@ def reasons() -> str:
     return reasons_document.reasons()
 
 
+def audit() -> str:
+    """docs/audit.md."""
+    import audit_document
+
+    return audit_document.audit()
+
+
 def _citations(text: str) -> Iterator[tuple[int, str, int]]:
     """(RFC, section, line from 1) of each citation."""
     for match in CITATION.finditer(text):
@@ -223,6 +230,7 @@ def main() -> int:
     check = parser.parse_args().check
     stale = False
     documents = (
+        ("docs/audit.md", audit()),
         ("docs/configuration.md", configuration()),
         ("docs/reasons.md", reasons()),
         ("docs/rfc-map.md", rfc_map()),

@@ -1,0 +1,184 @@
+"""Who may send mail to elsewhere through this host. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from mailguard.audit.facts import HostFacts
+from mailguard.audit.finding import Check, Found, Severity, Unclear
+from mailguard.audit.postfix import Service
+from mailguard.audit.restriction_list import reaches, stops_relaying, words
+
+__all__ = ["CHECKS"]
+
+# A network of public addresses that is wider than this is hardly one host's own.
+MIN_PUBLIC_PREFIX = {4: 24, 6: 48}
+LOOPBACK = "127.0.0.0/8 [::1]/128"
+
+
+def open_relay(facts: HostFacts) -> Iterator[Found]:
+    """At least one of the two lists must have a barrier: both are asked, and either can refuse."""
+    for service in facts.postfix.public_services:
+        lists = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
+        if any(stops_relaying(facts.restrictions(name, service)) for name in lists):
+            continue
+        postfix = facts.postfix
+        shown = "; ".join(postfix.shown(name, service) for name in lists)
+        wanted = "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination"
+        command = postfix.setting("smtpd_relay_restrictions", wanted, service)
+        yield Found(service.place, f"strangers can send to any domain: {shown}", (command,))
+
+
+def trusted_networks(facts: HostFacts) -> Iterator[Found | Unclear]:
+    """Each network in mynetworks, and in the mynetworks that a service sets."""
+    postfix = facts.postfix
+    places: list[Service | None] = [None]
+    places += [each for each in postfix.public_services if "mynetworks" in each.overrides]
+    for service in places:
+        value = postfix.value("mynetworks", service)
+        wide = [each for each in _networks(facts, value) if isinstance(each, str) or _is_wide(each)]
+        yield from (Unclear(each) for each in wide if isinstance(each, str))
+        shown = [str(each) for each in wide if not isinstance(each, str)]
+        if shown:
+            place = service.place if service else "main.cf"
+            what = f"mynetworks trusts {', '.join(shown)}"
+            narrow = (word for word in words(value) if (found := _network(word)) is None or not _is_wide(found))
+            new = " ".join(narrow) or LOOPBACK
+            advice = ("# and take wide ones out of the table",) if new == " ".join(words(value)) else ()
+            yield Found(place, what, (*advice, postfix.setting("mynetworks", new, service)))
+
+
+def neighbours(facts: HostFacts) -> Iterator[Found]:
+    """mynetworks as Postfix makes it from the host's own addresses."""
+    postfix = facts.postfix
+    style = postfix.value("mynetworks_style")
+    if "mynetworks" not in postfix.explicit and style in ("subnet", "class"):
+        what = f"mynetworks_style = {style} trusts {postfix.value('mynetworks')}"
+        yield Found("main.cf", what, (postfix.setting("mynetworks", LOOPBACK),))
+
+
+def submission_for_logins(facts: HostFacts) -> Iterator[Found]:
+    """Some list must refuse whoever has not logged in."""
+    lists = (
+        "smtpd_client_restrictions",
+        "smtpd_helo_restrictions",
+        "smtpd_sender_restrictions",
+        "smtpd_relay_restrictions",
+        "smtpd_recipient_restrictions",
+    )
+    for service in facts.postfix.submission_services:
+        if any(reaches(facts.restrictions(name, service), ("reject", "defer")) for name in lists):
+            continue
+        command = facts.postfix.service_setting(
+            "smtpd_relay_restrictions", "permit_sasl_authenticated,reject", service
+        )
+        yield Found(service.place, "no restriction refuses a client that has not logged in", (command,))
+
+
+def untrusted_routing(facts: HostFacts) -> Iterator[Found]:
+    """user%elsewhere@here and its like."""
+    postfix = facts.postfix
+    for service in postfix.public_services:
+        if postfix.is_on("allow_untrusted_routing", service):
+            command = postfix.setting("allow_untrusted_routing", "no", service)
+            yield Found(
+                postfix.place("allow_untrusted_routing", service), "allow_untrusted_routing = yes", (command,)
+            )
+            return
+
+
+def xclient(facts: HostFacts) -> Iterator[Found]:
+    """XCLIENT lets a client claim to be another one, and to have logged in."""
+    postfix = facts.postfix
+    for service in postfix.public_services:
+        hosts = words(postfix.value("smtpd_authorized_xclient_hosts", service))
+        foreign = [each for each in hosts if not _is_own(each)]
+        if foreign:
+            place = postfix.place("smtpd_authorized_xclient_hosts", service)
+            command = postfix.setting("smtpd_authorized_xclient_hosts", "", service)
+            yield Found(place, f"smtpd_authorized_xclient_hosts names {', '.join(foreign)}", (command,))
+            return
+
+
+def _networks(facts: HostFacts, value: str) -> Iterator[IPv4Network | IPv6Network | str]:
+    """The networks of a list; a text says what cannot be told of a part."""
+    for word in words(value):
+        kind, colon, path = word.rpartition(":/")
+        if word.startswith("!"):
+            continue
+        if colon or word.startswith("/"):
+            name = f"/{path}" if colon else word
+            content = facts.networks.get(name, f"{name} was not read")
+            if isinstance(content, str) or kind not in ("", "cidr"):
+                yield f"mynetworks names {word}: {content if isinstance(content, str) else 'no plain text'}"
+                continue
+            yield from filter(None, (_network(each) for each in content))
+        else:
+            found = _network(word)
+            if found is not None:
+                yield found
+
+
+def _network(word: str) -> IPv4Network | IPv6Network | None:
+    try:
+        return ip_network(word.replace("[", "").replace("]", ""), strict=False)
+    except ValueError:
+        return None
+
+
+def _is_wide(network: IPv4Network | IPv6Network) -> bool:
+    is_private = network.is_private or network.is_link_local or network.is_loopback
+    return not is_private and network.prefixlen < MIN_PUBLIC_PREFIX[network.version]
+
+
+def _is_own(word: str) -> bool:
+    network = _network(word)
+    return word == "localhost" or (network is not None and (network.is_loopback or network.is_private))
+
+
+CHECKS = (
+    Check(
+        "open-relay",
+        Severity.CRITICAL,
+        "`smtpd_relay_restrictions` or `smtpd_recipient_restrictions` refuses mail of strangers for other domains"
+        " (`reject_unauth_destination`)",
+        "An open relay is found within hours, used for spam, and put on every blocklist.",
+        open_relay,
+    ),
+    Check(
+        "trusted-networks",
+        Severity.CRITICAL,
+        "`mynetworks` holds no wide range of public addresses (wider than /24, or /48 for IPv6)",
+        "Whoever has an address in it may send anything to anybody, without a login.",
+        trusted_networks,
+    ),
+    Check(
+        "neighbours",
+        Severity.WARNING,
+        "`mynetworks` is set, rather than made from the subnets of the host's interfaces",
+        "In a data centre the subnet belongs to strangers, who could then relay through this host.",
+        neighbours,
+    ),
+    Check(
+        "submission-for-logins",
+        Severity.WARNING,
+        "Submission refuses every client that has not logged in (`permit_sasl_authenticated, reject`)",
+        "Otherwise it is a second way in for mail of strangers, past what guards port 25.",
+        submission_for_logins,
+    ),
+    Check(
+        "untrusted-routing",
+        Severity.WARNING,
+        "`allow_untrusted_routing` is off",
+        "With user%elsewhere@here, strangers make a host that trusts this one forward their mail.",
+        untrusted_routing,
+    ),
+    Check(
+        "xclient",
+        Severity.CRITICAL,
+        "`smtpd_authorized_xclient_hosts` names only this host and private addresses",
+        "With XCLIENT a client says for itself which address it has and who has logged in.",
+        xclient,
+    ),
+)

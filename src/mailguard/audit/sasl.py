@@ -1,0 +1,113 @@
+"""Logins, and whose address they may use. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mailguard.audit.facts import HostFacts
+from mailguard.audit.finding import Check, Found, Severity
+from mailguard.audit.postfix import Service
+from mailguard.audit.restriction_list import reaches, words
+from mailguard.audit.tls_server import requires_tls
+
+__all__ = ["CHECKS"]
+
+MISMATCHES = (
+    "reject_sender_login_mismatch",
+    "reject_authenticated_sender_login_mismatch",
+    "reject_known_sender_login_mismatch",
+)
+SENDER_LISTS = ("smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions")
+LATER_LISTS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
+MAPS_HINT = "# fill smtpd_sender_login_maps, or use mailguard's [senders]: docs/senders.md"
+
+
+def under_tls(facts: HostFacts) -> Iterator[Found]:
+    """Where TLS is optional, a login must not be."""
+    postfix = facts.postfix
+    for service in postfix.login_services:
+        if not requires_tls(postfix, service) and not postfix.is_on("smtpd_tls_auth_only", service):
+            command = postfix.setting("smtpd_tls_auth_only", "yes", service)
+            yield Found(service.place, "a login is accepted in the clear: smtpd_tls_auth_only = no", (command,))
+
+
+def not_anonymous(facts: HostFacts) -> Iterator[Found]:
+    """In the clear and under TLS."""
+    postfix = facts.postfix
+    for service in postfix.login_services:
+        for name in ("smtpd_sasl_security_options", "smtpd_sasl_tls_security_options"):
+            value = postfix.value(name, service)
+            if "noanonymous" not in words(value):
+                fixed = ", ".join((*words(value), "noanonymous"))
+                yield Found(service.place, postfix.shown(name, service), (postfix.setting(name, fixed, service),))
+
+
+def separate(facts: HostFacts) -> Iterator[Found]:
+    """Users log in on ports of their own."""
+    postfix = facts.postfix
+    for service in postfix.mx_services:
+        if service in postfix.login_services:
+            others = [each.place for each in postfix.submission_services]
+            shown = f"submission is also at {', '.join(others)}" if others else "there is no service for submission"
+            commands: tuple[str, ...] = (postfix.service_setting("smtpd_sasl_auth_enable", "no", service),)
+            if not others:
+                commands = ("# first uncomment submission and submissions in master.cf, then:", *commands)
+            yield Found(service.place, f"users can log in on port 25; {shown}", commands)
+
+
+def own_address(facts: HostFacts) -> Iterator[Found]:
+    """Either Postfix or mailguard holds a login to its addresses."""
+    ours = facts.mailguard if facts.mailguard is not None and facts.mailguard.sender_sources else None
+    if ours is not None and ours.mode == "enforce":
+        return
+    postfix = facts.postfix
+    for service in postfix.login_services:
+        maps = postfix.value("smtpd_sender_login_maps", service)
+        if maps and _rejects_mismatch(facts, service):
+            continue
+        command = postfix.prepended("smtpd_sender_restrictions", MISMATCHES[0], service, for_it_alone=True)
+        missing = "no restriction refuses a mismatch" if maps else "smtpd_sender_login_maps is empty"
+        if ours is not None:
+            missing += ", and mailguard refuses nothing in monitor mode"
+        commands = (command,) if maps else (MAPS_HINT, command)
+        yield Found(service.place, f"a login may send as anybody: {missing}", commands)
+
+
+def _rejects_mismatch(facts: HostFacts, service: Service) -> bool:
+    ends = ("permit", "permit_sasl_authenticated")
+    lists = (*SENDER_LISTS, *LATER_LISTS)
+    return any(reaches(facts.restrictions(name, service), MISMATCHES, before=ends) for name in lists)
+
+
+CHECKS = (
+    Check(
+        "login-under-tls",
+        Severity.CRITICAL,
+        "A login is accepted under TLS alone (`smtpd_tls_auth_only = yes`)",
+        "Passwords in the clear are read by everybody on the way.",
+        under_tls,
+    ),
+    Check(
+        "login-not-anonymous",
+        Severity.CRITICAL,
+        "Nobody logs in as nobody (`noanonymous` in `smtpd_sasl_security_options` and"
+        " `smtpd_sasl_tls_security_options`)",
+        "An anonymous login counts as a login, and whoever has one may send anything to anybody.",
+        not_anonymous,
+    ),
+    Check(
+        "submission-separate",
+        Severity.WARNING,
+        "Port 25 offers no login; users send through submission (587, 465)",
+        "Passwords are guessed on port 25, which cannot be closed or restricted to users.",
+        separate,
+    ),
+    Check(
+        "sender-login",
+        Severity.WARNING,
+        "A login may use only its own addresses: `smtpd_sender_login_maps` with `reject_sender_login_mismatch` before"
+        " any `permit_sasl_authenticated`, or mailguard's `[senders]`",
+        "One stolen password then sends as the chief executive, correctly signed.",
+        own_address,
+    ),
+)
