@@ -22,7 +22,7 @@ class Mark(Enum):
     PROBLEM = "problem"
 
 
-_ORDER = list(Mark)
+_ORDER = tuple(Mark)
 
 
 def finding(mark: Mark, detail: str, advice: str = "") -> Explanation:

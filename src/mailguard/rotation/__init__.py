@@ -1,0 +1,1 @@
+"""Keys that take turns: which generation signs, which one comes, and which one is on its way out."""
