@@ -1,0 +1,1 @@
+"""MTA-STS (RFC 8461), seen by who sends: records, policies, fetching them and keeping them."""

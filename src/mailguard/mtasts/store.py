@@ -1,0 +1,259 @@
+"""PolicyStore: policies that survive a restart (RFC 8461 §3.2, max_age), in one SQLite file with its log beside it.
+
+Nothing here is worth stopping for: a file that is damaged, or that another version has written, is moved aside and a
+new one made; one that is full, locked or gone is tried again at the next call. Every write is atomic and on the disk
+when it returns. Of two processes that write, the newer fetch wins. Left out: what a policy means and how long it is
+kept (cache.py). Thread-safe; calls may block for seconds, and belong into a thread where something waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import NamedTuple, TypeVar
+
+__all__ = ["PolicyRow", "PolicyStore", "StoreUnusable"]
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+# "mgst": tells our database from one that the configuration names by mistake.
+APPLICATION_ID = 0x6D677374
+# What a damaged database is renamed to; there is never more than one.
+ASIDE_SUFFIX = ".damaged"
+WAIT_FOR_LOCK_S = 5.0
+POLL_S = 0.01
+# A clock that was ahead for a while has made nothing disappear when it is set right.
+KEPT_AFTER_EXPIRY_S = 7 * 86_400
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE policy (
+    domain TEXT PRIMARY KEY,
+    record_id TEXT NOT NULL,
+    text BLOB NOT NULL,
+    fetched_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    refresh_at REAL NOT NULL,
+    asked_at REAL NOT NULL
+) WITHOUT ROWID;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+# Another process may have written a policy that was fetched later.
+_WRITE = (
+    "INSERT INTO policy (domain, record_id, text, fetched_at, expires_at, refresh_at, asked_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (domain) DO UPDATE SET"
+    " record_id = excluded.record_id, text = excluded.text, fetched_at = excluded.fetched_at,"
+    " expires_at = excluded.expires_at, refresh_at = excluded.refresh_at, asked_at = excluded.asked_at"
+    " WHERE excluded.fetched_at >= policy.fetched_at"
+)
+_READ = (
+    "SELECT domain, record_id, text, fetched_at, expires_at, refresh_at, asked_at FROM policy"
+    " ORDER BY asked_at DESC LIMIT ?"
+)
+_LOGGER = "mailguard"
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class StoreUnusable(Exception):
+    """The store cannot be used now. The text names the path and says why."""
+
+
+class _Damaged(Exception):
+    """It is no database of ours, and will not be one."""
+
+
+class PolicyRow(NamedTuple):
+    """One policy. Times are POSIX seconds."""
+
+    domain: str
+    record_id: str
+    text: bytes
+    """As it was fetched."""
+    fetched_at: float
+    expires_at: float
+    refresh_at: float
+    asked_at: float
+    """When somebody last asked for it."""
+
+
+class PolicyStore:
+    """The file at `path`. Making the object touches nothing."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._tried: tuple[int, int] | None = None
+        self._is_new = False
+
+    def read(self, limit: int) -> list[PolicyRow]:
+        """The `limit` policies that were asked for last. Raises StoreUnusable."""
+        with self._lock:
+            return self._in_a_new_one_if_damaged(lambda connection: _rows(connection, limit))
+
+    def write(self, rows: Sequence[PolicyRow], *, now: float) -> bool:
+        """Keep these, all or none, and forget what expired long before `now`.
+
+        False where the database is a new one, which lacks everything that was written before. Raises StoreUnusable.
+        """
+        with self._lock:
+            before, self._is_new = self._identity, False
+
+            def act(connection: sqlite3.Connection) -> None:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(_WRITE, rows)
+                connection.execute("DELETE FROM policy WHERE expires_at < ?", (now - KEPT_AFTER_EXPIRY_S,))
+                connection.execute("COMMIT")
+
+            self._in_a_new_one_if_damaged(act)
+            return not self._is_new and before in (None, self._identity)
+
+    def close(self) -> None:
+        """Write the log back and close. A later call opens the file again."""
+        with self._lock:
+            self._close()
+
+    def _in_a_new_one_if_damaged(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            try:
+                return self._with_connection(act)
+            except _Damaged as error:
+                self._set_aside(str(error))
+                return self._with_connection(act)
+        except (_Damaged, OSError) as error:
+            self._close()
+            raise StoreUnusable(f"{self.path} cannot be used: {error}") from None
+
+    def _with_connection(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            connection = self._opened()
+            try:
+                return act(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            # After a fault of the disk, a connection may hold what is no longer there; opening is cheap.
+            self._close()
+            # The low octet is the kind, the rest is detail (sqlite.org/rescode.html).
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                raise _Damaged(str(error)) from None
+            raise OSError(str(error)) from None
+
+    def _opened(self) -> sqlite3.Connection:
+        """The connection; a new one where the file was deleted or replaced, to which SQLite would go on writing."""
+        if self._connection is not None and self._identity == _identity(self.path):
+            return self._connection
+        self._close()
+        _claim(self.path)
+        self._tried = _identity(self.path)
+        # Autocommit: every BEGIN is written out.
+        connection = sqlite3.connect(
+            self.path, timeout=WAIT_FOR_LOCK_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._is_new |= _prepared(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._identity = connection, _identity(self.path)
+        return connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            with contextlib.closing(self._connection):
+                self._connection = None
+
+    def _set_aside(self, why: str) -> None:
+        self._close()
+        if _identity(self.path) != self._tried:
+            # Another process has done it, and what is there now is its new one.
+            return
+        aside = self.path + ASIDE_SUFFIX
+        # The log first: it would be taken for that of the new database.
+        for suffix in ("-wal", "-shm", ""):
+            if os.path.lexists(self.path + suffix):
+                os.replace(self.path + suffix, aside + suffix)
+        logging.getLogger(_LOGGER).warning(
+            "%s is damaged (%s); it is kept as %s, and a new one is begun", self.path, why, aside
+        )
+
+
+def _rows(connection: sqlite3.Connection, limit: int) -> list[PolicyRow]:
+    return [PolicyRow(*row) for row in connection.execute(_READ, (limit,))]
+
+
+def _claim(path: str) -> None:
+    """See to it that `path` is a regular file that nobody else can write to.
+
+    One that is there is not opened for it: closing it would drop the locks that this process holds on it.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    found = os.stat(path, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is not a regular file")
+    if found.st_mode & 0o022:
+        os.chmod(path, stat.S_IMODE(found.st_mode) & 0o755)
+
+
+def _prepared(connection: sqlite3.Connection, path: str) -> bool:
+    """`_prepare`, again while it is locked: SQLite does not wait where two connections change to its log at once."""
+    until = time.monotonic() + WAIT_FOR_LOCK_S
+    while True:
+        try:
+            return _prepare(connection, path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        time.sleep(POLL_S)
+
+
+def _prepare(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether it was empty, and is a database now."""
+    is_new = os.stat(path).st_size == 0
+    if is_new:
+        try:
+            connection.executescript(_SCHEMA)
+        except sqlite3.OperationalError:
+            # Another process was first.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if _number(connection, "PRAGMA application_id") != APPLICATION_ID:
+                raise
+    if _number(connection, "PRAGMA application_id") != APPLICATION_ID:
+        # SQLite takes a file that ends within the header for an empty database.
+        if _number(connection, "SELECT count(*) FROM sqlite_master") == 0:
+            raise _Damaged("it is empty")
+        raise OSError("it is the database of another program")
+    if _number(connection, "PRAGMA user_version") != SCHEMA_VERSION:
+        raise _Damaged("another version of mailguard has written it")
+    connection.execute("PRAGMA journal_mode = WAL")
+    # With the log, a policy that was written is there after a crash of the host too.
+    connection.execute("PRAGMA synchronous = FULL")
+    return is_new
+
+
+def _number(connection: sqlite3.Connection, statement: str) -> int:
+    (number,) = connection.execute(statement).fetchone()
+    return int(number)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """The device and the inode of a file; None where there is none."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
