@@ -11,10 +11,11 @@ set -eu
 # What a private Postfix and the milter need: pymilter comes as source (gcc, headers); saslpasswd2 is in sasl2-bin.
 DEMO_PACKAGES="postfix libsasl2-modules sasl2-bin libmilter-dev gcc libc6-dev python3 python3-dev python3-venv
   ca-certificates"
-# The peers that the tests compare with, a DNS server, systemd-analyze for the unit, and databases (MariaDB without its
-# service) with Postfix's clients for them.
-TEST_PACKAGES="$DEMO_PACKAGES opendkim opendkim-tools miltertest unbound systemd
-  postgresql mariadb-server-core mariadb-client-core postfix-mysql postfix-pgsql postfix-sqlite postfix-lmdb"
+# The peers that the tests compare with, DNS servers, systemd-analyze for the unit, databases (MariaDB without its
+# service) with Postfix's clients for them, Dovecot for logins, and what docs/enforcing-senders.md calls.
+TEST_PACKAGES="$DEMO_PACKAGES opendkim opendkim-tools miltertest unbound nsd bind9 bind9-dnsutils systemd dovecot-core
+  postgresql mariadb-server-core mariadb-client-core postfix-mysql postfix-pgsql postfix-sqlite postfix-lmdb
+  swaks sqlite3"
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=/usr/sbin/policy-rc.d.before-mailguard-setup

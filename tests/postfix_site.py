@@ -46,6 +46,7 @@ DELIVERY_TIMEOUT_S = 30.0
 POLL_S = 0.01
 
 OUR_KEYS: Mapping[str, zone0.PrivateKey] = {"r1": zone0.rsa_key(2048, 2), "e1": zone0.ed25519_key(2)}
+OTHER_SELECTOR = "o1"
 ZONE_FILE = 'zone_file = "zone"'
 _QUEUED_AS = re.compile(rb"queued as ([0-9A-Za-z]+)")
 
@@ -206,28 +207,44 @@ def open_site(
     address: str = "",
     workers: int = 2,
     selectors: Mapping[str, zone0.PrivateKey] = OUR_KEYS,
+    others: Mapping[str, zone0.PrivateKey] | None = None,
     main: Mapping[str, str] | None = None,
     inbound: Mapping[str, str] | None = None,
     submission: Mapping[str, str] | None = None,
     dns: str = ZONE_FILE,
     more: str = "",
     engine: str = DEFAULT_ENGINE,
+    role: str = "",
 ) -> Iterator[PostfixSite]:
     """Start both. `sign` is the configuration's table of that name; `selectors` are the keys of us.test.
+    `others` are further domains of ours, each with its key, whose selector is o1.
 
-    `address` is the listener's; without one, it is a unix socket. `dns` is the table of that name, by default a file
+    `address` is the listener's; without one, it is a unix socket; so is `role`, by default that which each message
+    has. `dns` is the table of that name, by default a file
     with the keys of zone Z0; `more` are further tables.
     """
     with Daemon() as daemon:
         milter = address or daemon.milter
         records = dict(_key_records(selectors))
+        for domain, private in (others or {}).items():
+            records[f"{OTHER_SELECTOR}._domainkey.{domain}"] = zone0.key_record(private)
+            daemon.write_key(f"keys/{domain}.pem", zone0.pem(private))
+            domains += _domain_table(domain)
         (daemon.directory / "zone").write_text(master_file(records), encoding="ascii")
         (daemon.directory / "zone").chmod(0o644)
         for selector, private in selectors.items():
             daemon.write_key(f"keys/{selector}.pem", zone0.pem(private))
         daemon.start(
             configuration(
-                milter, mode=mode, sign=sign, domains=domains, workers=workers, dns=dns, more=more, engine=engine
+                milter,
+                mode=mode,
+                sign=sign,
+                domains=domains,
+                workers=workers,
+                dns=dns,
+                more=more,
+                engine=engine,
+                role=role,
             )
         )
         with PostfixSandbox(
@@ -257,15 +274,22 @@ def configuration(
     dns: str = ZONE_FILE,
     more: str = "",
     engine: str = DEFAULT_ENGINE,
+    role: str = "",
 ) -> str:
     """The daemon's configuration."""
     group = 'group = "postfix"\n' if address.startswith("unix:") else ""
+    fixed = f'role = "{role}"\n' if role else ""
     return (
         f'engine = "{engine}"\nmode = "{mode}"\nauthserv_id = "{AUTHSERV_ID}"\n'
         '[log]\ndestination = "stderr"\nformat = "json"\n'
         f"[dns]\n{dns}\n[sign]\n{sign}\n{domains}\n{more}\n"
-        f'[[listeners]]\naddress = "{address}"\n{group}workers = {workers}\n'
+        f'[[listeners]]\naddress = "{address}"\n{group}{fixed}workers = {workers}\n'
     )
+
+
+def _domain_table(domain: str) -> str:
+    key = f'{{ name = "{OTHER_SELECTOR}", key_file = "keys/{domain}.pem" }}'
+    return f'[domains."{domain}"]\nselectors = [{key}]\n'
 
 
 def _key_records(selectors: Mapping[str, zone0.PrivateKey]) -> Iterator[tuple[str, bytes]]:

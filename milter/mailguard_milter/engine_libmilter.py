@@ -43,6 +43,7 @@ from mailguard_milter.engine import (
     tell_failure,
 )
 from mailguard_milter.log import Severity
+from mailguard_milter.received_macros import SYMBOLS
 from mailguard_milter.sockets import LibmilterSocket, Stalls
 
 try:
@@ -302,7 +303,11 @@ class Engine:
                 )
             self._spacings.add(adds_space)
             context.setpriv(_Conversation(adds_space=adds_space))
-            options[:] = [_ACTIONS, _STEPS | (steps & milter.P_HDR_LEADSPC), 0, 0]
+            takes_symbols = actions & milter.SETSYMLIST
+            if takes_symbols:
+                for stage, names in SYMBOLS.items():
+                    context.setsymlist(stage, names.decode())
+            options[:] = [_ACTIONS | takes_symbols, _STEPS | (steps & milter.P_HDR_LEADSPC), 0, 0]
             return int(milter.CONTINUE)
         except BaseException as error:  # noqa: BLE001 - as in _guarded
             self._failed(_Stage.CONNECT, None, context, error)

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from mailguard.config import Listener
+from mailguard.configured_dns import resolver_config
 from mailguard.dns.answers import Resolver
-from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.live import open_resolver
 from mailguard.errors import ConfigError, MailguardError
 from mailguard.sender_sources import open_senders
 from mailguard_milter import engine_choice, worker
@@ -53,17 +54,10 @@ def load(path: str) -> Application:
     """Everything that the workers share. Raises ConfigError and its kin."""
     config = engine_choice.load(path)
     service = Service.open(config)
-    resolver = ResolverConfig(
-        nameservers=config.dns.nameservers,
-        port=config.dns.port,
-        query_timeout_s=config.dns.query_timeout_s,
-        cache_entries=config.dns.cache_entries,
-        cache_bytes=config.dns.cache_bytes,
-        zone_file=config.dns.zone_file,
-    )
+    dns_config = resolver_config(config.dns)
 
     def opened() -> Resolver:
-        dns = open_resolver(resolver)
+        dns = open_resolver(dns_config)
         senders = open_senders(config.senders)
         return dns if senders is None else SenderLookups(dns, senders)
 

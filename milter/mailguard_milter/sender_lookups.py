@@ -16,7 +16,7 @@ from mailguard.dns.answers import Peek, Resolver
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.senders.combine import Senders
 from mailguard.senders.identity import Unusable, parse_address
-from mailguard.senders.question import asked_of, permission_answer
+from mailguard.senders.question import asked_of, permission_answer, sender_question
 
 __all__ = ["SenderLookups"]
 
@@ -70,6 +70,12 @@ class SenderLookups(Resolver):
     def use_this_loop(self) -> None:
         """For the DNS; the sources stay on their threads."""
         self._dns.use_this_loop()
+
+    def warm_up(self, *, within_s: float) -> None:
+        """Have each thread connect to the sources: that takes longer than a question may."""
+        self._dns.warm_up(within_s=within_s)
+        asked = [sender_question(*2 * (b"%d@warm-up.invalid" % number,)) for number in range(THREADS)]
+        wait([self._asked(question) for question in asked], timeout=within_s)
 
     def close(self) -> None:
         """Let what runs end by itself."""

@@ -78,7 +78,8 @@ class Session:
                 client_ip=self._client,
                 helo=self._helo,
                 mail_from=b"" if read == b"" else reverse_path,
-                mail_from_as_read=read if read and read != reverse_path else None,
+                # It tells it in lower case.
+                mail_from_as_read=read if read and read.lower() != reverse_path.lower() else None,
                 # A login that cannot be decoded is a login all the same: never treat its owner as a stranger.
                 login=UNDECODABLE_LOGIN if login is None else (login or None),
             ),

@@ -36,6 +36,8 @@ TICK_S = 0.25
 DRAIN_TICK_S = 0.1
 # Postfix ends an idle SMTP session after 300 s (smtpd_timeout); who holds on longer has to try again.
 DRAIN_DEADLINE_S = 600.0
+# The worker serves afterwards in any case.
+WARM_UP_S = 2.0
 # Below systemd's TimeoutStopSec and above the longest time that a message may wait for its look-ups.
 STOP_DEADLINE_S = 20.0
 # No message may take this long beyond its look-ups: a callback that does will never end.
@@ -92,6 +94,7 @@ def serve(
         # Never closed: its end is the end of the process. Until then a message may wait for it, and must not be
         # judged without it.
         resolver = application.open_resolver()
+        resolver.warm_up(within_s=WARM_UP_S)
         engine = engine_class(application.config)(
             Surroundings(
                 listener=listening,

@@ -41,6 +41,7 @@ from mailguard.config_inbound import (
     TrustedRule,
 )
 from mailguard.config_senders import SendersConfig
+from mailguard.config_tlspolicy import TlsPolicyConfig
 from mailguard.config_values import (
     DOMAINS_ONCE,
     AuthservId,
@@ -106,6 +107,11 @@ class DnsConfig(Section):
         default=(), description="Addresses of the resolvers to ask, in this order. Empty: those of /etc/resolv.conf."
     )
     port: StrictInt = Field(default=53, ge=1, le=65535, description="The port of these resolvers.")
+    trust_ad: tuple[Nameserver, ...] = Field(
+        default=(),
+        description="Addresses of resolvers that validate DNSSEC and whose word counts (RFC 4035 §4.9.3), beside"
+        " those on loopback. Only where nobody can get between: whoever can change their replies can turn DANE off.",
+    )
     deadline_s: StrictFloat = Field(
         default=8.0,
         gt=0,
@@ -237,11 +243,21 @@ class DomainRule(Section):
     """The keys with which mail from a domain is signed."""
 
     selectors: tuple[SelectorRule, ...] = Field(
-        min_length=1, description="The keys; mail is signed with each of them."
+        default=(), description="The keys; mail is signed with each of them."
+    )
+    rotation: FilePath | None = Field(
+        default=None,
+        description="In place of `selectors`: the file in which `mailguard key rotate` keeps which keys sign.",
     )
     subdomains: StrictBool = Field(
         default=False, description="Sign mail from its subdomains too, with d= this domain."
     )
+
+    @model_validator(mode="after")
+    def _has_keys(self) -> DomainRule:
+        if bool(self.selectors) is (self.rotation is not None):
+            raise ValueError("give the keys in selectors, or rotation, the file of mailguard key rotate: one of the two")
+        return self
 
     @field_validator("selectors")
     @classmethod
@@ -297,6 +313,7 @@ class Config(Section):
     policy: PolicyConfig = Field(default=PolicyConfig(), description="")
     trusted: tuple[TrustedRule, ...] = Field(default=(), description="")
     senders: SendersConfig = Field(default=SendersConfig(), description="")
+    tlspolicy: TlsPolicyConfig = Field(default=TlsPolicyConfig(), description="")
     trace: TraceConfig = Field(default=TraceConfig(), description="")
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import as_domain, as_selectors
 from mailguard.cli.tree_report import show
 from mailguard.config import DEFAULT_PATH, load
+from mailguard.configured_dns import resolver_config
 from mailguard.dns.answers import Resolver, evaluate
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Question, RecordType
@@ -53,17 +54,13 @@ def check(
     Each part is ok, a note (something could be better), a problem, or unknown (the DNS did not answer). Ends with 0
     if there is no problem, 1 if there is one, 75 if something is unknown and nothing else is wrong.
     """
-    resolver_config, known = ResolverConfig(zone_file=zone), list(selectors)
+    asked, known = ResolverConfig(zone_file=zone), list(selectors)
     if config_file is not None or os.path.exists(DEFAULT_PATH):
         config = load(config_file or DEFAULT_PATH)
         known += [selector for owner, selector, _ in keys_of(config) if owner == domain]
-        if zone is None:
-            found = config.dns
-            resolver_config = ResolverConfig(
-                nameservers=found.nameservers, port=found.port, zone_file=found.zone_file, trust_ad=found.trust_ad
-            )
-    with open_resolver(resolver_config) as resolver:
-        fetched = None if no_fetch or resolver_config.zone_file is not None else _policy_file(domain, resolver)
+        asked = resolver_config(config.dns, zone_file=zone)
+    with open_resolver(asked) as resolver:
+        fetched = None if no_fetch or asked.zone_file is not None else _policy_file(domain, resolver)
         deadline = time.monotonic() + LOOKUP_TIME_S
         card = evaluate(
             lambda answers: domain_card(domain, tuple(dict.fromkeys(known)), answers, policy_file=fetched),

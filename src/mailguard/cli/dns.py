@@ -15,10 +15,11 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.live_records import live_records
 from mailguard.cli.parameters import as_domain
 from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
 from mailguard.dns.answers import Resolver
 from mailguard.dns.authoritative import AuthoritativeDns, normal_rdata
-from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.live import open_resolver
 from mailguard.dns.question import Dnssec, Question, RecordType
 from mailguard.domain import Domain
 from mailguard.errors import DomainError, KeyFileError
@@ -84,7 +85,7 @@ def dns(
     With --diff it ends with 0 if every server has exactly these, 1 if one has not, 75 if one did not answer.
     """
     config = _configuration(config_file)
-    with open_resolver(_resolver_config(config)) as resolver:
+    with open_resolver(resolver_config(config.dns) if config is not None else None) as resolver:
         choices = Choices(
             domain=domain,
             stage=Stage(stage),
@@ -113,15 +114,6 @@ def _configuration(path: str | None) -> Config | None:
     if path is None and not os.path.exists(DEFAULT_PATH):
         return None
     return load(path or DEFAULT_PATH)
-
-
-def _resolver_config(config: Config | None) -> ResolverConfig:
-    if config is None:
-        return ResolverConfig()
-    found = config.dns
-    return ResolverConfig(
-        nameservers=found.nameservers, port=found.port, zone_file=found.zone_file, trust_ad=found.trust_ad
-    )
 
 
 def _public_keys(config: Config | None, domain: Domain) -> Iterator[PublicKey]:

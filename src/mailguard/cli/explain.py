@@ -18,6 +18,7 @@ from mailguard.cli.parameters import POSIX_SECONDS
 from mailguard.cli.recorded import judge_recorded, looks_like_queue_id
 from mailguard.cli.tree_report import show
 from mailguard.config import DEFAULT_PATH, load
+from mailguard.configured_dns import resolver_config
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.explain import explain as explain_outcome
 from mailguard.inbound import InboundRules
@@ -111,12 +112,7 @@ def _settings(config_file: str | None, zone: str | None) -> tuple[InboundRules, 
         # The client's name costs two look-ups, and tells a reader more than its address.
         return InboundRules(checks_iprev=True), Policy(), ResolverConfig(zone_file=zone)
     config = load(config_file)
-    dns = config.dns
-    if zone is not None:
-        resolver_config = ResolverConfig(zone_file=zone)
-    else:
-        resolver_config = ResolverConfig(nameservers=dns.nameservers, port=dns.port, zone_file=dns.zone_file)
-    return inbound_rules(config), policy_of(config), resolver_config
+    return inbound_rules(config), policy_of(config), resolver_config(config.dns, zone_file=zone)
 
 
 def _without_client(outcome: Outcome, policy: Policy) -> Outcome:

@@ -18,6 +18,7 @@ from mailguard.cli.key_files import find_owner, store_keys
 from mailguard.cli.parameters import as_domain, as_selector, as_selectors
 from mailguard.cli.rotate import list_, rotate
 from mailguard.config import DEFAULT_PATH, load
+from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey, generate_ed25519, generate_rsa
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
@@ -153,7 +154,7 @@ def test(
     named = [part for part in (domain, selector, key_file) if part is not None]
     if config_file is not None and named:
         raise click.UsageError("give either DOMAIN SELECTOR KEY_FILE or -c CONFIG")
-    resolver_config = ResolverConfig(zone_file=zone)
+    asked = ResolverConfig(zone_file=zone)
     if domain is not None and selector is not None and key_file is not None:
         permissions = KeyPermissions.GROUP if group_readable else KeyPermissions.STRICT
         wanted = [(domain, selector, key_file)]
@@ -163,11 +164,8 @@ def test(
         config = load(config_file or DEFAULT_PATH)
         permissions = KeyPermissions(config.sign.key_permissions)
         wanted = keys_of(config)
-        if zone is None:
-            resolver_config = ResolverConfig(
-                nameservers=config.dns.nameservers, port=config.dns.port, zone_file=config.dns.zone_file
-            )
-    with open_resolver(resolver_config) as resolver:
+        asked = resolver_config(config.dns, zone_file=zone)
+    with open_resolver(asked) as resolver:
         deadline = time.monotonic() + LOOKUP_TIME_S
         checked = check_keys(wanted, resolver, permissions=permissions, deadline=deadline)
     if as_json:

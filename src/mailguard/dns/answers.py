@@ -143,6 +143,9 @@ class Resolver(ABC):
         To be called before anything else. In the thread of that loop `resolve_async` takes the place of `resolve`.
         """
 
+    def warm_up(self, *, within_s: float) -> None:  # noqa: B027  # as above
+        """Do ahead what would make the first look-ups slow, and take `within_s` seconds at most. Raises nothing."""
+
     @abstractmethod
     def close(self) -> None:
         """Give back threads and sockets. Closing twice is harmless."""

@@ -16,7 +16,7 @@ from typing import Final
 
 import cachetools
 
-from mailguard.dns.question import MX, Answer, Question, Status
+from mailguard.dns.question import MX, TLSA, Answer, Question, Status
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_CACHE_ENTRIES", "AnswerCache"]
 
@@ -192,8 +192,15 @@ def _lifetime_s(answer: Answer) -> int:
 
 def _estimated_bytes(answer: Answer) -> int:
     total = _ENTRY_BYTES + len(answer.question.name) + len(answer.detail)
+    if answer.canonical_name:
+        total += _OBJECT_BYTES + len(answer.canonical_name)
     for record in answer.records:
-        total += _OBJECT_BYTES + (2 * _OBJECT_BYTES + len(record.exchange) if isinstance(record, MX) else len(record))
+        if isinstance(record, MX):
+            total += 3 * _OBJECT_BYTES + len(record.exchange)
+        elif isinstance(record, TLSA):
+            total += 3 * _OBJECT_BYTES + len(record.data)
+        else:
+            total += _OBJECT_BYTES + len(record)
         if isinstance(record, bytes):
             if b"p=" in record:
                 total += _READ_BYTES

@@ -1,10 +1,10 @@
 """One query to one server: over UDP, over TCP if the reply is truncated.
 
 RFC 1035 §4.2 (transports), RFC 5452 §9 (which reply belongs to a query), RFC 7766 §5 (TCP after truncation). A reply
-that does not belong to the query is dropped and the wait goes on, so that a forged one cannot end it. Each query has
-a socket, a port and an ID of its own. The UDP part takes no task: `UdpExchange` calls back, and nearly always that is
-all. Left out: what the reply says (plain_reply.py, reply.py), which server to ask (lookups.py). To be called on the
-resolver's event loop.
+by UDP that does not belong to the query is dropped and the wait goes on, so that a forged one cannot end it. Each
+query has a socket, a port and an ID of its own. The UDP part takes no task: `UdpExchange` calls back, and nearly
+always that is all. Left out: what the reply says (plain_reply.py, reply.py), which server to ask (lookups.py). To be
+called on the resolver's event loop.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable
 
-import dns.asyncbackend
-import dns.asyncquery
 import dns.exception
 import dns.message
 
@@ -27,7 +25,7 @@ __all__ = ["NoReply", "PlainReader", "UdpExchange", "UdpOutcome", "concluded", "
 _LARGEST_DATAGRAM = 65_535
 
 PlainReader = Callable[[Query, bytes], Answer | None]
-"""What a datagram says if it is a plain reply to the query; None for every other datagram."""
+"""What some octets say if they are a plain reply to the query; None for all others."""
 
 UdpOutcome = Answer | dns.message.Message | Exception | None
 """What came over UDP: a plain reply, another one, nothing, and why; None for a reply that is truncated."""
@@ -40,7 +38,7 @@ class NoReply(Exception):
 class UdpExchange:
     """One query over UDP. It is under way when it has been made."""
 
-    __slots__ = ("_datagrams", "_done", "_is_over", "_read_plain", "_sock", "_timer", "at", "query", "timeout_s")
+    __slots__ = ("_datagrams", "_done", "_is_over", "_sock", "_timer", "at", "query", "read_plain", "timeout_s")
 
     def __init__(
         self,
@@ -62,7 +60,7 @@ class UdpExchange:
         self.at = at
         self.timeout_s = timeout_s
         self._datagrams = datagrams
-        self._read_plain = read_plain
+        self.read_plain = read_plain
         self._done = done
         self._is_over = False
         self._sock = datagrams.send(self.query.wire, server=at[0], port=at[1], readable=self._receive)
@@ -94,7 +92,7 @@ class UdpExchange:
         if not wire.startswith(self.query.identity):
             return
         try:
-            reply = self._read_plain(self.query, wire) or _read_message(self.query, wire)
+            reply = self.read_plain(self.query, wire) or _read_message(self.query, wire)
         except dns.message.Truncated:
             self._finish(None)
         except Exception as error:  # noqa: BLE001  # the edge: a fault of ours ends the look-up, not the event loop
@@ -147,7 +145,7 @@ async def concluded(under_way: UdpExchange, outcome: UdpOutcome) -> Answer | dns
             return outcome
         transport = "TCP"
         async with asyncio.timeout(timeout_s):
-            return await _tcp(_message(under_way.query), at)
+            return await _tcp(under_way.query, at, under_way.read_plain)
     except TimeoutError:
         raise NoReply(f"{at[0]}: no reply over {transport} in {timeout_s:g} s") from None
     except (OSError, EOFError, dns.exception.DNSException) as error:
@@ -158,12 +156,18 @@ def _no_reply(at: tuple[str, int], transport: str, error: Exception) -> NoReply:
     return NoReply(f"{at[0]}: {transport}: {type(error).__name__}")
 
 
-async def _tcp(query: dns.message.Message, at: tuple[str, int]) -> dns.message.Message:
-    backend = dns.asyncbackend.get_backend("asyncio")
-    message = await dns.asyncquery.tcp(query, at[0], port=at[1], backend=backend)
-    if not _belongs(query, message):
+async def _tcp(query: Query, at: tuple[str, int], read_plain: PlainReader) -> Answer | dns.message.Message:
+    reader, writer = await asyncio.open_connection(*at)
+    try:
+        # RFC 1035 §4.2.2: the length goes before the message.
+        writer.write(len(query.wire).to_bytes(2, "big") + query.wire)
+        wire = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+    finally:
+        writer.close()
+    reply = read_plain(query, wire) or _read_message(query, wire)
+    if reply is None:
         raise dns.exception.FormError
-    return message
+    return reply
 
 
 def _read_message(query: Query, wire: bytes) -> dns.message.Message | None:

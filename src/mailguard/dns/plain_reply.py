@@ -5,7 +5,9 @@ if it repeats the question octet by octet, is not truncated, says NOERROR or NXD
 aliases and what was asked for, no record twice, in its authority section at most one SOA record, and in the
 additional section at most an OPT record without options. Of a plain reply comes the Answer that `read_reply` makes of
 it; anything else, malformed or only unusual, is left to dnspython and `read_reply`, which decide about it. So this
-one has to be at least as strict as dnspython in all that it accepts. Pure, safe to share between threads.
+one has to be at least as strict as dnspython in all that it accepts, but for TLSA records: dnspython refuses a whole
+reply for a digest of the wrong length, where RFC 6698 §4.1 has that one record be of no use. Pure, safe to share
+between threads.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import dns.ipv6
 
 from mailguard.dns.names import escaped_name
 from mailguard.dns.query import HEADER_OCTETS, TYPE_NUMBERS, Query
-from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
+from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, RecordType, Status
 from mailguard.dns.reply import MAX_ALIASES
 
 __all__ = ["read_plain_reply"]
@@ -42,7 +44,7 @@ _MAX_POINTERS = 16
 # Where the name of the question begins, as a pointer.
 _POINTER_TO_QUESTION = b"\xc0\x0c"
 
-Record = bytes | str | MX
+Record = bytes | str | MX | TLSA
 
 
 class _NotPlain(Exception):
@@ -147,6 +149,8 @@ def _record(wire: bytes, at: int, end: int, rdtype: RecordType) -> tuple[Hashabl
         case RecordType.PTR:
             target = _whole_name(wire, at, end)
             return target, _text(target)
+        case RecordType.TLSA if len(rdata) > 3:
+            return rdata, TLSA(rdata[0], rdata[1], rdata[2], rdata[3:])
     raise _NotPlain
 
 
@@ -274,6 +278,7 @@ def _answer(
     """Follow the aliases from `name`. None where they lead out of the reply or too far, or the denial has no SOA."""
     ttl_s = _MAX_TTL_S
     wanted = TYPE_NUMBERS[question.rdtype]
+    canonical_name = ""
     aliases = 0
     while (found := sets.get((name, wanted))) is None:
         alias = sets.get((name, _CNAME))
@@ -284,10 +289,12 @@ def _answer(
             return None
         ttl_s = min(ttl_s, alias.ttl_s)
         name = alias.next_name
+        canonical_name = str(alias.records[0])
+    detail = f"{server}: {rcode}"
     if found is not None:
         records = tuple(found.records)
-        return Answer(question, Status.NOERROR, records, min(ttl_s, found.ttl_s), dnssec, f"{server}: {rcode}")
+        return Answer(question, Status.NOERROR, records, min(ttl_s, found.ttl_s), dnssec, detail, canonical_name)
     if soa is None or not _is_at_or_below(name, soa[0]):
         return None
     status = Status.NXDOMAIN if rcode == "NXDOMAIN" else Status.NODATA
-    return Answer(question, status, (), min(ttl_s, soa[1]), dnssec, f"{server}: {rcode}")
+    return Answer(question, status, (), min(ttl_s, soa[1]), dnssec, detail, canonical_name)

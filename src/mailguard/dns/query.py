@@ -15,7 +15,7 @@ from mailguard.dns.question import RecordType
 __all__ = ["HEADER_OCTETS", "TYPE_NUMBERS", "Query", "labels_of_question"]
 
 HEADER_OCTETS = 12
-# RFC 1035 §3.2.2, RFC 3596 §2.1.
+# RFC 1035 §3.2.2, RFC 3596 §2.1, RFC 6698 §7.1.
 TYPE_NUMBERS = {
     RecordType.A: 1,
     RecordType.CNAME: 5,
@@ -23,6 +23,7 @@ TYPE_NUMBERS = {
     RecordType.MX: 15,
     RecordType.TXT: 16,
     RecordType.AAAA: 28,
+    RecordType.TLSA: 52,
 }
 
 # DNS Flag Day 2020: the largest reply that is not fragmented on the way.

@@ -23,12 +23,13 @@ import dns.rdtypes.ANY.CNAME
 import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.PTR
 import dns.rdtypes.ANY.SOA
+import dns.rdtypes.ANY.TLSA
 import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
 from mailguard.dns.names import escaped_name
-from mailguard.dns.question import MX, Answer, Dnssec, Question, Status
+from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, Status
 
 __all__ = ["MAX_ALIASES", "ServerFailure", "Unfinished", "read_reply", "record_of", "weakest"]
 
@@ -87,10 +88,11 @@ def read_reply(
             return Answer(question, Status.TEMPFAIL, detail=f"{server}: more than {MAX_ALIASES} aliases")
         ttls_s.append(alias.ttl)
         name = cast(dns.rdtypes.ANY.CNAME.CNAME, alias[0]).target
+    canonical_name = escaped_name(name.labels) if aliases else ""
     if found is not None:
         ttls_s.append(found.ttl)
         records = tuple(record for rdata in found if (record := record_of(rdata)) is not None)
-        return Answer(question, Status.NOERROR, records, min(ttls_s), dnssec, detail)
+        return Answer(question, Status.NOERROR, records, min(ttls_s), dnssec, detail, canonical_name)
     negative_ttl_s = _negative_ttl_s(message, name)
     if rcode == dns.rcode.NOERROR and negative_ttl_s is None:
         if aliases > start:
@@ -99,10 +101,10 @@ def read_reply(
             raise ServerFailure(f"{server}: gave a referral, it is no recursive resolver")
     ttls_s.append(NEGATIVE_TTL_WITHOUT_SOA_S if negative_ttl_s is None else negative_ttl_s)
     status = Status.NXDOMAIN if rcode == dns.rcode.NXDOMAIN else Status.NODATA
-    return Answer(question, status, ttl_s=min(ttls_s), dnssec=dnssec, detail=detail)
+    return Answer(question, status, (), min(ttls_s), dnssec, detail, canonical_name)
 
 
-def record_of(rdata: dns.rdata.Rdata) -> bytes | str | MX | None:
+def record_of(rdata: dns.rdata.Rdata) -> bytes | str | MX | TLSA | None:
     """The value of a record as Answer describes it; None for a type that is not asked for."""
     match rdata:
         case dns.rdtypes.ANY.TXT.TXT():
@@ -113,6 +115,8 @@ def record_of(rdata: dns.rdata.Rdata) -> bytes | str | MX | None:
             return MX(rdata.preference, escaped_name(rdata.exchange.labels))
         case dns.rdtypes.ANY.CNAME.CNAME() | dns.rdtypes.ANY.PTR.PTR():
             return escaped_name(rdata.target.labels)
+        case dns.rdtypes.ANY.TLSA.TLSA():
+            return TLSA(rdata.usage, rdata.selector, rdata.mtype, rdata.cert)
     return None
 
 

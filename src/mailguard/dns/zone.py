@@ -24,7 +24,8 @@ import dns.zonefile
 
 from mailguard.dns.answers import Resolver
 from mailguard.dns.names import escaped_name, why_unaskable
-from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
+from mailguard.dns.query import TYPE_NUMBERS
+from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, RecordType, Status
 from mailguard.dns.reply import MAX_ALIASES, record_of, weakest
 from mailguard.errors import ZoneError
 
@@ -39,9 +40,9 @@ _PLAIN_NAME = re.compile(r"[a-z0-9_.-]*")
 _NAME_TOKEN = re.compile(rb"\\([0-9]{3})|\\(.)|(.)", re.DOTALL)
 _PLAIN_OCTETS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 _DIRECTIVES = frozenset({"$ORIGIN", "$TTL", "$GENERATE"})
-_TYPES = {rdtype.value: rdtype for rdtype in RecordType}
+_TYPES = {rdtype.value: rdtype for rdtype in TYPE_NUMBERS}
 
-Record = bytes | str | MX
+Record = bytes | str | MX | TLSA
 Entry = Mapping[RecordType, tuple[Record, ...]]
 T = TypeVar("T")
 
@@ -59,9 +60,10 @@ class ZoneResolver(Resolver):
         """`zone[name][type]` is a sequence of records. Names: any case, with or without the trailing dot.
 
         TXT records are str, bytes, or a tuple of the character-strings of one record; MX are (preference,
-        exchange); the others are text. A type that mailguard does not ask for (NS, SOA) only makes the name
-        exist. `status` and `dnssec` by (name, type or "*") replace what would come out for that name, also
-        where it is the end of an alias; a name is INSECURE unless `dnssec` says otherwise.
+        exchange); TLSA are (usage, selector, matching type, bytes or hexadecimal digits); the others are text. A type
+        that mailguard does not ask for (NS, SOA) only makes the name exist. `status` and `dnssec` by (name, type or
+        "*") replace what would come out for that name, also where it is the end of an alias; a name is INSECURE
+        unless `dnssec` says otherwise.
         Raises ZoneError for what is not a zone.
         """
         self._entries: dict[str, Entry] = {}
@@ -109,7 +111,7 @@ class ZoneResolver(Resolver):
         refusal = why_unaskable(question.name)
         if refusal:
             return Answer(question, Status.TEMPFAIL, detail=f"not asked: {refusal}")
-        name = _key(question.name)
+        name = start = _key(question.name)
         dnssec = Dnssec.SECURE
         for _ in range(MAX_ALIASES + 1):
             dnssec = weakest(dnssec, _said(self._dnssec, name, question.rdtype) or Dnssec.INSECURE)
@@ -120,14 +122,12 @@ class ZoneResolver(Resolver):
                 detail = f"the zone says {status.value} for {name}"
                 return Answer(question, status, ttl_s=ZONE_TTL_S, dnssec=dnssec, detail=detail)
             entry = self._entry(name)
-            if entry is None:
-                return Answer(question, Status.NXDOMAIN, ttl_s=ZONE_TTL_S, dnssec=dnssec, detail="from the zone")
-            records = entry.get(question.rdtype, ())
-            if records:
-                return Answer(question, Status.NOERROR, records, ZONE_TTL_S, dnssec, "from the zone")
-            aliases = entry.get(RecordType.CNAME, ())
-            if not aliases:
-                return Answer(question, Status.NODATA, ttl_s=ZONE_TTL_S, dnssec=dnssec, detail="from the zone")
+            records = entry.get(question.rdtype, ()) if entry is not None else ()
+            aliases = entry.get(RecordType.CNAME, ()) if entry is not None else ()
+            if records or not aliases:
+                found = Status.NXDOMAIN if entry is None else Status.NOERROR if records else Status.NODATA
+                canonical_name = name if name != start else ""
+                return Answer(question, found, records, ZONE_TTL_S, dnssec, "from the zone", canonical_name)
             name = str(aliases[0])
         return Answer(question, Status.TEMPFAIL, detail=f"more than {MAX_ALIASES} aliases")
 
@@ -210,6 +210,8 @@ def _record(name: str, rdtype: RecordType, record: object) -> Record:
             return b"".join(map(_octets, record))
         case RecordType.MX, (int(preference), str(exchange)) if 0 <= preference <= 65535:
             return MX(preference, _key(exchange))
+        case RecordType.TLSA, (int(usage), int(selector), int(matching_type), (bytes() | str()) as association):
+            return _tlsa(name, (usage, selector, matching_type), association)
         case ((RecordType.CNAME | RecordType.PTR), str()):
             return _key(record)
         case RecordType.A, str():
@@ -217,6 +219,15 @@ def _record(name: str, rdtype: RecordType, record: object) -> Record:
         case RecordType.AAAA, str():
             return _address(name, record, dns.ipv6.canonicalize)
     raise ZoneError(f"{name}: {record!r} is not a record of the type {rdtype.value}")
+
+
+def _tlsa(name: str, parameters: tuple[int, int, int], association: bytes | str) -> TLSA:
+    try:
+        usage, selector, matching_type = bytes(parameters)
+        data = association if isinstance(association, bytes) else bytes.fromhex(association)
+    except ValueError:
+        raise ZoneError(f"{name}: a TLSA record is three numbers up to 255 and hexadecimal digits") from None
+    return TLSA(usage, selector, matching_type, data)
 
 
 def _octets(text: str | bytes) -> bytes:
