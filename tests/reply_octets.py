@@ -13,7 +13,7 @@ from mailguard.dns.query import Query
 __all__ = ["made_names", "made_reply", "mutated"]
 
 _CNAME, _SOA = 5, 6
-_OTHER_TYPES = (1, 2, 5, 6, 12, 15, 16, 28, 46, 99)
+_OTHER_TYPES = (1, 2, 5, 6, 12, 15, 16, 28, 46, 52, 99)
 _LABELS = (b"a", b"A", b"b", b"test", b"TEST", b"x\x00y", b"x" * 63, b"\xc3\xbc", b"_dmarc")
 _OCTETS = (0, 1, 2, 3, 4, 5, 12, 16, 28, 41, 63, 64, 191, 192, 255)
 
@@ -76,6 +76,10 @@ class _Maker:
                 return b"".join(bytes([length]) + chance.choice([b"x", b"y"]) * length for length in lengths)
             case 15:
                 return bytes([0, chance.randrange(3)]) + self._name(before + b"\x00\x00")
+            case 52:
+                matching_type = chance.randrange(4)
+                octets = 5 if self._is_odd() else {1: 32, 2: 64}.get(matching_type, 3)
+                return bytes([3, 1, matching_type]) + chance.choice([b"x", b"y"]) * octets
             case 6:
                 first = self._name(before)
                 return first + self._name(before + first) + chance.randbytes(16) + bytes([chance.randrange(256)] * 4)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dns_fault_server import Request
 from mailguard.dns.names import why_unaskable
 from mailguard.dns.plain_reply import read_plain_reply
-from mailguard.dns.query import Query, labels_of_question
+from mailguard.dns.query import TYPE_NUMBERS, Query, labels_of_question
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.dns.reply import ServerFailure, Unfinished, read_reply
 from reply_octets import made_names, made_reply, mutated
@@ -65,7 +65,7 @@ ASKABLE = st.text(st.sampled_from([chr(octet) for octet in range(0x20, 0x7F)]), 
     ASKABLE | st.sampled_from(["a", "a.test", ".".join(["a" * 61] * 4), "bounce+u=x.test", "a b.test", '";(.test'])
 )
 def test_a_query_is_what_dnspython_would_send(name: str) -> None:
-    for rdtype in RecordType:
+    for rdtype in TYPE_NUMBERS:
         message = dns.message.make_query(name, rdtype.value, use_edns=0, payload=1232)
         message.flags |= dns.flags.AD
         message.id = int.from_bytes(IDENTITY, "big")
@@ -85,6 +85,7 @@ PLAIN: dict[str, tuple[str, Reply]] = {
     "mx": ("MX", ("NOERROR", ["a.test. 60 IN MX 5 MX.Test.", "a.test. 60 IN MX 1 b.test."], ())),
     "null mx": ("MX", ("NOERROR", ["a.test. 60 IN MX 0 ."], ())),
     "ptr": ("PTR", ("NOERROR", [r"a.test. 60 IN PTR Ho\000st.Test."], ())),
+    "tlsa": ("TLSA", ("NOERROR", [f"a.test. 60 IN TLSA 3 1 1 {'fe' * 32}", "a.test. 60 IN TLSA 255 0 0 aa"], ())),
     "cname": ("CNAME", ("NOERROR", ["a.test. 60 IN CNAME B.test."], ())),
     "alias": ("TXT", ("NOERROR", ["a.test. 9 IN CNAME b.test.", 'b.test. 99 IN TXT "x"'], ())),
     "aliases": (
@@ -222,13 +223,17 @@ def test_what_is_read_is_what_dnspython_reads(seed: int) -> None:
     chance = random.Random(seed)
     read_replies = denials = 0
     for _ in range(2_000):
-        rdtype = chance.choice(list(RecordType))
+        rdtype = chance.choice(list(TYPE_NUMBERS))
         question = Question(chance.choice(["a.test", "x.a.test", "_dmarc.a.test"]), rdtype)
         wire = made_reply(chance, query_for(question))
         for octets in (wire, mutated(chance, wire), mutated(chance, mutated(chance, wire))):
             answer = read(question, octets)
             if answer is not None:
-                assert answer == read_by_dnspython(question, octets), octets.hex()
+                expected = read_by_dnspython(question, octets)
+                # Digests of any length, for which dnspython refuses the reply.
+                if expected is None and rdtype is RecordType.TLSA:
+                    continue
+                assert answer == expected, octets.hex()
                 read_replies += 1
                 denials += answer.status is not Status.NOERROR
     assert read_replies > 400

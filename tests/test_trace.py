@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from judged_messages import judge_message
 from mailguard.dkim.canonical import BodyRequest, Canonicalization
-from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
+from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, RecordType, Status
 from mailguard.envelope import Envelope
 from mailguard.errors import TraceError
 from mailguard.message import HeaderField, MalformedReason, Message
@@ -70,6 +70,7 @@ RECORDS: dict[RecordType, st.SearchStrategy[Any]] = {
     **dict.fromkeys(RecordType, names),
     RecordType.TXT: octets,
     RecordType.MX: st.builds(MX, st.integers(0, 65535), names),
+    RecordType.TLSA: st.builds(TLSA, st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), octets),
 }
 answers = st.sampled_from(RecordType).flatmap(
     lambda rdtype: st.builds(
@@ -80,6 +81,7 @@ answers = st.sampled_from(RecordType).flatmap(
         ttl_s=st.integers(0, 2**31),
         dnssec=st.sampled_from(Dnssec),
         detail=texts,
+        canonical_name=names,
     )
 )
 traces = st.builds(

@@ -3,6 +3,19 @@
 The public names, re-exported. Importing this needs neither libmilter nor the command line's packages.
 """
 
+from mailguard.dane.discover import InsecureMx
+from mailguard.dane.record import parse_tlsa
+from mailguard.dane.result import (
+    DanePolicy,
+    DaneStatus,
+    HostOutcome,
+    HostPolicy,
+    HostReason,
+    TlsaReason,
+    TlsaResult,
+    TlsaStatus,
+)
+from mailguard.dane.verify import tlsa_of, verify_tlsa
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dkim.sign import SigningRules
@@ -13,7 +26,7 @@ from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus,
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers, Resolver, Unanswered
 from mailguard.dns.live import ResolverConfig, open_resolver
-from mailguard.dns.question import Answer, Dnssec, Question, Status
+from mailguard.dns.question import TLSA, Answer, Dnssec, Question, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
@@ -27,6 +40,7 @@ from mailguard.outcome import Outcome
 from mailguard.pipeline import (
     authenticate,
     authenticate_async,
+    check_dane,
     check_spf,
     evaluate_dmarc,
     sign_dkim,
@@ -49,6 +63,7 @@ from mailguard.policy import (
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
 __all__ = [
+    "TLSA",
     "Aligned",
     "Alignment",
     "AlignmentMode",
@@ -58,6 +73,8 @@ __all__ = [
     "BodyLengthRule",
     "BodyRequest",
     "Canonicalization",
+    "DanePolicy",
+    "DaneStatus",
     "Decision",
     "Disposition",
     "DkimReason",
@@ -76,7 +93,11 @@ __all__ = [
     "Explanation",
     "Finding",
     "HeaderField",
+    "HostOutcome",
+    "HostPolicy",
+    "HostReason",
     "InboundRules",
+    "InsecureMx",
     "IprevResult",
     "IprevStatus",
     "KeyCheck",
@@ -103,16 +124,23 @@ __all__ = [
     "SpfResult",
     "SpfStatus",
     "Status",
+    "TlsaReason",
+    "TlsaResult",
+    "TlsaStatus",
     "TrustedSource",
     "Unanswered",
     "VerifyRules",
     "ZoneResolver",
     "authenticate",
     "authenticate_async",
+    "check_dane",
     "check_spf",
     "decide",
     "evaluate_dmarc",
     "open_resolver",
+    "parse_tlsa",
     "sign_dkim",
+    "tlsa_of",
     "verify_dkim",
+    "verify_tlsa",
 ]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from mailguard.dane.destination import Destination
+from mailguard.dane.discover import InsecureMx, discover
+from mailguard.dane.result import DanePolicy
 from mailguard.dkim.canonical import BodyDigests, BodyRequest
 from mailguard.dkim.result import DkimResult
 from mailguard.dkim.sign import SigningRules, sign, sign_body_requests
@@ -29,6 +33,7 @@ __all__ = [
     "LOOKUP_TIME_S",
     "authenticate",
     "authenticate_async",
+    "check_dane",
     "check_spf",
     "evaluate_dmarc",
     "sign_dkim",
@@ -100,6 +105,24 @@ def check_spf(
     deadline = time.monotonic() + LOOKUP_TIME_S
     return evaluate(
         lambda answers: check_host(envelope, answers, identity=identity, now=judged_at), resolver, deadline=deadline
+    )
+
+
+def check_dane(
+    domain: str, *, resolver: Resolver, port: int | None = None, insecure_mx: InsecureMx = InsecureMx.MAY
+) -> DanePolicy:
+    """What DANE demands of delivery to `domain` (RFC 7672 §2.2), also written as Postfix writes a next hop.
+
+    Only a validating resolver on loopback or in `trust_ad` makes an answer secure: dns/validation.py tells whether
+    there is one. `port` replaces the one in `domain`, which is 25 unless named. Raises ValueError for what is no
+    destination.
+    """
+    destination = Destination.parse(domain)
+    if port is not None:
+        destination = replace(destination, port=port)
+    deadline = time.monotonic() + LOOKUP_TIME_S
+    return evaluate(
+        lambda answers: discover(destination, answers, insecure_mx=insecure_mx), resolver, deadline=deadline
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
+from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, RecordType, Status
 from mailguard.envelope import Envelope
 from mailguard.errors import TraceError
 from mailguard.inbound import InboundPlan, InboundRules, judge_inbound, plan_inbound
@@ -302,6 +302,7 @@ def _to_json(trace: Trace) -> dict[str, object]:
                 answer.ttl_s,
                 answer.detail,
                 [_record_to_json(record) for record in answer.records],
+                *([answer.canonical_name] if answer.canonical_name else []),
             ]
             for answer in trace.answers
         ],
@@ -343,8 +344,9 @@ def _from_json(content: Any) -> Trace:
                 ttl_s=_int(ttl_s),
                 dnssec=Dnssec(dnssec),
                 detail=_str(detail),
+                canonical_name=_str(*canonical_name) if canonical_name else "",
             )
-            for name, rdtype, status, dnssec, ttl_s, detail, records in content["answers"]
+            for name, rdtype, status, dnssec, ttl_s, detail, records, *canonical_name in content["answers"]
         ),
         decided=Decided(disposition=disposition, would=would, rule=rule, domain=domain, reason=reason),
     )
@@ -358,17 +360,22 @@ def _message(content: Any) -> Message:
     return Message(fields, header_defect=MalformedReason(reason), header_detail=_str(detail))
 
 
-def _record_to_json(record: bytes | str | MX) -> object:
+def _record_to_json(record: bytes | str | MX | TLSA) -> object:
     if isinstance(record, bytes):
         return _text(record)
+    if isinstance(record, TLSA):
+        return [record.usage, record.selector, record.matching_type, _text(record.data)]
     return [record.preference, record.exchange] if isinstance(record, MX) else record
 
 
-def _record_from_json(record: Any, rdtype: RecordType) -> bytes | str | MX:
+def _record_from_json(record: Any, rdtype: RecordType) -> bytes | str | MX | TLSA:
     """The type of a record is that of the question (see `Answer`)."""
     if rdtype is RecordType.MX:
         preference, exchange = record
         return MX(_int(preference), _str(exchange))
+    if rdtype is RecordType.TLSA:
+        usage, selector, matching_type, data = record
+        return TLSA(_int(usage), _int(selector), _int(matching_type), _octets(data))
     return _octets(record) if rdtype is RecordType.TXT else _str(record)
 
 
