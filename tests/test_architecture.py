@@ -540,10 +540,13 @@ def test_the_name_that_libmilter_points_to_lives_as_long_as_the_process() -> Non
 
 
 @pytest.mark.attack("P22")
-def test_the_lists_of_macros_are_left_to_postfix() -> None:
-    """An application's list replaces that of main.cf, and pymilter's holds five names."""
+def test_no_list_of_macros_is_longer_than_pymilter_can_hold() -> None:
+    """It holds five names; what an application asks for replaces the list of main.cf."""
+    from mailguard_milter.received_macros import SYMBOLS
+
     engine = modules()["mailguard_milter.engine_libmilter"].tree
-    assert not [node for node in ast.walk(engine) if isinstance(node, ast.Attribute) and node.attr == "setsymlist"]
+    assert [node for node in ast.walk(engine) if isinstance(node, ast.Attribute) and node.attr == "setsymlist"]
+    assert all(0 < len(names.split()) <= 5 for names in SYMBOLS.values())
 
 
 # -- sizes and names ----------------------------------------------------------------------------------------------
