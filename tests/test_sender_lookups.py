@@ -14,6 +14,7 @@ from mailguard.dns.zone import ZoneResolver
 from mailguard.senders.cache import PermissionCache
 from mailguard.senders.combine import Senders
 from mailguard.senders.identity import Address, Login, LoginRules
+from mailguard.senders.inline import InlineSource
 from mailguard.senders.permission import Permission, PermissionStatus
 from mailguard.senders.question import asked_of, permission_in, sender_question
 from mailguard_milter import sender_lookups
@@ -124,6 +125,42 @@ def test_what_is_kept_is_at_hand_and_the_rest_is_not() -> None:
         assert read(NAME) == ZONE.reader()(NAME)
         lookups.resolve([OWN], deadline=soon())
         assert len(senders.asked) == 1
+
+
+def test_what_the_configuration_grants_does_not_wait_behind_a_slow_source() -> None:
+    class Stuck(InlineSource):
+        blocks = True
+        go = threading.Event()
+
+        def may_use(self, login: Login, address: Address) -> Permission:
+            self.go.wait(10)
+            return self.unknown(login, address, "slow")
+
+    rules = LoginRules()
+    sources = [InlineSource({"alice@us.test": []}, rules=rules), Stuck({}, rules=rules, name="slow")]
+    lookups = SenderLookups(ZONE, Senders(sources, rules=rules))
+    try:
+        lookups.prefetch([sender_question(b"alice@us.test", b"x%d@us.test" % number) for number in range(50)])
+        answer = lookups.at_hand(OWN)
+        assert answer is not None
+        assert permission_in(answer).is_granted
+        assert lookups.at_hand(OTHERS) is None
+    finally:
+        Stuck.go.set()
+        lookups.close()
+
+
+def test_warming_up_asks_on_every_thread_and_has_an_end() -> None:
+    senders = Slow()
+    lookups = SenderLookups(ZONE, senders)
+    try:
+        before = time.monotonic()
+        lookups.warm_up(within_s=0.2)
+        assert time.monotonic() - before < 2
+        assert len(senders.asked) == sender_lookups.THREADS
+    finally:
+        senders.go.set()
+        lookups.close()
 
 
 @pytest.mark.parametrize(("login", "address"), [(b"", b"a@us.test"), (b"a\xff", b"a@us.test"), (b"a", b"\xff")])

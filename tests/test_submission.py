@@ -28,9 +28,13 @@ LOGINS = {
     "bob@us.test": [],
     "u\u00fc@us.test": ["\u00fc@us.test"],
 }
-NETWORKS = [{"networks": ["192.0.2.0/28"], "domains": ["us.test", "other.test"]}]
+NETWORKS = [
+    {"networks": ["192.0.2.0/28", "127.0.0.0/8"], "domains": ["us.test"]},
+    {"networks": ["192.0.2.9/32"], "domains": ["us.test", "other.test"]},
+]
 ALICE = b"alice@us.test"
 IN_NETWORK = ip_address("192.0.2.9")
+LOOPBACK = ip_address("127.0.0.1")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +161,20 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         "sender-sender",
     ),
     ("L17 network, a bounce of our own", {"who": None, "client": IN_NETWORK, "envelope": b""}, ""),
+    ("L08 8 bits in From", {"sender": b"<m\xfcller@us.test>"}, "sender-from"),
+    ("L08 8 bits in Sender", {"more": [(b"Sender", b" <m\xfcller@us.test>")]}, "sender-sender"),
+    # Python's email, and others, read the first.
+    ("L03 an address before the angle address", {"sender": b"bob@us.test <alice@us.test>"}, "sender-from"),
+    ("L03 words and an address before it", {"sender": b"The CEO bob@us.test <alice@us.test>"}, "sender-from"),
+    ("L03 the own address before it", {"sender": b"alice@us.test <alice@us.test>"}, ""),
+    ("L06 an address before it in Sender", {"more": [(b"Sender", b" bob@us.test <alice@us.test>")]}, "sender-sender"),
+    (
+        "L17 this host, a web application",
+        {"who": None, "client": LOOPBACK, "envelope": b"www-data@web.us.test", "sender": b"info@us.test"},
+        "",
+    ),
+    ("L18 this host, forwarded mail", {"who": None, "client": LOOPBACK, "envelope": b"SRS0=x@forward.test"}, ""),
+    ("L17 this host, a notice", {"who": None, "client": LOOPBACK, "envelope": b"double-bounce@mx.us.test"}, ""),
     ("100 mailboxes in From", {"sender": b", ".join(b"<a%d@shop.us.test>" % n for n in range(100))}, "sender-from"),
 ]
 
@@ -245,6 +263,55 @@ def test_the_reverse_path_is_what_postfix_reads(keys: Path) -> None:
     macros = {**login(ALICE), "{mail_addr}": b"bob@us.test"}
     conclusion = found.send([(b"From", b" <alice@us.test>")], macros=macros, mail_from=b"<alice@us.test>")
     assert reply(conclusion).text.endswith("[sender-envelope]")
+
+
+@pytest.mark.attack("L02")
+@pytest.mark.parametrize(
+    ("written", "read", "is_refused"),
+    [
+        (b"alice%us.test@hosted.test", ALICE, True),
+        (b'"alice@us.test"@hosted.test', ALICE, True),
+        (b"us.test!alice@hosted.test", ALICE, True),
+        (b"alice%us.test@[127.0.0.1]", ALICE, True),
+        (b"@relay.test:alice@us.test", ALICE, False),
+        (b"alice@us.test.", ALICE, False),
+        (b'"alice"@us.test', ALICE, False),
+        (b"Alice@US.test", ALICE, False),
+        (b"alice", ALICE, False),
+    ],
+)
+def test_a_reverse_path_that_shows_another_address_than_postfix_reads(
+    keys: Path, written: bytes, read: bytes, is_refused: bool
+) -> None:
+    found = peer(keys).connect()
+    macros = {**login(ALICE), "{mail_addr}": read}
+    conclusion = found.send([(b"From", b" <alice@us.test>")], macros=macros, mail_from=b"<" + written + b">")
+    assert is_signed(conclusion) is not is_refused
+    if is_refused:
+        assert reply(conclusion).text.endswith("[sender-envelope]")
+
+
+MANY = b", ".join(b"<alice+%d@us.test>" % number for number in range(60))
+
+
+@pytest.mark.parametrize(
+    ("actions", "differs"),
+    [
+        ({"header_from": "log"}, {"sender": MANY, "more": [(b"Sender", b" bob@us.test")]}),
+        ({"sender": "log"}, {"more": [(b"Sender", b" " + MANY), (b"Resent-From", b" bob@us.test")]}),
+        (
+            {"sender": "off"},
+            {
+                "sender": b"<alice@us.test>, <sales@us.test>",
+                "more": [(b"Sender", b" " + MANY), (b"Resent-From", b" bob@us.test")],
+            },
+        ),
+    ],
+)
+def test_many_addresses_do_not_hide_what_comes_after_them(
+    keys: Path, actions: dict[str, str], differs: dict[str, Any]
+) -> None:
+    assert isinstance(submitted(peer(keys, senders={"actions": actions}), **differs).actions[-1], Reply)
 
 
 def test_a_service_of_our_own_without_login_is_trusted_by_its_name(keys: Path) -> None:
@@ -337,6 +404,8 @@ ALIGNMENT = [
     ("below", "strict", b"any@shop.us.test", b"alice@us.test", "sender-alignment"),
     ("another", "relaxed", b"wide@other.test", b"alice@us.test", "sender-alignment"),
     ("null sender", "strict", b"", b"alice@us.test", ""),
+    ("no domain", "relaxed", b"x@[192.0.2.1]", b"alice@us.test", "sender-alignment"),
+    ("no name of a host", "relaxed", b"x@a_b.evil.test", b"alice@us.test", "sender-alignment"),
 ]
 
 
@@ -352,7 +421,8 @@ def test_the_reverse_path_and_from_may_have_to_agree(
     keys: Path, how: str, envelope: bytes, sender: bytes, rule: str
 ) -> None:
     logins = {"alice@us.test": [*LOGINS["alice@us.test"], "wide@other.test"]}
-    senders = {"alignment": how, "actions": {"alignment": "reject"}, "inline": {"logins": logins}}
+    actions = {"alignment": "reject", "envelope": "off"}
+    senders = {"alignment": how, "actions": actions, "inline": {"logins": logins}}
     found = peer(keys, senders=senders)
     found.resolver = over(ZoneResolver(RECORDS), found)
     conclusion = submitted(found, envelope=envelope, sender=sender)

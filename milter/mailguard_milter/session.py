@@ -154,22 +154,29 @@ class Session:
         return self._network_domains(message) is not None
 
     def _network_domains(self, message: Message) -> frozenset[Domain] | None:
+        """All domains that the client's network is listed for, if those of the author are among them."""
         """Of the network that is listed for the author's domain, all domains that it is listed for."""
         client, domains = self._client, set(message.author.domains)
         if client is None or not domains:
             return None
-        for rule in self._service.config.sign.networks:
-            if domains <= set(rule.domains) and any(client in network for network in rule.networks):
-                return frozenset(map(Domain.parse, rule.domains))
-        return None
+        listed = [
+            rule.domains
+            for rule in self._service.config.sign.networks
+            if any(client in network for network in rule.networks)
+        ]
+        if not any(domains <= set(each) for each in listed):
+            return None
+        return frozenset(Domain.parse(name) for each in listed for name in each)
 
     def _plan_submission(self, state: Transaction, message: Message) -> tuple[Question, ...]:
         rules = self._service.submission
         if rules is None or message.malformed is not None:
             return ()
         domains = None if state.login is not None else self._network_domains(message)
-        if state.login is None and domains is None:
-            return ()  # a service of our own, which the configuration trusts by its name
+        if state.login is None and (domains is None or self._client is None or self._client.is_loopback):
+            # A service of our own, which the configuration trusts by its name; and this host itself: sendmail(1),
+            # bounces, forwarded mail, whose reverse paths are of other domains.
+            return ()
         login = NOBODY if state.login in (UNDECODABLE_LOGIN, UNNAMED_LOGIN) else state.login
         state.submission = plan_submission(message, state.envelope, rules, login=login, network_domains=domains)
         return state.submission.questions

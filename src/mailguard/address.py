@@ -84,6 +84,8 @@ class Mailbox:
     local_part: str
     domain: Domain
     display_name: str = ""
+    also_written: tuple[str, ...] = ()
+    """Addresses of the same domain that stand unquoted before the angle brackets: some readers take those for it."""
 
     def __str__(self) -> str:
         return f"{self.local_part}@{self.domain}"
@@ -277,7 +279,8 @@ class _Parser:
         for shown in bare:
             if shown.domain != found.domain:
                 raise AddressSyntaxError(AddressDefect.SYNTAX, "an unquoted display name is another domain's address")
-        return Mailbox(found.local_part, found.domain, " ".join([*map(str, bare), *phrase]))
+        written = tuple(map(str, bare))
+        return Mailbox(found.local_part, found.domain, " ".join([*written, *phrase]), written)
 
     def _address_after(self, local_part: _Token) -> Mailbox:
         self._take()  # the "@"

@@ -8,12 +8,12 @@ Values are frozen and safe to share between threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from mailguard.address import AddressSyntaxError, parse_mailboxes
+from mailguard.address import AddressSyntaxError, Mailbox, parse_mailboxes
 from mailguard.dmarc.align import same_organization
 from mailguard.dmarc.discover import tree_walk, walk_questions
 from mailguard.dmarc.record import AlignmentMode
@@ -25,7 +25,7 @@ from mailguard.domain import Domain
 from mailguard.envelope import Envelope
 from mailguard.message import Message
 from mailguard.policy import MAX_REASON_CHARS, STRICTNESS, Disposition, Mode, Refusal, Rule
-from mailguard.senders.identity import Address, parse_address
+from mailguard.senders.identity import Address, Unusable, parse_address
 from mailguard.senders.permission import Permission, PermissionStatus
 from mailguard.senders.question import permission_in, sender_question
 
@@ -63,6 +63,7 @@ _FIELDS = (
     (b"reply-to", "Reply-To", Rule.SENDER_REPLY_TO),
 )
 _ENVELOPE, _FROM, _SENDER = "MAIL FROM", "From", "Sender"
+_TOO_MANY = f"more than {MAX_ADDRESSES} addresses of senders"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,13 +184,13 @@ def _uses(
     actions = rules.actions
     uses: list[Use] = []
     unreadable: list[tuple[Rule, str]] = []
-    path = _reverse_path(envelope)
+    paths = _reverse_paths(envelope)
     authors = message.author.mailboxes
-    if path and actions[Rule.SENDER_ENVELOPE] is not None:
-        uses.append(Use(_ENVELOPE, Rule.SENDER_ENVELOPE, path))
-    rule = Rule.SENDER_FROM if actions[Rule.SENDER_FROM] is not None or path else Rule.SENDER_NULL
+    if actions[Rule.SENDER_ENVELOPE] is not None:
+        uses += [Use(_ENVELOPE, Rule.SENDER_ENVELOPE, path) for path in paths]
+    rule = Rule.SENDER_FROM if actions[Rule.SENDER_FROM] is not None or paths else Rule.SENDER_NULL
     if actions[rule] is not None:
-        uses += [Use(_FROM, rule, str(mailbox).encode()) for mailbox in authors]
+        uses += _of_mailboxes(_FROM, rule, authors)
     for key, name, rule in _FIELDS:
         asks_for_several = name == _SENDER and len(authors) > 1 and actions[Rule.SENDER_FROM] is not None
         if actions[rule] is None and not asks_for_several:
@@ -199,21 +200,51 @@ def _uses(
                 # RFC 5322 §3.6: one at most. Who reads the message sees either.
                 unreadable.append((rule, "there are several Sender fields"))
                 break
+            if len(uses) > MAX_ADDRESSES:
+                # Reading on costs time, and what would be found there could not be asked for.
+                unreadable.append((rule, f"{name} comes after {_TOO_MANY}"))
+                break
             try:
-                mailboxes = parse_mailboxes(header_field.value).mailboxes
+                uses += _of_mailboxes(name, rule, parse_mailboxes(header_field.value).mailboxes)
             except AddressSyntaxError as error:
                 unreadable.append((rule, f"{name} cannot be read: {error}"))
-                continue
-            uses += [Use(name, rule, str(mailbox).encode()) for mailbox in mailboxes]
-    if len(uses) > MAX_ADDRESSES:
-        unreadable.append((uses[MAX_ADDRESSES].rule, f"it bears more than {MAX_ADDRESSES} addresses of senders"))
-        del uses[MAX_ADDRESSES:]
-    return tuple(uses), tuple(unreadable)
+    if _reverse_path(envelope) and isinstance(parse_address(_reverse_path(envelope)), Unusable):
+        unreadable.append((Rule.SENDER_ALIGNMENT, "the reverse path has no domain that From could be compared with"))
+    unreadable += [
+        (rule, f"it bears {_TOO_MANY}") for rule in dict.fromkeys(use.rule for use in uses[MAX_ADDRESSES:])
+    ]
+    return tuple(uses[:MAX_ADDRESSES]), tuple(unreadable)
+
+
+def _of_mailboxes(place: str, rule: Rule, mailboxes: Iterable[Mailbox]) -> list[Use]:
+    """Each address of a field, also those that only some readers take for one."""
+    written = (text for mailbox in mailboxes for text in (str(mailbox), *mailbox.also_written))
+    return [Use(place, rule, text.encode("utf-8", "surrogateescape")) for text in dict.fromkeys(written)]
 
 
 def _reverse_path(envelope: Envelope) -> bytes:
     """As Postfix reads it, where it has told: that is whom the message is from."""
     return envelope.mail_from if envelope.mail_from_as_read is None else envelope.mail_from_as_read
+
+
+def _reverse_paths(envelope: Envelope) -> tuple[bytes, ...]:
+    """That, and as it is written, where that is another address: others will read it there."""
+    read = _reverse_path(envelope)
+    # RFC 5321 §4.1.1.3: a source route is ignored. A dot at the end Postfix takes away.
+    written = envelope.mail_from
+    if written.startswith(b"@"):
+        written = written.partition(b":")[2]
+    written = written.removesuffix(b".")
+    if not read:
+        return ()
+    if b"@" not in written or _same_address(written, read):
+        return (read,)
+    return read, written
+
+
+def _same_address(first: bytes, second: bytes) -> bool:
+    one, other = parse_address(first), parse_address(second)
+    return isinstance(one, Address) and isinstance(other, Address) and one.folded == other.folded
 
 
 def _domains_to_align(message: Message, envelope: Envelope, rules: SubmissionRules) -> tuple[Domain, Domain] | None:

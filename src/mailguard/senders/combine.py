@@ -48,8 +48,18 @@ class Senders:
         return self.may_use(who, what)
 
     def known(self, login: Login, address: Address) -> Permission | None:
-        """The answer that is kept from a short while ago, if there is one. Does not block."""
-        return self._cache.get(login, address) if self._cache is not None else None
+        """The answer, if it is kept from a short while ago or nobody has to be waited for. Does not block."""
+        kept = self._cache.get(login, address) if self._cache is not None else None
+        if kept is not None:
+            return kept
+        # So who is listed in the configuration does not wait behind others' questions to a slow database.
+        for source in self.sources:
+            if source.blocks:
+                break
+            said = source.may_use(login, address)
+            if said.status is not PermissionStatus.UNKNOWN:
+                return said
+        return None
 
     def listings(self, login: Login) -> tuple[Listing, ...]:
         """What each source lets `login` use, in the order of the sources."""

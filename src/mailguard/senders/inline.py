@@ -24,6 +24,8 @@ __all__ = ["InlineSource"]
 class InlineSource(Source):
     """The lists of a configuration."""
 
+    blocks = False
+
     def __init__(
         self,
         logins: Mapping[str, Sequence[str]],

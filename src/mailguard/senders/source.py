@@ -20,6 +20,9 @@ __all__ = ["Source"]
 class Source(ABC):
     """A table. `name` stands in explanations and in the log."""
 
+    blocks = True
+    """Whether an answer may take longer than looking into memory does."""
+
     def __init__(self, name: str, rules: LoginRules) -> None:
         self.name = name
         self.rules = rules

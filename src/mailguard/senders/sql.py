@@ -55,6 +55,8 @@ MAX_REASON_CHARS = 200
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOGGER = "mailguard"
 _NO_ANSWER = "no answer in time"
+# What SQLite says where it may not read a file, and where it may not write beside one.
+_NOT_OPENED, _NOT_WRITTEN = "unable to open database file", "attempt to write a readonly database"
 _DRIVERS = {
     Dialect.MYSQL: "mysql+pymysql",
     Dialect.POSTGRESQL: "postgresql+pg8000",
@@ -179,7 +181,7 @@ class Database:
                 try:
                     return self._try(engine, question, began + allowed)
                 except _Fault as fault:
-                    trouble = f"{place}: {fault}"
+                    trouble = f"{place}: {fault}{_of_its_file(place.path, str(fault))}"
                     if not fault.is_lost:
                         raise DatabaseDown(self._told(trouble)) from None
                     engine.dispose()
@@ -292,9 +294,38 @@ def _words(error: Exception) -> str:
     # Of a wait that was too long, pg8000 says "network error", and PyMySQL that the connection was lost.
     if isinstance(cause, TimeoutError) or isinstance(cause.__cause__, TimeoutError) or "timed out" in str(cause):
         return _NO_ANSWER
-    said = cause.args[-1] if cause.args else type(cause).__name__
-    # pg8000 gives the fields of the server's message; M is the text for people.
-    return str(said.get("M", said)) if isinstance(said, dict) else str(said)
+    fields = _fields_of_the_server(cause)
+    if fields is not None:
+        return str(fields.get("M", fields))
+    said = str(cause.args[-1]) if cause.args else type(cause).__name__
+    # pg8000 says "communication error" alone of a server that cannot be reached.
+    why = cause.__cause__.strerror if isinstance(cause.__cause__, OSError) else None
+    return f"{said}: {why}" if why and why not in said else said
+
+
+def _fields_of_the_server(error: BaseException | None) -> dict[str, Any] | None:
+    """The fields of the server's message that pg8000 gives; M is the text for people.
+
+    Where the server hangs up after it, pg8000 may raise a fault of its own that comes of that.
+    """
+    while error is not None:
+        if error.args and isinstance(error.args[-1], dict):
+            return error.args[-1]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _of_its_file(path: str, said: str) -> str:
+    """What SQLite does not say of a file that it cannot read."""
+    if said == _NOT_WRITTEN:
+        return " (it keeps a write-ahead log, which only who may write it can begin)"
+    if said != _NOT_OPENED:
+        return ""
+    try:
+        with open(path, "rb"):
+            return " (it may be read itself; perhaps not the -wal and -shm beside it)"
+    except OSError as error:
+        return f" ({error.strerror})"
 
 
 def _cause(error: Exception) -> BaseException:
