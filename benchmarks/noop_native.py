@@ -20,7 +20,7 @@ from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question
 from mailguard.trace import Trace
 from mailguard_milter.actions import Accept, Action, InsertHeader
-from mailguard_milter.engine import Surroundings
+from mailguard_milter.engine import Door, Surroundings
 from mailguard_milter.engine_native import Engine
 from mailguard_milter.log import Format, Log, Severity, StderrSink
 
@@ -91,8 +91,7 @@ def main(path: str) -> None:
         listener.setblocking(False)
         Engine(
             Surroundings(
-                listener=listener,
-                open_dialogue=Nothing,
+                doors=(Door(listener, Nothing),),
                 resolver=ZoneResolver({}),
                 deadline_s=DEADLINE_S,
                 log=log,

@@ -151,7 +151,7 @@ def main(orders: Mapping[str, Any]) -> int:
         listeners=(listener,),
     )
     application = worker.Application(config, lambda _: StandIn(), lambda: ZoneResolver({"a.us.test": {"A": []}}))
-    return worker.serve(application, listener, listening, Channel.inherited(orders["control"]))
+    return worker.serve(application, [(listener, listening)], Channel.inherited(orders["control"]))
 
 
 def _orders(arguments: Iterable[str]) -> Mapping[str, Any]:

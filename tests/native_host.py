@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from engine_host import StandIn
 from engine_process import unix_listener
 from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
-from mailguard_milter.engine import Dialogue, Surroundings
+from mailguard_milter.engine import Dialogue, Door, Surroundings
 from mailguard_milter.engine_native import Engine
 from mailguard_milter.log import Format, Log, Severity, Sink
 from milter_client import MilterClient
@@ -87,6 +87,8 @@ def native_host(
     resolver: ZoneResolver | None = None,
     open_dialogue: Callable[[], Dialogue] = StandIn,
     max_sessions: int = 1000,
+    listens_with: Callable[[socket.socket], socket.socket] = lambda listener: listener,
+    doors: Sequence[Door] = (),
 ) -> Iterator[NativeHost]:
     """A running engine; it is stopped at the end."""
     sink = Lines()
@@ -96,8 +98,7 @@ def native_host(
     with unix_listener(path) as listener:
         engine = Engine(
             Surroundings(
-                listener=listener,
-                open_dialogue=open_dialogue,
+                doors=(Door(listens_with(listener), open_dialogue), *doors),
                 resolver=resolver or ZoneResolver({}),
                 deadline_s=5.0,
                 log=log,

@@ -6,6 +6,7 @@ test_engine_hostile.py.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import subprocess
@@ -17,13 +18,14 @@ from pathlib import Path
 import pytest
 
 from engine_host import Conclusion, StandIn
-from engine_process import CONTINUE, notes
+from engine_process import CONTINUE, notes, unix_listener
 from mailguard.dns.answers import Answers
 from mailguard_milter import conversation, engine, engine_native, milter_connection
 from mailguard_milter.actions import Accept, InsertHeader
+from mailguard_milter.engine import Door
 from mailguard_milter.protocol import PROGRESS, Decoder
 from mailguard_milter.received_macros import ReceivedMacros
-from milter_client import ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST, MilterGone
+from milter_client import ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST, MilterClient, MilterGone
 from native_host import NativeHost, SlowResolver, native_host
 
 QUESTION = [(b"X-Do", b" question")]
@@ -324,29 +326,53 @@ def test_when_no_descriptor_is_left_it_tries_again_later(
 ) -> None:
     monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.05)
 
-    class Full:
-        def __init__(self, real: socket.socket) -> None:
-            self.real, self.left = real, 3
+    class Full(socket.socket):
+        left = 3
 
-        def fileno(self) -> int:
-            return self.real.fileno()
-
-        def accept(self) -> object:
+        def accept(self) -> tuple[socket.socket, object]:
             if self.left:
                 self.left -= 1
                 raise OSError(24, "Too many open files")
-            return self.real.accept()
+            return super().accept()
 
-        def close(self) -> None:
-            self.real.close()
+    made: list[Full] = []
 
-    with native_host(own_directory) as host:
-        full = Full(host.listener)
-        monkeypatch.setattr(host.engine, "_listener", full)
+    def full(listener: socket.socket) -> socket.socket:
+        made.append(Full(fileno=os.dup(listener.fileno())))
+        made[0].setblocking(False)
+        return made[0]
+
+    with native_host(own_directory, listens_with=full) as host:
         with host.client() as client:
             assert client.open().message()[-1] == CONTINUE
-        assert full.left == 0
+        assert made[0].left == 0
         assert len(host.logged("cannot accept a connection")) == 3
+
+
+def test_one_process_serves_every_listener_by_its_own_role(own_directory: Path) -> None:
+    heard: list[str] = []
+
+    class First(StandIn):
+        def helo(self, name: bytes) -> None:
+            heard.append("first")
+
+    class Second(StandIn):
+        def helo(self, name: bytes) -> None:
+            heard.append("second")
+
+    path = own_directory / "other.sock"
+    with (
+        unix_listener(path) as other,
+        native_host(own_directory, open_dialogue=First, doors=[Door(other, Second)]) as host,
+    ):
+        with host.client() as client, MilterClient(str(path), timeout_s=5.0) as second:
+            assert client.open().message()[-1] == CONTINUE
+            assert second.open().message()[-1] == CONTINUE
+            assert host.engine.sessions() == 2
+        host.engine.detach()
+        with pytest.raises(ConnectionRefusedError):
+            MilterClient(str(path), timeout_s=5.0).open()
+    assert heard == ["first", "second"]
 
 
 # Negotiation

@@ -28,6 +28,7 @@ __all__ = [
     "SESSION_TIMEOUT_S",
     "Concluded",
     "Dialogue",
+    "Door",
     "Engine",
     "Surroundings",
     "tell_failure",
@@ -79,12 +80,20 @@ class Dialogue(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """Where MTAs come in."""
+
+    listening: socket.socket
+    """Listens and does not block."""
+    open_dialogue: Callable[[], Dialogue]
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a worker gives its engine."""
 
-    listener: socket.socket
-    """Listens and does not block."""
-    open_dialogue: Callable[[], Dialogue]
+    doors: tuple[Door, ...]
+    """libmilter knows one."""
     resolver: Resolver
     deadline_s: float
     """For all look-ups of a message."""
@@ -98,7 +107,7 @@ class Surroundings:
 
 
 class Engine(Protocol):
-    """A milter on one listening socket. For the main thread of a worker."""
+    """A milter on its listening sockets. For the main thread of a worker."""
 
     failure: BaseException | None
     """Why it ended by itself."""
@@ -127,7 +136,7 @@ class Engine(Protocol):
         """
 
     def detach(self) -> None:
-        """Accept nothing for good, and let go of the listening socket. The open sessions go on."""
+        """Accept nothing for good, and let go of the listening sockets. The open sessions go on."""
 
 
 def tell_failure(log: Log, stage: str, error: BaseException) -> None:

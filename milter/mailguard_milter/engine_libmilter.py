@@ -129,7 +129,8 @@ class Engine:
     """libmilter on one listening socket."""
 
     def __init__(self, surroundings: Surroundings) -> None:
-        self._open_dialogue = surroundings.open_dialogue
+        (door,) = surroundings.doors
+        self._open_dialogue = door.open_dialogue
         self._resolver = surroundings.resolver
         self._deadline_s = surroundings.deadline_s
         self._log = surroundings.log
@@ -146,7 +147,7 @@ class Engine:
         self.failure: BaseException | None = None
         self._register()
         self.socket = LibmilterSocket(
-            surroundings.listener,
+            door.listening,
             setconn=milter.setconn,
             opensocket=milter.opensocket,
             interrupt=self._interrupt,

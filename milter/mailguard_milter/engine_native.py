@@ -9,6 +9,7 @@ them. The only importer of uvloop.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from concurrent.futures import Future
@@ -45,16 +46,20 @@ class Engine:
     """See engine.Engine."""
 
     def __init__(self, surroundings: Surroundings) -> None:
-        self._listener = surroundings.listener
         self._log = surroundings.log
         self._max_sessions = surroundings.max_sessions
-        self._shared = Shared(
-            open_dialogue=surroundings.open_dialogue,
-            resolver=surroundings.resolver,
-            deadline_s=surroundings.deadline_s,
-            log=surroundings.log,
-            keep_trace=surroundings.keep_trace,
-        )
+        self._resolver = surroundings.resolver
+        # For each listening socket, what its sessions have in common.
+        self._doors = {
+            door.listening: Shared(
+                open_dialogue=door.open_dialogue,
+                resolver=surroundings.resolver,
+                deadline_s=surroundings.deadline_s,
+                log=surroundings.log,
+                keep_trace=surroundings.keep_trace,
+            )
+            for door in surroundings.doors
+        }
         self._connections: set[Connection] = set()
         self._is_accepting = False
         self._is_detached = False
@@ -79,7 +84,7 @@ class Engine:
     @property
     def messages(self) -> int:
         """See engine.Engine."""
-        return self._shared.messages
+        return sum(shared.messages for shared in self._doors.values())
 
     def sessions(self) -> int:
         """See engine.Engine."""
@@ -106,7 +111,8 @@ class Engine:
         def stop_accepting() -> None:
             self._is_detached = True
             self._accept_no_more()
-            self._listener.close()
+            for listening in self._doors:
+                listening.close()
             done.set_result(None)
 
         self._loop.call_soon_threadsafe(stop_accepting)
@@ -132,7 +138,7 @@ class Engine:
     def _begin(self) -> None:
         try:
             # What is looked up needs no thread of its own then, and wakes nobody.
-            self._shared.resolver.use_this_loop()
+            self._resolver.use_this_loop()
         except OSError as error:
             self._ready.set_exception(error)
             return
@@ -143,17 +149,19 @@ class Engine:
     def _accept_again(self) -> None:
         if not self._is_accepting and not self._is_detached and self._loop is not None:
             self._is_accepting = True
-            self._loop.add_reader(self._listener.fileno(), self._accept)
+            for listening, shared in self._doors.items():
+                self._loop.add_reader(listening.fileno(), self._accept, listening, shared)
 
     def _accept_no_more(self) -> None:
         if self._is_accepting and self._loop is not None:
             self._is_accepting = False
-            self._loop.remove_reader(self._listener.fileno())
+            for listening in self._doors:
+                self._loop.remove_reader(listening.fileno())
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket, shared: Shared) -> None:
         """One connection: those that wait behind it are for whoever is idle."""
         try:
-            accepted, _ = self._listener.accept()
+            accepted, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was faster, or the MTA has gone
         except OSError as error:
@@ -163,7 +171,7 @@ class Engine:
             return
         accepted.setblocking(False)
         if self._loop is not None:
-            Connection(accepted, self._shared, loop=self._loop, others=self._connections)
+            Connection(accepted, shared, loop=self._loop, others=self._connections)
         if len(self._connections) >= self._max_sessions:
             self._log.event(
                 "too many sessions: accepting none until some end", Severity.ERROR, sessions=len(self._connections)

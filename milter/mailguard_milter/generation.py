@@ -82,7 +82,7 @@ DEFAULT_PATIENCE = Patience()
 class _Slot:
     """A place for one worker."""
 
-    listener: Listener
+    listeners: tuple[Listener, ...]
     pid: int = 0
     channel: Channel | None = None
     is_ready: bool = False
@@ -92,6 +92,16 @@ class _Slot:
     asked: float = 0.0
     deaths: Backoff = field(default_factory=Backoff)
     start_at: float = 0.0
+
+    @property
+    def addresses(self) -> str:
+        """For people."""
+        return ", ".join(listener.address for listener in self.listeners)
+
+
+def _shared_out(engine: str, listeners: tuple[Listener, ...]) -> list[tuple[Listener, ...]]:
+    """Which listeners are served by the same workers: each by its own where a process can have one alone."""
+    return [(listener,) for listener in listeners] if engine == "libmilter" else [listeners]
 
 
 @dataclass(slots=True)
@@ -109,9 +119,10 @@ class _Parent:
 
     def run(self) -> int:
         cores = len(os.sched_getaffinity(0))
-        for listener in self.application.config.listeners:
-            workers = listener.workers or WORKERS_PER_CORE[self.application.config.engine] * cores
-            self.slots += [_Slot(listener) for _ in range(workers)]
+        engine = self.application.config.engine
+        for listeners in _shared_out(engine, self.application.config.listeners):
+            workers = max(listener.workers or WORKERS_PER_CORE[engine] * cores for listener in listeners)
+            self.slots += [_Slot(listeners) for _ in range(workers)]
         while True:
             if self.ending is None:
                 self._start_workers()
@@ -125,7 +136,7 @@ class _Parent:
             self._ask()
             if not self.was_ready:
                 if hopeless := [slot for slot in self.slots if slot.deaths.failures >= HOPELESS_AFTER]:
-                    self._give_up(f"the workers of {hopeless[0].listener.address} die while they start")
+                    self._give_up(f"the workers of {hopeless[0].addresses} die while they start")
                 if all(slot.is_ready for slot in self.slots):
                     self.was_ready = True
                     self.control.send(Word.READY)
@@ -142,13 +153,13 @@ class _Parent:
         ours, theirs = Channel.pair()
         pid = os.fork()
         if not pid:
-            self._become_worker(slot.listener, theirs, ours)
+            self._become_worker(slot, theirs, ours)
         theirs.close()
         now = time.monotonic()
         slot.pid, slot.channel, slot.is_ready = pid, ours, False
         slot.started = slot.heard = slot.asked = now
 
-    def _become_worker(self, listener: Listener, channel: Channel, parents_end: Channel) -> None:
+    def _become_worker(self, own: _Slot, channel: Channel, parents_end: Channel) -> None:
         code = EX_SOFTWARE
         try:
             # What stays open here hides from others that this process's siblings or its parent died.
@@ -158,12 +169,12 @@ class _Parent:
                 if slot.channel is not None:
                     slot.channel.close()
             for address, other in self.listening.items():
-                if address != listener.address:
+                if address not in {listener.address for listener in own.listeners}:
                     other.close()
-            listening = self.listening[listener.address]
-            code = worker.serve(self.application, listener, listening, channel, trace=self.trace)
+            listening = [(listener, self.listening[listener.address]) for listener in own.listeners]
+            code = worker.serve(self.application, listening, channel, trace=self.trace)
         except (OSError, MailguardError) as error:
-            channel.send(Word.FAILED, why=f"{listener.address}: {error}")
+            channel.send(Word.FAILED, why=f"{own.addresses}: {error}")
         except BaseException as error:  # noqa: BLE001 - the edge of the process: say it, whatever it is
             tell("worker failed", Severity.ERROR, error=f"{type(error).__name__}: {error}")
         finally:
@@ -189,7 +200,7 @@ class _Parent:
                     Severity.ERROR,
                     pid=pid,
                     status=os.waitstatus_to_exitcode(status),
-                    listener=slot.listener.address,
+                    listener=slot.addresses,
                     again_in_s=delay,
                 )
 

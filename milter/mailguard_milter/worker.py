@@ -1,4 +1,4 @@
-"""Worker: one process that serves one listener, from its fork to its end.
+"""Worker: one process that serves one listener or several, from its fork to its end.
 
 Made by the generation parent. Threads, the resolver and the engine begin here. Signals that would end a service are
 ignored, because libmilter's own thread would take them: the worker obeys its control channel alone, and the end
@@ -16,15 +16,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from types import TracebackType
 
 from mailguard.config import Config, Listener
 from mailguard.dns.answers import Resolver
 from mailguard_milter.channel import Channel, Closed, Word
-from mailguard_milter.engine import Dialogue, Engine, Surroundings
+from mailguard_milter.engine import Dialogue, Door, Engine, Surroundings
 from mailguard_milter.engine_choice import engine_class
 from mailguard_milter.log import Format, Log, Severity, Sink, StderrSink, SyslogSink
 from mailguard_milter.refusal import EX_SOFTWARE
@@ -74,13 +75,12 @@ def open_log(config: Config) -> Log:
 
 def serve(
     application: Application,
-    listener: Listener,
-    listening: socket.socket,
+    listening: Sequence[tuple[Listener, socket.socket]],
     control: Channel,
     *,
     trace: socket.socket | None = None,
 ) -> int:
-    """Serve `listener` until told to end; the exit code. Raises what opening raises (OSError, MailguardError).
+    """Serve these listeners until told to end; the exit code. Raises what opening raises (OSError, MailguardError).
 
     `trace` is where traces go, None for nowhere.
     """
@@ -97,8 +97,7 @@ def serve(
         resolver.warm_up(within_s=WARM_UP_S)
         engine = engine_class(application.config)(
             Surroundings(
-                listener=listening,
-                open_dialogue=lambda: application.open_dialogue(listener),
+                doors=tuple(Door(each, partial(application.open_dialogue, listener)) for listener, each in listening),
                 resolver=resolver,
                 deadline_s=application.config.dns.deadline_s,
                 log=log,

@@ -132,7 +132,7 @@ class DnsConfig(Section):
 
 
 class Listener(Section):
-    """A socket on which Postfix reaches the milter. Each has its own workers."""
+    """A socket on which Postfix reaches the milter."""
 
     address: ListenAddress = Field(
         default="unix:/run/mailguard/mailguard.sock",
@@ -154,8 +154,8 @@ class Listener(Section):
         default=None,
         ge=1,
         le=MAX_WORKERS,
-        description="Processes that serve this listener. Default: two for each core with libmilter,"
-        " one with the native engine.",
+        description="Processes that serve this listener. Default: two for each core with libmilter, one with the native"
+        " engine, where all listeners share as many as one of them asks for.",
     )
     allow_remote: StrictBool = Field(
         default=False,
