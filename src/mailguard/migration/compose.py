@@ -1,0 +1,186 @@
+"""What the readers found, put together as one configuration of mailguard. Pure.
+
+Its mode is always monitor: nothing is refused until the administrator says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from typing import Any
+
+from mailguard.domain import Domain
+from mailguard.inbound import DEFAULT_INTERNAL_NETWORKS
+from mailguard.migration.found import Found, KeyPath
+from mailguard.migration.hosts import Network
+from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
+
+__all__ = ["CHROOT", "KeysInUse", "compose", "limited"]
+
+CHROOT = "/var/spool/postfix"
+CHROOT_DIRECTORY = f"{CHROOT}/mailguard"
+DEFAULT_SOCKET = "unix:/run/mailguard/mailguard.sock"
+# Not one that OpenDKIM, OpenDMARC or dkimpy-milter is usually given, so that they can run beside it.
+INET_SOCKET = "inet:127.0.0.1:9891"
+DEFAULT_USER = "mailguard"
+# Of one kind about one file. Nobody reads more, and the rest is much the same.
+MAX_NOTES = 100
+
+# Of the tables, as docs/configuration.md has them.
+_ORDER = (
+    "mode",
+    "authserv_id",
+    "user",
+    "dns",
+    "listeners",
+    "sign",
+    "domains",
+    "verify",
+    "spf",
+    "results",
+    "policy",
+    "trusted",
+)
+
+_INET = re.compile(r"inet6?:[0-9]+(?:@(?P<host>.+))?", re.IGNORECASE)
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1", "ip6-localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class KeysInUse:
+    """[domains] and what follows from where the keys are."""
+
+    domains: dict[Domain, dict[str, Any]]
+    user: str
+    """Who owns the keys; empty if that is not known."""
+    group_readable: bool = False
+    pattern: str = ""
+    pattern_selector: str = ""
+    pattern_domains: tuple[Domain, ...] = ()
+
+
+def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note]) -> dict[str, Any]:
+    """The configuration. Of values that differ, that of the first in `founds` counts; `notes` gets what is to say."""
+    configuration: dict[str, Any] = {"mode": "monitor"}
+    for path, value in _chosen(founds, notes).items():
+        _put(configuration, path, value)
+    if keys.user and keys.user != DEFAULT_USER:
+        configuration["user"] = keys.user
+    listener = _listener(founds, notes)
+    if listener:
+        configuration["listeners"] = [listener]
+    _put_keys(configuration, founds, keys, notes)
+    internal = _collapsed(
+        [*DEFAULT_INTERNAL_NETWORKS, *(each for found in founds for each in found.internal_networks)]
+    )
+    if set(internal) != set(DEFAULT_INTERNAL_NETWORKS):
+        _put(configuration, ("policy", "internal_networks"), [str(network) for network in internal])
+    for domain in (domain for found in founds for domain in found.ignored_authors):
+        _put(configuration, ("policy", "domains", domain), {"dmarc": {"reject": "accept", "quarantine": "accept"}})
+    trusted: dict[str, list[str]] = {}
+    for found in founds:
+        for key, names in found.trusted.items():
+            trusted[key] = list(dict.fromkeys([*trusted.get(key, []), *names]))
+    if trusted:
+        configuration["trusted"] = [{"type": "local_policy", **trusted}]
+    return {name: configuration[name] for name in sorted(configuration, key=_ORDER.index)}
+
+
+def limited(notes: Iterable[Note]) -> list[Note]:
+    """Each note once, the weightiest kind first, and of one kind about one file not too many."""
+    counts: dict[tuple[NoteKind, str], int] = {}
+    kept = []
+    for note in dict.fromkeys(notes):
+        key = (note.kind, note.place.file)
+        counts[key] = counts.get(key, 0) + 1
+        if counts[key] <= MAX_NOTES:
+            kept.append(note)
+    for (kind, file), count in counts.items():
+        if count > MAX_NOTES:
+            kept.append(Note(kind, f"{count - MAX_NOTES} more such remarks", Place(file)))
+    order = list(NoteKind)
+    return sorted(kept, key=lambda note: order.index(note.kind))
+
+
+def _chosen(founds: Sequence[Found], notes: list[Note]) -> dict[KeyPath, Any]:
+    chosen: dict[KeyPath, tuple[Any, Found]] = {}
+    for found in founds:
+        for path, (value, setting) in found.values.items():
+            other, first = chosen.setdefault(path, (value, found))
+            if other != value:
+                what = (
+                    f"{found.program} has {shown(str(value))} here, {first.program} {shown(str(other))}; that is used"
+                )
+                place = setting.place if setting is not None else Place(found.file)
+                notes.append(Note(NoteKind.DECIDE, what, place, ".".join(path)))
+    return {path: value for path, (value, _) in chosen.items()}
+
+
+def _put(configuration: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    table = configuration
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+    table[path[-1]] = value
+
+
+def _put_keys(configuration: dict[str, Any], founds: Sequence[Found], keys: KeysInUse, notes: list[Note]) -> None:
+    if keys.group_readable:
+        _put(configuration, ("sign", "key_permissions"), "group")
+    if keys.pattern:
+        _put(configuration, ("sign", "key_pattern"), keys.pattern)
+        _put(configuration, ("sign", "key_selectors"), [keys.pattern_selector])
+    domains = [*keys.domains, *(domain for domain in keys.pattern_domains if domain not in keys.domains)]
+    networks = _collapsed(network for found in founds for network in found.sign_networks)
+    if networks and domains:
+        rule = {"networks": [str(network) for network in networks], "domains": list(map(str, domains))}
+        _put(configuration, ("sign", "networks"), [rule])
+        covering = [domain for domain, table in keys.domains.items() if table.get("subdomains")]
+        file = next(found.file for found in founds if found.sign_networks)
+        if covering:
+            what = "clients of [[sign.networks]] are signed for the domains that it lists, and not for others below"
+            notes.append(Note(NoteKind.DECIDE, f"{what} {shown(', '.join(covering))}", Place(file)))
+    if keys.domains:
+        configuration["domains"] = {str(domain): table for domain, table in keys.domains.items()}
+
+
+def _collapsed(networks: Iterable[Network]) -> list[Network]:
+    given = list(networks)
+    fourth = collapse_addresses(each for each in given if isinstance(each, IPv4Network))
+    sixth = collapse_addresses(each for each in given if isinstance(each, IPv6Network))
+    return [*fourth, *sixth]
+
+
+def _listener(founds: Sequence[Found], notes: list[Note]) -> dict[str, str]:
+    """Never the address of one of the others, so that both can run; of its kind, so that Postfix can reach it."""
+    sockets = [found.socket for found in founds if found.socket is not None]
+    address = DEFAULT_SOCKET
+    if any(f"{CHROOT}/" in socket.value for socket in sockets):
+        address = f"unix:{CHROOT_DIRECTORY}/mailguard.sock"
+        what = f"make the directory first: install -d -o mailguard -g mailguard -m 0750 {CHROOT_DIRECTORY}"
+        notes.append(Note(NoteKind.DECIDE, what, sockets[0].place, sockets[0].name))
+    elif any(_INET.fullmatch(socket.value) for socket in sockets):
+        address = INET_SOCKET
+    for socket in sockets:
+        _note_socket(socket, address, notes)
+    listener = {} if address == DEFAULT_SOCKET else {"address": address}
+    role = _role(founds)
+    return listener if role == "auto" else {"address": address, "role": role}
+
+
+def _note_socket(socket: Setting, address: str, notes: list[Note]) -> None:
+    inet = _INET.fullmatch(socket.value)
+    if inet and (inet["host"] or "").strip("[]").lower() not in _LOCAL_HOSTS:
+        what = f"other hosts could reach it; {address} is for this host: docs/postfix.md says how to open it"
+        notes.append(Note(NoteKind.DECIDE, what, socket.place, socket.name))
+    else:
+        what = f"Postfix reaches mailguard at {address}, by smtpd_milters in main.cf, beside this one or in its place"
+        notes.append(Note(NoteKind.DIFFERS, what, socket.place, socket.name))
+
+
+def _role(founds: Sequence[Found]) -> str:
+    if not all(found.program in ("OpenDKIM", "dkimpy-milter") for found in founds):
+        return "auto"
+    signs, verifies = any(found.is_signer for found in founds), any(found.is_verifier for found in founds)
+    return "auto" if signs == verifies else "sign" if signs else "verify"

@@ -1,0 +1,109 @@
+"""Lists of hosts (opendkim.conf(5), PeerList): addresses, networks, names, each perhaps with ! for "not". Pure.
+
+The more precise entry counts, so that what remains of the networks can be said without "not".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+
+from mailguard.domain import Domain
+from mailguard.errors import DomainError
+from mailguard.migration.dataset import Entry
+from mailguard.migration.note import Note, NoteKind, Place, shown
+
+__all__ = ["Hosts", "Network", "parse_hosts"]
+
+Network = IPv4Network | IPv6Network
+
+MAX_HOSTS = 20_000
+# Each one cuts up to 128 pieces from the networks before it.
+MAX_EXCEPTIONS = 200
+LOCALHOST = ("127.0.0.1/32", "::1/128")
+# RFC 4291 §2.5.5.2: an IPv4 address in an IPv6 address.
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """What a list names: networks without overlap, and names with the place of each."""
+
+    networks: tuple[Network, ...] = ()
+    names: tuple[tuple[Domain, Place], ...] = ()
+    """Of hosts, or of domains of which all hosts are meant."""
+    notes: tuple[Note, ...] = ()
+
+
+def parse_hosts(entries: Iterable[Entry], option: str) -> Hosts:
+    """The hosts that `entries` name by their keys; `option` is said in the notes."""
+    networks: list[tuple[bool, Network]] = []
+    names: list[tuple[Domain, Place]] = []
+    notes: list[Note] = []
+    exceptions = 0
+    for number, entry in enumerate(entries):
+        if number >= MAX_HOSTS:
+            notes.append(
+                Note(NoteKind.DECIDE, f"more than {MAX_HOSTS} hosts: the rest is not read", entry.place, option)
+            )
+            break
+        excepted, text = entry.key.startswith("!"), entry.key.removeprefix("!").lower()
+        exceptions += excepted
+        found = _networks(text)
+        if found and exceptions <= MAX_EXCEPTIONS:
+            whole = [each for each in found if not each.prefixlen]
+            networks += [(excepted, each) for each in found if each.prefixlen]
+            if whole:
+                what = f'"{shown(text)}" is every address there is and is not taken over: name those that are meant'
+                notes.append(Note(NoteKind.DECIDE, what, entry.place, option))
+            continue
+        try:
+            name = Domain.parse(text.removeprefix("*").removeprefix("."))
+            if excepted or found:
+                raise DomainError
+        except DomainError:
+            notes.append(_unread(entry, option, is_exception=excepted))
+            continue
+        names.append((name, entry.place))
+    return Hosts(_remaining(networks), tuple(names), tuple(notes))
+
+
+def _unread(entry: Entry, option: str, *, is_exception: bool) -> Note:
+    if is_exception:
+        what = f'"{shown(entry.key)}" is not taken over: exceptions are known for networks alone'
+        return Note(NoteKind.DECIDE, what, entry.place, option)
+    return Note(NoteKind.BROKEN, f'"{shown(entry.key)}" is neither a network nor a host', entry.place, option)
+
+
+def _networks(text: str) -> list[Network]:
+    if text == "localhost":
+        return [ip_network(each) for each in LOCALHOST]
+    try:
+        network = ip_network(text.replace("[", "").replace("]", ""), strict=False)
+    except ValueError:
+        return []
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        inner = network.network_address.ipv4_mapped
+        return [ip_network(f"{inner}/{network.prefixlen - 96}")]
+    return [network]
+
+
+def _remaining(entries: Iterable[tuple[bool, Network]]) -> tuple[Network, ...]:
+    kept: list[Network] = []
+    for excepted, network in sorted(entries, key=lambda entry: (entry[1].prefixlen, not entry[0])):
+        if excepted:
+            kept = [piece for each in kept for piece in _without(each, network)]
+        else:
+            kept.append(network)
+    fourth = collapse_addresses(each for each in kept if isinstance(each, IPv4Network))
+    sixth = collapse_addresses(each for each in kept if isinstance(each, IPv6Network))
+    return (*fourth, *sixth)
+
+
+def _without(network: Network, hole: Network) -> Iterable[Network]:
+    if isinstance(network, IPv4Network) and isinstance(hole, IPv4Network):
+        return network.address_exclude(hole) if hole.subnet_of(network) else [network]
+    if isinstance(network, IPv6Network) and isinstance(hole, IPv6Network):
+        return network.address_exclude(hole) if hole.subnet_of(network) else [network]
+    return [network]

@@ -1,0 +1,276 @@
+"""opendkim.conf: whose mail is signed, with which keys, and how (opendkim.conf(5), OpenDKIM 2.11). Pure.
+
+dkimpy-milter has the same kind of file and most of the options; what it adds is in dkimpy_milter.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+
+from mailguard.dkim.sign import OVERSIGNED
+from mailguard.dkim.signature import parse_selector
+from mailguard.domain import Domain
+from mailguard.errors import DomainError
+from mailguard.migration.dataset import DataSet, read_dataset
+from mailguard.migration.found import Found, Treatment
+from mailguard.migration.hosts import parse_hosts
+from mailguard.migration.note import NoteKind, Place, Setting, shown
+from mailguard.migration.opendkim_options import PREFIXES, REMARKS
+from mailguard.migration.option_lines import ReadText, blank_settings
+from mailguard.migration.signing_plan import PlannedKey, SigningPlan, SigningRule, merged
+from mailguard.migration.signing_table import KEY_TABLE, SIGNING_TABLE, plan_tables
+
+__all__ = ["KeyOptions", "OptionHandlers", "option_handlers", "plan_signing", "read_opendkim", "take_internal_hosts"]
+
+DAY_S = 86_400
+MAX_LIFETIME_DAYS = 365
+MAX_SIGNATURES = 50
+_CANONICALIZATION = re.compile("(?:simple|relaxed)(?:/(?:simple|relaxed))?")
+_MACRO = re.compile(r"\{?(?P<name>[A-Za-z0-9_]+)\}?(?:[|=](?P<values>.*))?")
+
+OptionHandlers = Mapping[str, Treatment]
+KeyOptions = Sequence[tuple[str, str, str]]
+"""Names of the options for key table, key file and selector, for each kind of key."""
+_KEY_OPTIONS: KeyOptions = ((KEY_TABLE, "KeyFile", "Selector"),)
+
+
+def read_opendkim(file: str, read: ReadText) -> Found:
+    """What the configuration in `file` comes to. Raises ConfigError if it cannot be read."""
+    found = Found("OpenDKIM", blank_settings(file, read, includes=True))
+    reading = option_handlers(read, _base_directory(found))
+    found.treat({**REMARKS, **reading}, PREFIXES)
+    if found.settings.get("Canonicalization") is None:
+        found.put(("sign", "canonicalization"), "simple/simple")
+    if found.settings.get("SignatureTTL") is None:
+        found.note(NoteKind.DIFFERS, "signatures had no end; with lifetime_days in [sign] they have one (x=)")
+    if found.settings.get("Mode") is None:
+        found.is_signer = True
+    if found.is_signer:
+        plan_signing(found, _KEY_OPTIONS, read)
+    take_internal_hosts(found, read)
+    if found.is_signer:
+        signed = f"signed are {', '.join(name.decode() for name in OVERSIGNED)}, so that none can be added"
+        found.note(NoteKind.DIFFERS, f"{signed}, and List-* and Sender where present")
+    return found
+
+
+def option_handlers(read: ReadText, directory: str) -> dict[str, Treatment]:
+    """How the options that OpenDKIM and dkimpy-milter share are taken over, by their names in lower case."""
+
+    def of_entries(take: Callable[[Found, Setting, DataSet], None]) -> Treatment:
+        def treat(found: Found, setting: Setting) -> None:
+            table = read_dataset(setting, read, directory=directory)
+            found.notes += table.notes
+            take(found, setting, table)
+
+        return treat
+
+    used_later = ("basedirectory", "domain", "internalhosts", "keyfile", "keytable", "multiplesignatures")
+    return {
+        **dict.fromkeys((*used_later, "selector", "signingtable", "subdomains"), _used_later),
+        "authservid": Found.take_authserv_id,
+        "canonicalization": _take_canonicalization,
+        "macrolist": of_entries(_take_macros),
+        "maximumsignaturestoverify": _take_max_signatures,
+        "mode": _take_mode,
+        "mta": of_entries(_take_daemon_names),
+        "nameservers": _take_nameservers,
+        "oversignheaders": of_entries(_take_oversigned),
+        "peerlist": of_entries(_take_peers),
+        "signaturealgorithm": _take_algorithm,
+        "signaturettl": _take_lifetime,
+        "socket": Found.take_socket,
+        "umask": Found.take_umask,
+        "userid": Found.take_user,
+    }
+
+
+def _used_later(found: Found, setting: Setting) -> None:
+    """Several options make one value; they are taken together."""
+
+
+def _base_directory(found: Found) -> str:
+    setting = found.settings.get("BaseDirectory")
+    return setting.value if setting is not None else ""
+
+
+def _take_mode(found: Found, setting: Setting) -> None:
+    found.is_signer, found.is_verifier = "s" in setting.value, "v" in setting.value
+    if not set(setting.value) <= set("sv"):
+        found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not s, v or sv', setting)
+    elif not found.is_signer and found.settings.get(SIGNING_TABLE) is not None:
+        found.note(NoteKind.DIFFERS, "nothing was signed, so the keys are not taken over", setting)
+
+
+def _take_canonicalization(found: Found, setting: Setting) -> None:
+    forms = setting.value.lower()
+    if not _CANONICALIZATION.fullmatch(forms):
+        found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not simple or relaxed', setting)
+        return
+    found.put(("sign", "canonicalization"), forms if "/" in forms else f"{forms}/simple", setting)
+
+
+def _take_lifetime(found: Found, setting: Setting) -> None:
+    if not re.fullmatch("[0-9]{1,12}", setting.value):
+        found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not a number of seconds', setting)
+        return
+    seconds = int(setting.value)
+    days = min(max(-(-seconds // DAY_S), 1), MAX_LIFETIME_DAYS)
+    found.put(("sign", "lifetime_days"), days, setting)
+    if days * DAY_S != seconds:
+        found.note(NoteKind.DIFFERS, f"lifetimes are whole days, {MAX_LIFETIME_DAYS} at most: {days}", setting)
+
+
+def _take_max_signatures(found: Found, setting: Setting) -> None:
+    if re.fullmatch("[0-9]{1,6}", setting.value) and 1 <= int(setting.value) <= MAX_SIGNATURES:
+        found.put(("verify", "max_signatures"), int(setting.value), setting)
+    else:
+        what = f"{shown(setting.value)} signatures are not verified: 1 to {MAX_SIGNATURES}"
+        found.note(NoteKind.DECIDE, what, setting)
+
+
+def _take_nameservers(found: Found, setting: Setting) -> None:
+    addresses = []
+    for part in filter(None, (part.strip() for part in setting.value.split(","))):
+        try:
+            addresses.append(str(ip_address(part.strip("[]"))))
+        except ValueError:
+            found.note(NoteKind.BROKEN, f'"{shown(part)}" is not an address', setting)
+    if addresses:
+        found.put(("dns", "nameservers"), addresses, setting)
+
+
+def _take_algorithm(found: Found, setting: Setting) -> None:
+    if setting.value.lower() not in ("rsa-sha256", "ed25519-sha256"):
+        found.note(NoteKind.DECIDE, f"signatures with {shown(setting.value)} are not made: SHA-256 always", setting)
+
+
+def _take_oversigned(found: Found, setting: Setting, table: DataSet) -> None:
+    ours = {name.decode().lower() for name in OVERSIGNED}
+    others = [shown(entry.key) for entry in table.entries if entry.key.lower() not in ours]
+    if others:
+        found.note(NoteKind.DIFFERS, f"{', '.join(others[:10])}: not oversigned; which fields are is fixed", setting)
+
+
+def _take_daemon_names(found: Found, setting: Setting, table: DataSet) -> None:
+    _add_daemon_names(found, [entry.key for entry in table.entries], setting)
+
+
+def _add_daemon_names(found: Found, names: Sequence[str], setting: Setting) -> None:
+    path = ("sign", "daemon_names")
+    known, _ = found.values.get(path, ([], setting))
+    if names:
+        found.put(path, list(dict.fromkeys([*known, *names])), setting)
+
+
+def _take_macros(found: Found, setting: Setting, table: DataSet) -> None:
+    for entry in table.entries:
+        match = _MACRO.fullmatch(f"{entry.key}={entry.value}" if entry.value else entry.key)
+        name = match["name"] if match else ""
+        values = [value for value in (match["values"] or "").split("|") if value] if match else []
+        if name == "daemon_name" and values:
+            _add_daemon_names(found, values, setting)
+        elif not (name in ("auth_type", "auth_authen") and not values):  # a login is always one of our users
+            what = f'"{shown(entry.key)}": our users are known by login, {{daemon_name}} and network'
+            found.note(NoteKind.DECIDE, what, setting)
+
+
+def _take_peers(found: Found, setting: Setting, table: DataSet) -> None:
+    hosts = parse_hosts(table.entries, setting.name)
+    found.take_hosts(hosts)
+    found.trust("networks", map(str, hosts.networks), setting)
+    found.trust("ptr", (name for name, _ in hosts.names), setting)
+    if hosts.networks or hosts.names:
+        found.note(NoteKind.DIFFERS, "their mail is never refused ([[trusted]]), but it is judged", setting)
+
+
+def take_internal_hosts(found: Found, read: ReadText) -> None:
+    """InternalHosts: clients that are signed without a login. They are our own, so they are not refused either."""
+    setting = found.settings.get("InternalHosts")
+    if setting is None and (found.plan.rules or found.plan.patterns):
+        found.sign_networks = (ip_network("127.0.0.1/32"),)
+        what = (
+            f"without InternalHosts, {found.program} signs what comes from 127.0.0.1, and [[sign.networks]] does:"
+            " remove it if a content filter returns mail from there"
+        )
+        found.note(NoteKind.DECIDE, what)
+    if setting is None:
+        return
+    table = read_dataset(setting, read, directory=_base_directory(found))
+    found.notes += table.notes
+    hosts = parse_hosts(table.entries, setting.name)
+    found.take_hosts(hosts)
+    found.internal_networks += hosts.networks
+    if not found.is_signer:
+        return
+    found.sign_networks = hosts.networks
+    for name, place in hosts.names:
+        what = f"hosts are not known by name: if {name} sends without login, give its addresses in [[sign.networks]]"
+        found.note(NoteKind.DECIDE, what, Setting(setting.name, "", place))
+    if any(network.is_loopback for network in hosts.networks):
+        what = "what comes from this host is signed: do not list it if a content filter returns mail from there"
+        found.note(NoteKind.DIFFERS, what, setting)
+
+
+def plan_signing(found: Found, options: KeyOptions, read: ReadText) -> None:
+    """The keys: KeyTable and SigningTable, or else Domain, Selector and KeyFile."""
+    directory = _base_directory(found)
+    tables = [setting for names in options if (setting := found.settings.get(names[0])) is not None]
+    signing_table = found.settings.get(SIGNING_TABLE)
+    if signing_table is not None and tables:
+        several = found.settings.get("MultipleSignatures")
+        found.plan = plan_tables(
+            [read_dataset(setting, read, directory=directory) for setting in tables],
+            read_dataset(signing_table, read, directory=directory),
+            several=several is not None and several.is_on,
+            directory=directory,
+        )
+    elif signing_table is not None or tables:
+        missing = SIGNING_TABLE if tables else KEY_TABLE
+        found.note(NoteKind.DECIDE, f"there is no {missing} beside it: nothing is signed", signing_table or tables[0])
+    else:
+        rules: list[SigningRule] = []
+        for _, key_file, selector in options:
+            rules += _same_key(found, key_file, selector, read, directory)
+        found.plan = SigningPlan(merged(rules, found.notes))
+    found.notes += found.plan.notes
+    if not found.plan.rules and not found.plan.patterns:
+        named = any(found.settings.get(name) is not None for names in options for name in names)
+        kind = NoteKind.DECIDE if named else NoteKind.DIFFERS
+        found.note(kind, "there is no key that could be taken over, and so nothing is signed")
+
+
+def _same_key(found: Found, key_file: str, selector: str, read: ReadText, directory: str) -> Sequence[SigningRule]:
+    """One key for all of Domain."""
+    domain, file, name = (found.settings.get(each) for each in ("Domain", key_file, selector))
+    given = [setting for setting in (file, name) if setting is not None]
+    if domain is None or file is None or name is None:
+        if given:
+            found.note(NoteKind.DECIDE, f"Domain, {key_file} and {selector} go together: nothing is signed", given[0])
+        return []
+    try:
+        wanted = parse_selector(name.value)
+    except DomainError as error:
+        found.note(NoteKind.BROKEN, f'"{shown(name.value)}" is not a selector: {error}', name)
+        return []
+    table = read_dataset(domain, read, directory=directory)
+    found.notes += table.notes
+    path = file.value if file.value.startswith("/") else f"{directory.rstrip('/')}/{file.value}"
+    subdomains = found.settings.get("SubDomains")
+    rules = []
+    for entry in table.entries:
+        text = entry.key.removeprefix("*.")
+        try:
+            signing = Domain.parse(text)
+        except DomainError as error:
+            found.note(NoteKind.BROKEN, f'"{shown(text)}" is not a domain: {error}', _at(domain, entry.place))
+            continue
+        covers = text != entry.key or (subdomains is not None and subdomains.is_on)
+        rules.append(SigningRule(signing, (PlannedKey(wanted, path, file.place),), subdomains=covers))
+    return rules
+
+
+def _at(setting: Setting, place: Place) -> Setting:
+    return Setting(setting.name, setting.value, place)

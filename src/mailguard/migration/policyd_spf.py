@@ -1,0 +1,188 @@
+"""policyd-spf.conf: which results of SPF were refused (policyd-spf.conf(5), spf-engine 3.0). Pure.
+
+Also for pyspf-milter, which reads the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mailguard.migration.dataset import Entry
+from mailguard.migration.found import OFF, ON, Found, Remark, Treatment
+from mailguard.migration.hosts import Hosts, parse_hosts
+from mailguard.migration.note import NoteKind, Setting, shown
+from mailguard.migration.option_lines import ReadText, equals_settings
+
+__all__ = ["read_policyd_spf"]
+
+_DECIDE, _DIFFERS, _LEFT = NoteKind.DECIDE, NoteKind.DIFFERS, NoteKind.LEFT_OUT
+
+HELO, MAIL_FROM = "HELO_reject", "Mail_From_reject"
+_TABLES = {HELO: "helo", MAIL_FROM: "spf"}
+# The results that each word refuses, in small letters as they are compared.
+_REFUSED: Mapping[str, tuple[str, ...]] = {
+    "fail": ("fail",),
+    "softfail": ("fail", "softfail"),
+    "spf_not_pass": ("fail", "softfail", "neutral", "permerror"),
+    "false": (),
+    "null": (),
+    "no_check": (),
+}
+_UNCHECKED = ("false", "no_check", "null")
+_LOG = Remark(_LEFT, "each message has one line in the log, which says why")
+_RESTRICTION = Remark(
+    _DECIDE, "no restriction of Postfix follows from a pass: say it in smtpd_recipient_restrictions"
+)
+_MILTER = Remark(_LEFT, "an option of pyspf-milter that is no matter of mail")
+
+_REMARKS: Mapping[str, Remark] = {
+    "debuglevel": _LOG,
+    "helo_pass_restriction": _RESTRICTION,
+    "hide_receiver": Remark(_LEFT, "recipients are never written into the header"),
+    "inthosts": _MILTER,
+    "lookup_time": Remark(_DIFFERS, "deadline_s in [dns] is for all look-ups of a message together"),
+    "macrolist": Remark(_LEFT, "mail of a login is never judged"),
+    "mail_from_pass_restriction": _RESTRICTION,
+    "mock": Remark(_LEFT, "a milter needs no such field", OFF),
+    "per_user": Remark(_DECIDE, "there is one policy for all recipients"),
+    "pidfile": _MILTER,
+    "prospective": Remark(_DECIDE, "outgoing mail is not checked: ask by hand with mailguard spf check"),
+    "queueid": _LOG,
+    "reason_message": Remark(_LEFT, "replies name the reason; their text is fixed"),
+    "spf_enhanced_status_codes": Remark(_DIFFERS, "replies have the codes of RFC 7372", ON),
+    "void_limit": Remark(_DIFFERS, "two void look-ups are the limit (RFC 7208)", "2"),
+    "whitelist_lookup_time": Remark(_DIFFERS, "deadline_s in [dns] is for all look-ups of a message together"),
+}
+
+
+def read_policyd_spf(file: str, read: ReadText) -> Found:
+    """What the configuration in `file` comes to. Raises ConfigError if it cannot be read."""
+    found = Found("policyd-spf", equals_settings(file, read))
+    treatments: dict[str, Treatment] = {
+        **_REMARKS,
+        **dict.fromkeys(("helo_reject", "mail_from_reject", "permerror_reject", "temperror_defer"), _used_later),
+        "authserv_id": Found.take_authserv_id,
+        "defaultseedonly": _take_test_only,
+        "domain_whitelist": _take_domains,
+        "domain_whitelist_ptr": _take_ptr,
+        "header_type": _take_header_type,
+        "helo_whitelist": _take_helo_names,
+        "internalhosts": _take_skipped,
+        "no_mail": _take_no_mail,
+        "reject_not_pass_domains": _take_not_pass_domains,
+        "skip_addresses": _take_skipped,
+        "socket": Found.take_socket,
+        "testonly": _take_test_only,
+        "umask": Found.take_umask,
+        "userid": _used_later,
+        "whitelist": _take_whitelist,
+    }
+    found.treat(treatments)
+    _take_refusals(found)
+    if found.settings.get("Header_Type") is None:
+        found.put(("results", "received_spf"), True)
+    tested = found.settings.get("TestOnly") or found.settings.get("defaultSeedOnly")
+    if tested is None:
+        _note_monitor(found, None)
+    found.note(_DIFFERS, "SPF is answered at the end of a message, not at RCPT TO")
+    return found
+
+
+def _used_later(found: Found, setting: Setting) -> None:
+    """Several options make one value; they are taken together."""
+
+
+def _take_refusals(found: Found) -> None:
+    no_mail = found.settings.get("No_Mail")
+    only_no_mail = no_mail is not None and no_mail.is_on
+    permanent, temporary = found.settings.get("PermError_reject"), found.settings.get("TempError_Defer")
+    for option, table in _TABLES.items():
+        setting = found.settings.get(option)
+        word = "fail" if setting is None else setting.value.lower()
+        if word not in _REFUSED or (word == "null" and option == MAIL_FROM):
+            found.note(NoteKind.BROKEN, f'"{shown(word)}" is no policy of policyd-spf', setting)
+            continue
+        if word == "null":
+            what = "the HELO name of null senders alone cannot be refused; their SPF result goes by it anyway"
+            found.note(_DECIDE, f"{what}: [policy.spf]", setting)
+        elif word == "no_check" and option == HELO:
+            found.put(("spf", "check_helo"), False, setting)
+        elif word == "no_check":
+            found.note(_DIFFERS, "the reverse path is always checked, for DMARC; nothing is refused by it", setting)
+        for result in () if only_no_mail else _REFUSED[word]:
+            found.put(("policy", table, result), "reject", setting)
+        if word in _UNCHECKED:
+            continue
+        if permanent is not None and permanent.value.lower() == "true":
+            found.put(("policy", table, "permerror"), "reject", permanent)
+        defers = temporary is not None and temporary.value.lower() == "true"
+        found.put(("policy", table, "temperror"), "tempfail" if defers else "accept", temporary)
+
+
+def _take_test_only(found: Found, setting: Setting) -> None:
+    if setting.value != "0":
+        _note_monitor(found, setting)
+
+
+def _note_monitor(found: Found, setting: Setting | None) -> None:
+    what = "policyd-spf refused mail; mode stays monitor, so that nothing is refused until it is enforce"
+    found.note(_DECIDE, f"{what}; the log has what would have been", setting)
+
+
+def _take_no_mail(found: Found, setting: Setting) -> None:
+    if setting.is_on:
+        what = 'only records "v=spf1 -all" led to a refusal; mailguard does not tell them apart, so that none does'
+        found.note(_DECIDE, what, setting)
+
+
+def _take_header_type(found: Found, setting: Setting) -> None:
+    kind = setting.value.upper()
+    if kind == "SPF":
+        found.put(("results", "received_spf"), True, setting)
+        found.note(_DIFFERS, "Authentication-Results is written too", setting)
+    elif kind == "NONE":
+        found.note(_DIFFERS, "Authentication-Results is always written", setting)
+    elif kind != "AR":
+        found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not SPF, AR or None', setting)
+
+
+def _hosts(found: Found, setting: Setting) -> Hosts:
+    parts = (part.strip() for part in setting.value.removeprefix("csl:").split(","))
+    hosts = parse_hosts((Entry(part, "", setting.place) for part in parts if part), setting.name)
+    found.take_hosts(hosts)
+    for name, _ in hosts.names:
+        found.note(NoteKind.BROKEN, f"{name} is not a network", setting)
+    return hosts
+
+
+def _take_skipped(found: Found, setting: Setting) -> None:
+    found.internal_networks += _hosts(found, setting).networks
+
+
+def _take_whitelist(found: Found, setting: Setting) -> None:
+    found.trust("networks", map(str, _hosts(found, setting).networks), setting)
+
+
+def _take_ptr(found: Found, setting: Setting) -> None:
+    found.trust("ptr", found.domains(setting), setting)
+
+
+def _take_helo_names(found: Found, setting: Setting) -> None:
+    found.trust("ptr", found.domains(setting), setting)
+    what = "now the name that the client's address leads to and that leads back counts, and names below it too"
+    found.note(_DECIDE, f"taken over as ptr in [[trusted]]: {what}", setting)
+
+
+def _take_domains(found: Found, setting: Setting) -> None:
+    found.trust("spf", found.domains(setting), setting)
+    what = (
+        "now a reverse path of these domains that passes SPF counts; of a forwarder that keeps the sender's, name the"
+    )
+    found.note(_DECIDE, f"taken over as spf in [[trusted]]: {what} networks", setting)
+
+
+def _take_not_pass_domains(found: Found, setting: Setting) -> None:
+    what = (
+        'not taken over: [policy.domains."DOMAIN".spf] goes by the domain in From, and this went by the reverse path'
+    )
+    found.note(_DECIDE, what, setting)

@@ -1,0 +1,174 @@
+"""Debian's opendkim and mailguard with the imported configuration: the same d=, s= and key, for the same mail.
+
+What opendkim does with a table is asked of itself. Needs root and the packages opendkim and libmilter.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dkim
+import pytest
+
+from daemon_process import Daemon, daemon, eventually
+from mailguard.config import load
+from mailguard.dkim.result import DkimStatus
+from mailguard.dkim.signing_key import SigningKey
+from mailguard.dns.zone import ZoneResolver
+from mailguard.message import Message
+from mailguard.migration.importing import Imported, import_files
+from mailguard.pipeline import verify_dkim
+from mailguard_milter.keyring import KeyRing
+from migration_site import (
+    BODY,
+    KEY,
+    OpenDkim,
+    Signature,
+    Site,
+    message_fields,
+    opendkim,
+    opendkim_place,
+    signatures,
+)
+
+__all__ = ["daemon", "opendkim", "opendkim_place"]
+
+USER = "opendkim"
+COMMON = "Canonicalization relaxed/relaxed\nInternalHosts 192.0.2.1\n"
+KEY_TABLE = """
+one one.test:s1:@/keys/a.private
+two two.test:s2:@/keys/a.private
+any %:sp:@/keys/a.private
+third.test third.test:s3:@/keys/a.private
+each %:each:@/keys/%.each.private
+"""
+REFILE = """
+*@one.test one
+*@*.one.test  one   # its subdomains
+*@four.test any
+*@third.test %
+*@each.test each
+*two.test two
+"""
+FLAT = "two.test two\n.two.test two\none.test one\nthird.test %\nOne.TEST two\n"
+ADDRESSES = [
+    "u@one.test",
+    "U@ONE.TEST",
+    "u@a.one.test",
+    "u@a.b.one.test",
+    "u@two.test",
+    "u@a.two.test",
+    "u@third.test",
+    "u@a.third.test",
+    "u@four.test",
+    "u@a.four.test",
+    "u@each.test",
+    "u@none.test",
+]
+CONFIGURATIONS = {
+    "refile": "KeyTable file:@/KeyTable\nSigningTable refile:@/refile\n",
+    "flat": "KeyTable @/KeyTable\nSigningTable @/flat\n",
+    "flat, several": "KeyTable @/KeyTable\nSigningTable file:@/flat\nMultipleSignatures yes\n",
+    "in a list": "KeyTable csl:k=one.test:s1:@/keys/a.private\nSigningTable csl:one.test=k, .one.test=k\n",
+    "one key": "Domain one.test,two.test\nSelector sel\nKeyFile @/keys/a.private\n",
+    "one key, subdomains": "Domain one.test\nSelector sel\nKeyFile @/keys/a.private\nSubDomains yes\n",
+    "twice": "Domain two.test\nDomain one.test\nSelector x\nSelector y\nKeyFile @/keys/a.private\n",
+    "base directory": "BaseDirectory @/keys\nDomain one.test\nSelector sel\nKeyFile ./a.private\n",
+    "included": "Include @/included.conf\nKeyFile @/keys/a.private\n",
+}
+
+
+@pytest.fixture
+def place(opendkim_place: Site) -> Site:
+    opendkim_place.write("KeyTable", KEY_TABLE)
+    opendkim_place.write("refile", REFILE)
+    opendkim_place.write("flat", FLAT)
+    opendkim_place.write("included.conf", "Domain one.test\nSelector sel\n")
+    for name in ("a", "each.test.each"):
+        shutil.chown(opendkim_place.key(f"keys/{name}.private"), USER, USER)
+    return opendkim_place
+
+
+def imported_from(site: Site) -> tuple[Imported, Path]:
+    found = import_files({"opendkim": str(site.directory / "opendkim.conf")})
+    return found, site.write("imported.toml", found.text)
+
+
+def names(found: Sequence[Signature | SigningKey]) -> list[tuple[str, str]]:
+    return [(each.domain, each.selector) for each in found]
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_same_keys_for_each_address(
+    place: Site, opendkim: OpenDkim, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opendkim.start(CONFIGURATIONS[name] + COMMON)
+    _, path = imported_from(place)
+    # As the daemon, which is the owner of the keys.
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam(USER).pw_uid)
+    ring = KeyRing(load(path))
+    theirs = {address: names(signatures(opendkim.socket, address)) for address in ADDRESSES}
+    ours = {address: names(ring.keys_for(address.lower().partition("@")[2])) for address in ADDRESSES}  # type: ignore[arg-type]
+    assert ours == theirs
+    assert any(theirs.values())
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["in place", "copied"])
+def test_the_same_signature(place: Site, opendkim: OpenDkim, daemon: Daemon, copied: bool) -> None:
+    opendkim.start(CONFIGURATIONS["refile"] + COMMON)
+    output = place.directory / "mailguard.toml"
+    command = [sys.executable, "-m", "mailguard", "import", f"opendkim={place.directory}/opendkim.conf"]
+    keys = ["--copy-keys", str(daemon.directory / "keys"), "--owner", "nobody"] if copied else []
+    place.directory.joinpath("opendkim.conf").chmod(0o644)
+    done = subprocess.run([*command, *keys, "--output", str(output)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    user = "nobody" if copied else USER
+    checked = subprocess.run(
+        [sys.executable, "-m", "mailguard_milter", "--check-config", "-c", str(output)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert f"user {user}," in checked.stdout
+    assert "signs one.test with selector s1, rsa-sha256" in checked.stdout
+
+    serve(daemon, output.read_text(encoding="utf-8"), user)
+    (theirs,) = signatures(opendkim.socket, "u@one.test")
+    (ours,) = signatures(str(daemon.socket), "u@one.test")
+    assert (ours.domain, ours.selector) == (theirs.domain, theirs.selector) == ("one.test", "s1")
+    assert ours.field != theirs.field
+    record = SigningKey.from_bytes(KEY, domain="one.test", selector="s1").record()
+    for each in (theirs, ours):
+        raw = message(each)
+        assert dkim.verify(raw, dnsfunc=lambda name, timeout=5: record if name == b"s1._domainkey.one.test." else b"")
+        resolver = ZoneResolver({"s1._domainkey.one.test": {"TXT": [record]}})
+        results = verify_dkim(Message.parse(raw), resolver=resolver, now=time.time())
+        assert [result.status for result in results] == [DkimStatus.PASS]
+
+
+def message(signature: Signature) -> bytes:
+    fields = [name + b":" + value for name, value in message_fields("u@one.test")]
+    field = signature.field.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return b"\r\n".join([field, *fields]) + b"\r\n\r\n" + BODY
+
+
+def serve(daemon: Daemon, text: str, user: str) -> None:
+    """The daemon with `text`, but for its places."""
+    assert "[[listeners]]" not in text
+    shutil.chown(daemon.runtime, user)
+    text = text.replace('mode = "monitor"\n', f'mode = "monitor"\nruntime_directory = "{daemon.runtime}"\n', 1)
+    daemon.config.write_text(
+        f'{text}\n[log]\ndestination = "stderr"\n[dns]\nzone_file = "zone"\n[[listeners]]\n'
+        f'address = "unix:{daemon.socket}"\nworkers = 1\n'
+    )
+    daemon.config.chmod(0o644)
+    daemon.started()
+    eventually(daemon.socket.exists)

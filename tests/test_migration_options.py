@@ -1,0 +1,344 @@
+"""Each option of OpenDKIM, OpenDMARC, policyd-spf and dkimpy-milter: what becomes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mailguard.config import Config
+from mailguard.migration.note import NoteKind
+from migration_site import ED25519_KEY, Site, at, configuration, migration_site, said
+
+__all__ = ["migration_site"]
+
+SIGNING = "Domain one.test\nSelector s\nKeyFile @/a.private\nInternalHosts 192.0.2.1\n"
+PEERS = {"type": "local_policy", "networks": ["192.0.2.0/24"], "ptr": ["peer.test"]}
+PTR = [{"type": "local_policy", "ptr": ["relay.test"]}]
+OURS = ["127.0.0.0/8", "::1/128"]
+
+# Program, its lines, a path in our configuration (empty: nothing), its value, kind of a note (None: none), its words.
+TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
+    ("opendkim", "AuthservID mx.one.test", "authserv_id", "mx.one.test", None, ""),
+    ("opendkim", "AuthservID HOSTNAME", "authserv_id", None, NoteKind.DIFFERS, "full name"),
+    ("opendkim", "AuthservID a b", "authserv_id", None, NoteKind.DECIDE, "cannot be an authserv-id"),
+    ("opendkim", "# nothing", "sign.canonicalization", "simple/simple", None, ""),
+    ("opendkim", "Canonicalization relaxed", "sign.canonicalization", "relaxed/simple", None, ""),
+    ("opendkim", "canonicalization RELAXED/Relaxed", "sign.canonicalization", "relaxed/relaxed", None, ""),
+    ("opendkim", "Canonicalization loose", "sign.canonicalization", None, NoteKind.BROKEN, '"loose"'),
+    ("opendkim", "SignatureTTL 604800", "sign.lifetime_days", 7, None, ""),
+    ("opendkim", "SignatureTTL 604801", "sign.lifetime_days", 8, NoteKind.DIFFERS, "whole days"),
+    ("opendkim", "SignatureTTL 1", "sign.lifetime_days", 1, NoteKind.DIFFERS, "whole days"),
+    ("opendkim", "SignatureTTL 999999999999", "sign.lifetime_days", 365, NoteKind.DIFFERS, "whole days"),
+    ("opendkim", "SignatureTTL week", "sign.lifetime_days", None, NoteKind.BROKEN, "number of seconds"),
+    ("opendkim", "# nothing", "sign.lifetime_days", None, NoteKind.DIFFERS, "signatures had no end"),
+    ("opendkim", "MaximumSignaturesToVerify 5", "verify.max_signatures", 5, None, ""),
+    ("opendkim", "MaximumSignaturesToVerify 0", "verify.max_signatures", None, NoteKind.DECIDE, "1 to 50"),
+    (
+        "opendkim",
+        "Nameservers 192.0.2.53, [2001:db8::53]",
+        "dns.nameservers",
+        ["192.0.2.53", "2001:db8::53"],
+        None,
+        "",
+    ),
+    ("opendkim", "Nameservers ns1", "dns.nameservers", None, NoteKind.BROKEN, "not an address"),
+    ("opendkim", "MTA ORIGINATING,SUBMIT", "sign.daemon_names", ["ORIGINATING", "SUBMIT"], None, ""),
+    ("opendkim", "MacroList daemon_name|SUBMIT|SMTPS", "sign.daemon_names", ["SUBMIT", "SMTPS"], None, ""),
+    ("opendkim", "MacroList {daemon_name}=SUBMIT", "sign.daemon_names", ["SUBMIT"], None, ""),
+    ("opendkim", "MTA A\nMacroList daemon_name=B", "sign.daemon_names", ["A", "B"], None, ""),
+    ("opendkim", "MacroList auth_type", "sign.daemon_names", None, None, ""),
+    ("opendkim", "MacroList colour=red", "sign.daemon_names", None, NoteKind.DECIDE, "by login"),
+    ("opendkim", "Mode v", "domains", None, None, ""),
+    (
+        "opendkim",
+        "Mode s",
+        "listeners",
+        [{"address": "unix:/run/mailguard/mailguard.sock", "role": "sign"}],
+        None,
+        "",
+    ),
+    ("opendkim", "Mode v", "policy.internal_networks", [OURS[0], "192.0.2.1/32", OURS[1]], None, ""),
+    ("opendkim", "Mode v", "sign.networks", None, None, ""),
+    ("opendkim", "Mode x", "domains", None, NoteKind.BROKEN, "not s, v or sv"),
+    ("opendkim", "Mode sv", "listeners", None, None, ""),
+    ("opendkim", "SubDomains yes", 'domains."one.test".subdomains', True, NoteKind.DECIDE, "others below one.test"),
+    ("opendkim", "SubDomains no", 'domains."one.test".subdomains', None, None, ""),
+    ("opendkim", "Socket local:/run/opendkim/s", "listeners", None, NoteKind.DIFFERS, "unix:/run/mailguard/mailgu"),
+    ("opendkim", "Socket inet:8891@localhost", "listeners", [{"address": "inet:127.0.0.1:9891"}], None, ""),
+    ("opendkim", "Socket inet:8891@[127.0.0.1]", "listeners", [{"address": "inet:127.0.0.1:9891"}], None, ""),
+    (
+        "opendkim",
+        "Socket inet:8891",
+        "listeners",
+        [{"address": "inet:127.0.0.1:9891"}],
+        NoteKind.DECIDE,
+        "other hosts",
+    ),
+    (
+        "opendkim",
+        "Socket local:/var/spool/postfix/opendkim/s",
+        "listeners",
+        [{"address": "unix:/var/spool/postfix/mailguard/mailguard.sock"}],
+        NoteKind.DECIDE,
+        "make the directory first",
+    ),
+    ("opendkim", "UMask 007", "", None, None, ""),
+    ("opendkim", "UMask 000", "", None, NoteKind.DIFFERS, "every user could connect"),
+    ("opendkim", "UMask 9", "", None, NoteKind.BROKEN, "octal"),
+    ("opendkim", "OversignHeaders From,To", "", None, None, ""),
+    ("opendkim", "OversignHeaders From,X-Mine", "", None, NoteKind.DIFFERS, "X-Mine: not oversigned"),
+    ("opendkim", "SignatureAlgorithm rsa-sha256", "", None, None, ""),
+    ("opendkim", "SignatureAlgorithm rsa-sha1", "", None, NoteKind.DECIDE, "rsa-sha1"),
+    ("opendkim", "PeerList 192.0.2.0/24,.peer.test", "trusted", [PEERS], NoteKind.DIFFERS, "never refused"),
+    ("opendkim", "ExternalIgnoreList refile:@/nothing", "", None, NoteKind.LEFT_OUT, "nothing is logged"),
+    ("opendkim", "On-BadSignature accept", "", None, None, ""),
+    ("opendkim", "On-BadSignature reject", "", None, NoteKind.DECIDE, "no_pass"),
+    ("opendkim", "LDAPTimeout 5", "", None, NoteKind.LEFT_OUT, "LDAP"),
+    ("opendkim", "Colour red", "", None, NoteKind.BROKEN, "OpenDKIM has no such option"),
+    ("opendkim", "KeyTable dsn:mysql://u:secret@h/d", "", None, NoteKind.DECIDE, "there is no SigningTable"),
+    ("opendkim", "Selector a..b", "domains", None, NoteKind.BROKEN, "not a selector"),
+    ("opendkim", "Domain two.test, no domain, three.test", 'domains."three.test"', ..., NoteKind.BROKEN, "one word"),
+    (
+        "opendkim",
+        "InternalHosts 192.0.2.0/24,!192.0.2.128/25",
+        "policy.internal_networks",
+        [OURS[0], "192.0.2.0/25", OURS[1]],
+        None,
+        "",
+    ),
+    ("opendkim", "InternalHosts 0.0.0.0/0", "sign.networks", None, NoteKind.DECIDE, "every address"),
+    ("opendkim", "InternalHosts *.lan.test,localhost", "sign.networks", ..., NoteKind.DECIDE, "not known by name"),
+    (
+        "opendkim",
+        "InternalHosts [2001:db8::1],::ffff:192.0.2.1",
+        "sign.networks",
+        [{"networks": ["192.0.2.1/32", "2001:db8::1/128"], "domains": ["one.test"]}],
+        None,
+        "",
+    ),
+    ("opendkim", "InternalHosts 10.0.0.0/33", "sign.networks", None, NoteKind.BROKEN, "neither a network nor a host"),
+    ("opendmarc", "AuthservID mx.one.test", "authserv_id", "mx.one.test", None, ""),
+    ("opendmarc", "# nothing", "policy.dmarc.quarantine", "accept", NoteKind.DIFFERS, "was delivered"),
+    ("opendmarc", "HoldQuarantinedMessages true", "policy.dmarc.quarantine", "quarantine", None, ""),
+    ("opendmarc", "HoldQuarantinedMessages false", "policy.dmarc.quarantine", "accept", None, ""),
+    ("opendmarc", "RejectFailures true", "mode", "monitor", NoteKind.DECIDE, "mode stays monitor"),
+    ("opendmarc", "RejectFailures false", "mode", "monitor", NoteKind.DIFFERS, "refused nothing"),
+    ("opendmarc", "IgnoreAuthenticatedClients true", "", None, None, ""),
+    ("opendmarc", "IgnoreAuthenticatedClients no", "", None, NoteKind.DIFFERS, "not judged"),
+    ("opendmarc", "IgnoreHosts @/hosts", "policy.internal_networks", [OURS[0], "192.0.2.7/32", OURS[1]], None, ""),
+    ("opendmarc", "BaseDirectory @/\nIgnoreHosts hosts", "trusted", PTR, None, ""),
+    ("opendmarc", "IgnoreHosts @/nothing", "policy.internal_networks", None, NoteKind.DECIDE, "cannot be read"),
+    (
+        "opendmarc",
+        "IgnoreMailFrom a.test,B.test",
+        'policy.domains."b.test".dmarc',
+        {"reject": "accept", "quarantine": "accept"},
+        None,
+        "",
+    ),
+    ("opendmarc", "IgnoreMailFrom a_.test", "policy.domains", None, NoteKind.BROKEN, "not a domain"),
+    ("opendmarc", "TrustedAuthservIDs HOSTNAME", "", None, None, ""),
+    ("opendmarc", "AuthservID a\nTrustedAuthservIDs A,hostname", "", None, None, ""),
+    ("opendmarc", "TrustedAuthservIDs relay.test", "", None, NoteKind.DECIDE, "relay.test: results of others"),
+    ("opendmarc", "SPFSelfValidate true", "", None, None, ""),
+    ("opendmarc", "SPFSelfValidate false", "", None, NoteKind.DIFFERS, "always checked"),
+    ("opendmarc", "PublicSuffixList /usr/share/list", "dmarc", None, NoteKind.DIFFERS, "come from the DNS"),
+    ("opendmarc", "FailureReports true", "", None, NoteKind.DECIDE, "no failure reports"),
+    ("opendmarc", "FailureReports false", "", None, None, ""),
+    ("opendmarc", "HistoryFile /x", "", None, NoteKind.DECIDE, "no history"),
+    ("opendmarc", "DomainWhitelist a.test", "", None, NoteKind.DECIDE, "ARC"),
+    ("opendmarc", "UserID opendmarc:mail", "user", None, None, ""),
+    ("opendmarc", "Canonicalization simple", "", None, NoteKind.BROKEN, "OpenDMARC has no such option"),
+    ("policyd-spf", "# nothing", "policy.spf", {"fail": "reject", "temperror": "accept"}, NoteKind.DECIDE, "monitor"),
+    (
+        "policyd-spf",
+        "# nothing",
+        "policy.helo",
+        {"fail": "reject", "temperror": "accept"},
+        NoteKind.DIFFERS,
+        "RCPT TO",
+    ),
+    ("policyd-spf", "# nothing", "results.received_spf", True, None, ""),
+    ("policyd-spf", "TestOnly = 0", "mode", "monitor", None, ""),
+    ("policyd-spf", "TestOnly = 1", "mode", "monitor", NoteKind.DECIDE, "refused mail"),
+    ("policyd-spf", "Mail_From_reject = Softfail", "policy.spf.softfail", "reject", None, ""),
+    (
+        "policyd-spf",
+        "HELO_reject = SPF_Not_Pass",
+        "policy.helo",
+        {"fail": "reject", "softfail": "reject", "neutral": "reject", "permerror": "reject", "temperror": "accept"},
+        None,
+        "",
+    ),
+    ("policyd-spf", "HELO_reject = False", "policy.helo", None, None, ""),
+    ("policyd-spf", "HELO_reject = Null", "policy.helo", None, NoteKind.DECIDE, "null senders"),
+    ("policyd-spf", "HELO_reject = No_Check", "spf.check_helo", False, None, ""),
+    ("policyd-spf", "HELO_reject = Perhaps", "policy.helo", None, NoteKind.BROKEN, "no policy of policyd-spf"),
+    ("policyd-spf", "Mail_From_reject = Null", "policy.spf", None, NoteKind.BROKEN, "no policy of policyd-spf"),
+    ("policyd-spf", "Mail_From_reject = No_Check", "policy.spf", None, NoteKind.DIFFERS, "always checked"),
+    ("policyd-spf", "PermError_reject = True", "policy.spf.permerror", "reject", None, ""),
+    ("policyd-spf", "TempError_Defer = True", "policy.helo.temperror", "tempfail", None, ""),
+    ("policyd-spf", "No_Mail = True", "policy.spf", {"temperror": "accept"}, NoteKind.DECIDE, "tell them apart"),
+    ("policyd-spf", "Header_Type = AR", "results", None, None, ""),
+    ("policyd-spf", "Header_Type = None", "results", None, NoteKind.DIFFERS, "always written"),
+    ("policyd-spf", "Header_Type = Both", "results", None, NoteKind.BROKEN, "is not SPF, AR or None"),
+    ("policyd-spf", "Authserv_Id = mx.one.test", "authserv_id", "mx.one.test", None, ""),
+    (
+        "policyd-spf",
+        "skip_addresses = 127.0.0.0/8,::ffff:127.0.0.0/104,::1",
+        "policy.internal_networks",
+        None,
+        None,
+        "",
+    ),
+    ("policyd-spf", "skip_addresses = 10.0.0.0/8", "policy.internal_networks", ["10.0.0.0/8", *OURS], None, ""),
+    (
+        "policyd-spf",
+        "Whitelist = 192.0.2.1,relay.test",
+        "trusted",
+        [{"type": "local_policy", "networks": ["192.0.2.1/32"]}],
+        NoteKind.BROKEN,
+        "not a network",
+    ),
+    (
+        "policyd-spf",
+        "Domain_Whitelist = relay.test",
+        "trusted",
+        [{"type": "local_policy", "spf": ["relay.test"]}],
+        NoteKind.DECIDE,
+        "name the networks",
+    ),
+    ("policyd-spf", "Domain_Whitelist_PTR = relay.test", "trusted", PTR, None, ""),
+    ("policyd-spf", "Domain_Whitelist_PTR = test", "trusted", None, NoteKind.DECIDE, "has no dot"),
+    ("policyd-spf", "HELO_Whitelist = relay.test", "trusted", PTR, NoteKind.DECIDE, "ptr"),
+    ("policyd-spf", "Reject_Not_Pass_Domains = aol.test", "policy.domains", None, NoteKind.DECIDE, "reverse path"),
+    ("policyd-spf", "Per_User = text,/x", "", None, NoteKind.DECIDE, "one policy"),
+    ("policyd-spf", "Void_Limit = 5", "", None, NoteKind.DIFFERS, "two void"),
+    ("policyd-spf", "HELO_reject Fail", "", None, NoteKind.BROKEN, "not a name, = and a value"),
+    ("policyd-spf", "a = b = c", "", None, NoteKind.BROKEN, "not a name, = and a value"),
+    ("policyd-spf", "Colour = red", "", None, NoteKind.BROKEN, "policyd-spf has no such option"),
+    ("dkimpy-milter", "# nothing", "sign.canonicalization", "relaxed/simple", None, ""),
+    ("dkimpy-milter", "Canonicalization simple", "sign.canonicalization", "simple/simple", None, ""),
+    ("dkimpy-milter", "MacroListVerify daemon_name|VERIFYING", "", None, NoteKind.DECIDE, 'role = "verify"'),
+    ("dkimpy-milter", "debugLevel 3", "", None, NoteKind.LEFT_OUT, "one line in the log"),
+    ("dkimpy-milter", "SignatureTTL 100", "sign.lifetime_days", None, NoteKind.BROKEN, "dkimpy-milter has no such"),
+]
+
+
+@pytest.mark.parametrize(
+    ("program", "lines", "path", "value", "kind", "words"),
+    [pytest.param(*row, id=f"{row[0]}: {row[1]}"[:70]) for row in TAKEN],
+)
+def test_an_option(
+    migration_site: Site, program: str, lines: str, path: str, value: Any, kind: NoteKind | None, words: str
+) -> None:
+    migration_site.key("a.private")
+    migration_site.write("hosts", "# ours\n192.0.2.7\nrelay.test # a name\n")
+    before = SIGNING if program in ("opendkim", "dkimpy-milter") else ""
+    plain = migration_site.imported(**{program: before})
+    imported = migration_site.imported(**{program: f"{before}{lines}\n"})
+    if path:
+        found = at(imported, path)
+        assert found is not None if value is ... else found == value
+    notes = {each: said(imported, each) for each in NoteKind}
+    if kind is not None:
+        assert any(words in text for text in notes[kind]), notes
+    elif program != "policyd-spf":
+        # Nothing that was not to be said before: what is taken over is not spoken of.
+        known = {str(note).partition(": ")[2] for note in plain.notes}
+        fresh = {str(note).partition(": ")[2] for note in imported.notes if note.kind.needs_decision}
+        assert not fresh - known
+
+
+def test_the_ed25519_key_of_dkimpy_milter(migration_site: Site) -> None:
+    migration_site.key("a.private")
+    migration_site.key("e.private", ED25519_KEY)
+    text = f"{SIGNING}KeyFileEd25519 @/e.private\nSelectorEd25519 e\n"
+    imported = migration_site.imported(dkimpy_milter=text)
+    assert [each["name"] for each in at(imported, 'domains."one.test".selectors')] == ["s", "e"]
+    migration_site.write("keys", "one one.test:s:@/a.private\n")
+    migration_site.write("ekeys", "one one.test:e:@/e.private\n")
+    tables = "KeyTable @/keys\nKeyTableEd25519 @/ekeys\nSigningTable csl:one.test=one\nInternalHosts 192.0.2.1\n"
+    imported = migration_site.imported(dkimpy_milter=tables)
+    assert [each["name"] for each in at(imported, 'domains."one.test".selectors')] == ["s", "e"]
+
+
+# Of opendkim.conf(5), opendmarc.conf(5), dkimpy-milter.conf(5) and policydspfsupp.py.
+NAMES = {
+    "opendkim": """AllowSHA1Only AlwaysAddARHeader AuthservID AuthservIDWithJobID AutoRestart AutoRestartCount
+        AutoRestartRate Background BaseDirectory BodyLengthDB BogusKey CaptureUnknownErrors Canonicalization
+        ChangeRootDirectory ClockDrift Diagnostics DiagnosticDirectory DisableCryptoInit DNSConnect DNSTimeout Domain
+        DomainKeysCompat DontSignMailTo EnableCoredumps ExemptDomains ExternalIgnoreList FinalPolicyScript FixCRLF
+        IdentityHeader IdentityHeaderRemove IgnoreMalformedMail InternalHosts KeepAuthResults KeepTemporaryFiles
+        KeyFile KeyTable LDAPAuthMechanism LDAPAuthName LDAPAuthRealm LDAPAuthUser LDAPBindPassword LDAPBindUser
+        LDAPDisableCache LDAPKeepaliveIdle LDAPKeepaliveInterval LDAPKeepaliveProbes LDAPTimeout LDAPUseTLS
+        LogResults LogWhy MacroList MaximumHeaders MaximumSignaturesToVerify MaximumSignedBytes MilterDebug Minimum
+        MinimumKeyBits Mode MTA MTACommand MultipleSignatures MustBeSigned Nameservers NoHeaderB OmitHeaders
+        On-BadSignature
+        On-Default On-DNSError On-InternalError On-KeyNotFound On-NoSignature On-Security On-SignatureError
+        OversignHeaders PeerList PidFile POPDBFile Quarantine QueryCache RedirectFailuresTo RemoveARAll RemoveARFrom
+        RemoveOldSignatures ReplaceHeaders ReplaceRules ReportAddress ReportBccAddress RequestReports RequiredHeaders
+        RequireSafeKeys ResignAll ResignMailTo ResolverConfiguration ResolverTracing ScreenPolicyScript
+        SelectCanonicalizationHeader Selector SenderHeaders SenderMacro SendReports SetupPolicyScript
+        SignatureAlgorithm SignatureTTL SignHeaders SigningTable SMTPURI Socket SoftStart SoftwareHeader Statistics
+        StatisticsName StatisticsPolicyScript StatisticsPrefix StrictHeaders StrictTestMode SubDomains Syslog
+        SyslogFacility SyslogName SyslogSuccess TemporaryDirectory TestDNSData TestPublicKeys TrustAnchorFile
+        TrustSignaturesFrom UMask UnprotectedKey UserID VBR-Certifiers VBR-PurgeFields VBR-TrustedCertifiers
+        VBR-TrustedCertifiersOnly VBR-Type WeakSyntaxChecks""",
+    "opendmarc": """AuthservID AuthservIDWithJobID AutoRestart AutoRestartCount AutoRestartRate Background
+        BaseDirectory ChangeRootDirectory CopyFailuresTo DomainWhitelist DomainWhitelistFile DomainWhitelistSize
+        DNSTimeout EnableCoredumps FailureReports FailureReportsBcc FailureReportsOnNone FailureReportsSentBy
+        HistoryFile HoldQuarantinedMessages IgnoreAuthenticatedClients IgnoreHosts IgnoreMailFrom IgnoreMailTo
+        MilterDebug PidFile PublicSuffixList RecordAllMessages RejectFailures RejectMultiValueFrom RejectString
+        ReportCommand RequiredHeaders Socket SoftwareHeader SPFIgnoreResults SPFSelfValidate Syslog SyslogFacility
+        TrustedAuthservIDs UMask UserID""",
+    "dkimpy-milter": """AuthservID Canonicalization DiagnosticDirectory Domain InternalHosts KeyFile KeyFileEd25519
+        KeyTable KeyTableEd25519 MacroList MacroListVerify Mode MinimumKeyBits OmitHeaders DNSOverride DNSTimeout
+        PeerList PidFile Selector SelectorEd25519 SignHeaders SigningTable Socket SubDomains Syslog SyslogFacility
+        SyslogSuccess UMask UserID debugLevel""",
+    "policyd-spf": """debugLevel HELO_reject Mail_From_reject PermError_reject TempError_Defer
+        Mail_From_pass_restriction HELO_pass_restriction Prospective Whitelist skip_addresses HELO_Whitelist
+        Domain_Whitelist Domain_Whitelist_PTR No_Mail Reject_Not_Pass_Domains Per_User TestOnly defaultSeedOnly
+        SPF_Enhanced_Status_Codes Header_Type Hide_Receiver Authserv_Id Lookup_Time Whitelist_Lookup_Time Void_Limit
+        Reason_Message Mock QueueID Socket PidFile UserID UMask InternalHosts IntHosts MacroList""",
+}
+
+
+@pytest.mark.parametrize("program", NAMES)
+@pytest.mark.parametrize("value", ["1", "no", "192.0.2.1", "/nowhere/at/all", "\N{SNOWMAN}"])
+def test_every_documented_option_is_known(migration_site: Site, program: str, value: str) -> None:
+    between = " = " if program == "policyd-spf" else "\t"
+    names = NAMES[program].split()
+    imported = migration_site.imported(**{program: "".join(f"{name}{between}{value}\n" for name in names)})
+    assert not [text for text in said(imported, NoteKind.BROKEN) if "no such option" in text]
+    # One option after another, alone.
+    for name in names:
+        alone = migration_site.imported(**{program: f"{name}{between}{value}\n"})
+        assert configuration(alone)["mode"] == "monitor"
+
+
+def test_what_is_written_is_known_here(migration_site: Site) -> None:
+    """The order of the tables is complete: whatever may come out of a reader is a key of the configuration."""
+    migration_site.key("a.private")
+    everything = migration_site.imported(
+        opendkim=f"{SIGNING}Mode sv\nSignatureTTL 86400\nNameservers 192.0.2.53\nMaximumSignaturesToVerify 3\n"
+        "Socket inet:1@localhost\nUserID opendkim\n",
+        opendmarc="AuthservID a.test\nIgnoreMailFrom b.test\n",
+        policyd_spf="HELO_reject = No_Check\nWhitelist = 192.0.2.1\n",
+    )
+    tables = {
+        "authserv_id",
+        "dns",
+        "domains",
+        "listeners",
+        "mode",
+        "policy",
+        "results",
+        "sign",
+        "spf",
+        "trusted",
+        "verify",
+    }
+    assert set(configuration(everything)) == tables
+    assert tables <= set(Config.model_fields)
