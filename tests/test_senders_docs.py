@@ -12,10 +12,13 @@ import pytest
 from cli_process import Command, mailguard_command
 from database_site import DatabaseServer, mariadb, postgres
 from mailguard.config import load
+from mailguard.config_senders import SenderActions
+from mailguard.policy import Rule
 from mailguard.senders.dialect import Dialect
 from mailguard.senders.identity import Address, Login, LoginRules, parse_address
 from mailguard.senders.postfixadmin import PostfixAdmin
 from mailguard.senders.sql import Database, DatabaseDown
+from mailguard.submission import ACTION_KEYS
 from postfixadmin_site import statements
 from source_tree import ROOT
 
@@ -69,6 +72,15 @@ def test_how_the_password_file_is_made(tmp_path: Path) -> None:
     words = line.replace("/etc/mailguard", str(tmp_path)).replace("-o mailguard -g mailguard ", "").split()
     subprocess.run(words, check=True)
     assert (tmp_path / "postfixadmin.password").stat().st_mode & 0o777 == 0o600
+
+
+def test_every_rule_is_described_with_its_key_and_default() -> None:
+    rows = re.findall(r"^\| `(sender-[a-z-]+)` \| .* \| `(\w+)` \| `(\w+)` \|$", TEXT, re.MULTILINE)
+    defaults = SenderActions().model_dump()
+    assert rows == [(rule.value, key, defaults[key]) for rule, key in ACTION_KEYS.items()]
+    assert {rule.value for rule in Rule if rule.value.startswith("sender-")} <= set(
+        re.findall(r"sender-[a-z-]+", TEXT)
+    )
 
 
 def test_every_source_is_described() -> None:

@@ -45,6 +45,8 @@ _DISPOSITIONS: Mapping[str, Disposition | None] = {
     "reject": Disposition.REJECT,
 }
 
+# Of the database systems, as others call them.
+_OTHER_NAMES = {"mariadb": "mysql", "pgsql": "postgresql", "postgres": "postgresql", "sqlite3": "sqlite"}
 
 SenderAction = Literal["off", "log", "header", "quarantine", "reject"]
 
@@ -54,14 +56,15 @@ class SenderActions(Section):
 
     `off`: nobody looks. `log`: it is signed, and the log tells. `header`: signed, with `X-Mailguard-Policy`.
     `quarantine`: signed, into Postfix's hold queue. `reject`: refused with 550. The last two happen with
-    `mode = "enforce"`; in monitor mode such mail is signed, and the log says what would have been done. Mail that they
-    may keep back waits (451) while a source is down.
+    `mode = "enforce"`; in monitor mode such mail is signed, and the log says what would have been done. Mail that
+    they may keep back waits (451) while a source is down.
     """
 
     envelope: SenderAction = Field(default="reject", description="The reverse path (MAIL FROM) is not permitted.")
     header_from: SenderAction = Field(
         default="reject",
-        description="A mailbox in From is not permitted, or From has several and no permitted Sender tells who sends.",
+        description="A mailbox in From is not permitted, or From has several and no permitted Sender tells who"
+        " sends.",
     )
     sender: SenderAction = Field(default="reject", description="The mailbox in Sender is not permitted.")
     resent: SenderAction = Field(
@@ -151,6 +154,14 @@ class PostfixAdminSenders(Section):
         default=False, description="To whom a mailbox forwards its mail may use its address. Aliases always give it."
     )
 
+    @field_validator("database", mode="before")
+    @classmethod
+    def _by_its_name_here(cls, value: object) -> object:
+        name = _OTHER_NAMES.get(value) if isinstance(value, str) else None
+        if name is not None:
+            raise ValueError(f'"{value}" is called "{name}" here')
+        return value
+
     @model_validator(mode="after")
     def _has_a_place(self) -> PostfixAdminSenders:
         if self.database == "sqlite" and self.path is None:
@@ -232,7 +243,7 @@ class SendersConfig(Section):
             if name in self.model_fields_set and name not in self.sources:
                 raise ValueError(f'the table [senders.{name}] has no effect: add "{name}" to sources in [senders]')
         if not self.sources and {"actions", "alignment"} & self.model_fields_set:
-            raise ValueError("actions and alignment have no effect without sources in [senders]")
+            raise ValueError("actions and alignment have no effect: sources is missing in [senders], or empty")
         if "postfix" in self.sources and not self.postfix.maps:
             raise ValueError('maps is missing in [senders.postfix]; "mailguard senders import" writes it')
         if "postfixadmin" in self.sources and self.postfixadmin.database is None:

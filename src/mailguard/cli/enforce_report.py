@@ -36,8 +36,8 @@ _COLOURS = {"reject": "red", "quarantine": "yellow", "tempfail": "yellow"}
 @dataclass(slots=True)
 class _Group:
     count: int = 0
-    client: str | None = ""
-    """The client, if it is only one; None for several."""
+    source: str | None = ""
+    """The login or the client, if it is only one; None for several."""
     reason: str = ""
     """That of the last message."""
 
@@ -60,12 +60,23 @@ class Report:
     not_grouped: int = 0
     notes: list[str] = field(default_factory=list)
     """What could not be read."""
+    remarks: list[str] = field(default_factory=list)
+    """What else is worth knowing."""
     _groups: dict[_Key, _Group] = field(default_factory=dict)
 
     def add(
-        self, *, time: float | None, client: str, domain: str, action: str, would: str, rule: str, reason: str
+        self,
+        *,
+        time: float | None,
+        client: str,
+        domain: str,
+        action: str,
+        would: str,
+        rule: str,
+        reason: str,
+        login: str = "",
     ) -> None:
-        """Count a message. `would` is empty where it is the same as `action`."""
+        """Count a message. `would` is empty where it is the same as `action`; `login` is that of one of our users."""
         self.messages += 1
         if time is not None:
             self.first = time if self.first is None else min(self.first, time)
@@ -76,15 +87,17 @@ class Report:
             return
         self.would[effect] += 1
         self.refused_already += action == effect
-        key = _network(client), domain, effect, rule
+        # Our own users are known by their login, wherever they are.
+        source = login or client
+        key = login or _network(client), domain, effect, rule
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= MAX_GROUPS:
                 self.not_grouped += 1
                 return
-            group = self._groups[key] = _Group(client=client)
+            group = self._groups[key] = _Group(source=source)
         group.count += 1
-        group.client = client if group.client == client else None
+        group.source = source if group.source == source else None
         group.reason = reason
 
     @property
@@ -97,7 +110,7 @@ class Report:
         ordered = sorted(self._groups.items(), key=lambda item: (-item[1].count, item[0]))
         return [
             {
-                "source": _plain(group.client if group.client is not None else network) or "unknown",
+                "source": _plain(group.source if group.source is not None else network) or "unknown",
                 "domain": _plain(domain),
                 "would": effect,
                 "rule": _plain(rule),
@@ -119,7 +132,7 @@ class Report:
             "refused_already": self.refused_already,
             "groups": self.rows(),
             "not_grouped": self.not_grouped,
-            "notes": self.notes,
+            "notes": [*self.notes, *self.remarks],
         }
 
 
@@ -181,7 +194,7 @@ def _summary(report: Report, groups: int) -> list[str]:
         )
     if report.refused_already:
         lines.append(f"{report.refused_already} of them were kept back already, because mailguard enforced then.")
-    return [*lines, *(f"note: {note}" for note in report.notes)]
+    return [*lines, *(f"note: {note}" for note in (*report.notes, *report.remarks))]
 
 
 def _network(client: str) -> str:

@@ -51,11 +51,14 @@ class LogRecord:
     """POSIX seconds; None where the line does not say."""
     client: str
     domain: str
+    """In From."""
     action: str
     would: str
     """What enforcing does, where that is something else than `action`."""
     rule: str
     reason: str
+    login: str = ""
+    """Of one of our own users."""
 
 
 def read_lines(file: BinaryIO, *, now: datetime) -> Iterator[LogRecord | Unreadable]:
@@ -121,14 +124,17 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
         return Unreadable.DAMAGED
     if "role" not in record or "action" not in record:
         return None
+    is_ours = record["role"] == "sign"
     return LogRecord(
         time=_time(record.get("time") or (prefix["time"] if prefix else ""), now),
         client=record.get("client", ""),
-        domain=record.get("domain", ""),
+        # Only what is judged from outside has it by itself.
+        domain=record.get("domain", "") or (record.get("from", "").rpartition("@")[2] if is_ours else ""),
         action=record["action"],
         would=record.get("would", ""),
         rule=record.get("rule", ""),
         reason=record.get("reason", ""),
+        login=record.get("login", "") if is_ours else "",
     )
 
 

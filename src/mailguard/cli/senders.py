@@ -38,7 +38,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 @click.group(no_args_is_help=False)
 def senders() -> None:
-    """Look at who may use which address."""
+    """Look at who may use which address. The daemon holds the mail of your own users to the same answers."""
 
 
 @senders.command()

@@ -89,7 +89,8 @@ def audit_lines(listings: Sequence[Listing], rules: LoginRules) -> Iterator[str]
         yield f"and {len(reaches) - MAX_SHOWN_ACCOUNTS} accounts more, which --json shows"
     marked = sum(1 for reach in reaches if reach.marks)
     yield (
-        f"{_counted(len(reaches), 'account', 'accounts')}; {marked} of them reach a whole domain or another tenant"
+        f"{_counted(len(reaches), 'account', 'accounts')}; {marked} of them {'reaches' if marked == 1 else 'reach'}"
+        " a whole domain or another tenant"
         if reaches
         else "no account is listed"
     )
