@@ -1,0 +1,133 @@
+"""Listening sockets: inet, and unix sockets whose path is theirs from start to end.
+
+A unix socket exists with its final mode and group from the first moment. What is at its path already is removed only
+if it is a socket of our own user that nobody listens on. Left out: sockets that systemd passes. For the start and the
+end of a process.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import socket
+import stat
+from dataclasses import dataclass
+
+from mailguard.config_values import SocketAddress
+from mailguard.errors import ConfigError
+
+__all__ = ["BACKLOG", "ListeningSocket", "open_socket"]
+
+BACKLOG = 1_024
+PROBE_TIMEOUT_S = 1.0
+
+
+@dataclass(slots=True)
+class ListeningSocket:
+    """One, which accepts connections."""
+
+    address: str
+    socket: socket.socket
+    path: str = ""
+    identity: tuple[int, int] = (0, 0)
+
+    def close(self) -> None:
+        """Remove its path if it is still this socket's, and let go of it."""
+        try:
+            # While the socket is open, its inode is no other's.
+            if self.path:
+                status = os.lstat(self.path)
+                if (status.st_dev, status.st_ino) == self.identity:
+                    os.unlink(self.path)
+        except OSError:
+            return  # gone, or in a directory that was taken from us: the next start deals with it
+        finally:
+            self.socket.close()
+
+
+def open_socket(address: str, *, mode: int, group: str | None) -> ListeningSocket:
+    """Bind and listen. `mode` and `group` are for a unix socket. Raises ConfigError."""
+    parsed = SocketAddress.parse(address)
+    try:
+        if parsed.family == "unix":
+            return _open_unix(address, parsed.path, mode, group)
+        family = socket.AF_INET if parsed.family == "inet" else socket.AF_INET6
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.bind((str(parsed.ip), parsed.port))
+            _listen(opened)
+        except BaseException:
+            opened.close()
+            raise
+        return ListeningSocket(address, opened)
+    except OSError as error:
+        raise ConfigError(f"{address}: cannot listen: {error.strerror or error}") from None
+
+
+def _open_unix(address: str, path: str, mode: int, group: str | None) -> ListeningSocket:
+    group_id = _group_id(group) if group is not None else -1
+    _remove_stale(path)
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Nobody but us until it has its group: bind gives it the mode that the umask leaves.
+        before = os.umask(0o777)
+        try:
+            opened.bind(path)
+        finally:
+            os.umask(before)
+        status = os.lstat(path)
+        made = ListeningSocket(address, opened, path, (status.st_dev, status.st_ino))
+        if group is not None:
+            try:
+                os.chown(path, -1, group_id, follow_symlinks=False)
+            except OSError as error:
+                raise ConfigError(
+                    f"{path}: its group cannot be set: {error.strerror}; add this user to the group {group}"
+                ) from None
+        os.chmod(path, mode)
+        _listen(opened)
+    except BaseException:
+        opened.close()
+        raise
+    return made
+
+
+def _listen(opened: socket.socket) -> None:
+    opened.setblocking(False)
+    opened.listen(BACKLOG)
+
+
+def _group_id(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise ConfigError(f"there is no group {name}") from None
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ConfigError(f"{path} exists and is not a socket; remove it, or choose another path")
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigError(f"{path} belongs to another user (uid {status.st_uid}); remove it, or choose another path")
+    if _is_listened_on(path):
+        raise ConfigError(f"{path}: another process listens there; stop it, or choose another path")
+    os.unlink(path)
+
+
+def _is_listened_on(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_TIMEOUT_S)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # a full backlog has a listener too
+    return True

@@ -1,0 +1,85 @@
+"""Overrides: what the administrator says of destinations, before anything is looked up.
+
+A value is a policy as in smtp_tls_policy_maps (postconf(5)), checked here, because Postfix keeps mail back that has a
+policy with an error in it; or `default` (nothing is found: smtp_tls_security_level counts) or `discover` (looked up,
+whatever is said of a parent). A key is what Postfix asks for, in any spelling. What is said of a parent counts before
+what is looked up for a domain below it. Pure; immutable, safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from mailguard.tlspolicy.next_hop import NextHop, Parent, parse_key
+
+__all__ = ["DEFAULT", "DISCOVER", "Overrides"]
+
+DEFAULT = "default"
+DISCOVER = "discover"
+
+_LEVELS = ("none", "may", "encrypt", "dane", "dane-only", "fingerprint", "verify", "secure")
+_PKIX = frozenset({"verify", "secure"})
+# postconf(5), smtp_tls_policy_maps; `enable_rpk` needs Postfix 3.9, `servername` 3.4.
+_ATTRIBUTES = frozenset(
+    {"ciphers", "connection_reuse", "enable_rpk", "exclude", "match", "protocols", "servername", "tafile"}
+)
+_REPEATABLE = frozenset({"match", "tafile"})
+_MAX_POLICY_CHARS = 8_192
+_SEPARATOR = re.compile(r"[ \t,]+")
+
+
+class Overrides:
+    """The table of the configuration, read."""
+
+    def __init__(self, table: Mapping[str, str]) -> None:
+        """Raises ValueError, which says what is wrong with which entry."""
+        self._said: dict[str, str] = {}
+        for key, policy in table.items():
+            asked = parse_key(key.encode("utf-8", "surrogateescape"))
+            if asked is None:
+                raise ValueError(
+                    f'"{key}" is no destination: write "example.com", ".example.com" for its subdomains,'
+                    ' "[mail.example.com]:587" or "[192.0.2.1]"'
+                )
+            if str(asked) in self._said:
+                raise ValueError(f'"{key}" stands there twice')
+            self._said[str(asked)] = _checked(key, policy)
+
+    def policy_for(self, asked: NextHop | Parent) -> str | None:
+        """What is said of a destination: a policy for Postfix, or DEFAULT; None for nothing, or DISCOVER."""
+        said = self._said
+        if not said:
+            return None
+        found = said.get(str(asked))
+        if found is None and isinstance(asked, NextHop):
+            found = next((said[str(parent)] for parent in asked.parents() if str(parent) in said), None)
+        return None if found == DISCOVER else found
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+
+def _checked(key: str, policy: str) -> str:
+    if policy in (DEFAULT, DISCOVER):
+        return policy
+    if len(policy) > _MAX_POLICY_CHARS or not policy.isascii() or not policy.isprintable():
+        raise ValueError(f"{key}: a policy is at most {_MAX_POLICY_CHARS} printable ASCII characters")
+    level, *attributes = _SEPARATOR.split(policy.strip(" ,")) or [""]
+    level = level.lower()
+    if level not in _LEVELS:
+        raise ValueError(f'{key}: "{level}" is no security level; use {DEFAULT}, {DISCOVER}, {", ".join(_LEVELS)}')
+    names = []
+    for attribute in attributes:
+        name, equals, value = attribute.partition("=")
+        names.append(name.lower())
+        if not equals or not value or name.lower() not in _ATTRIBUTES:
+            raise ValueError(f'{key}: "{attribute}" is none of {", ".join(sorted(_ATTRIBUTES))} with its value')
+        if name.lower() == "tafile" and level not in _PKIX:
+            raise ValueError(f"{key}: tafile is for the levels verify and secure")
+        if name.lower() == "match" and level not in _PKIX | {"fingerprint"}:
+            raise ValueError(f"{key}: match is for the levels fingerprint, verify and secure")
+    twice = next((name for name in names if names.count(name) > 1 and name not in _REPEATABLE), None)
+    if twice is not None:
+        raise ValueError(f"{key}: {twice} is given twice")
+    return " ".join([level, *attributes])

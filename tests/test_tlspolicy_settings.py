@@ -1,0 +1,128 @@
+"""What the TLS policy server says: of Postfix's settings, and how its lines in the log look."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from mailguard.config import DnsConfig
+from mailguard.tlspolicy.log_lines import MAX_LINE_BYTES, LineHandler
+from mailguard.tlspolicy.postfix_settings import faults, read_settings
+from mailguard.tlspolicy.service import _other_resolvers
+from tlspolicy_site import SETTINGS
+
+GOOD_ADDRESS = ["inet:127.0.0.1:8461"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"smtp_dns_support_level": ""}, "smtp_dns_support_level=dnssec"),
+        ({"smtp_dns_support_level": "disabled"}, "smtp_dns_support_level=dnssec"),
+        ({"smtp_dns_support_level": "DNSSEC"}, None),
+        ({"smtp_host_lookup": "native"}, "smtp_host_lookup=dns"),
+        ({"smtp_host_lookup": "dns, native"}, None),
+        ({"smtp_tls_security_level": ""}, "smtp_tls_security_level=dane"),
+        ({"smtp_tls_security_level": "may"}, None),
+        ({"smtp_tls_CApath": ""}, "smtp_tls_CAfile=/"),
+        ({"smtp_tls_CApath": "", "tls_append_default_CA": "yes"}, None),
+        ({"smtp_tls_CApath": "", "smtp_tls_CAfile": "/etc/ssl/cert.pem"}, None),
+        ({"smtp_tls_policy_maps": ""}, "smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8461:QUERY"),
+        ({"smtp_tls_policy_maps": "hash:/etc/postfix/tls"}, "smtp_tls_policy_maps="),
+        ({"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8462:x"}, "smtp_tls_policy_maps="),
+        ({"smtp_tls_policy_maps": "hash:/x, socketmap:inet:localhost:8461:x"}, None),
+        ({"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8461:QUERYwithTLSRPT"}, "needs Postfix 3.10"),
+        (
+            {"mail_version": "3.10.1", "smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8461:QUERYwithTLSRPT"},
+            None,
+        ),
+        ({"mail_version": "3.3.0"}, "older than 3.4"),
+        ({"mail_version": "3.11-20260101"}, None),
+    ],
+)
+def test_settings_of_postfix(change: dict[str, str], said: str | None) -> None:
+    found = faults({**SETTINGS, **change}, GOOD_ADDRESS)
+    assert len(found) == (said is not None), found
+    assert said is None or said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("dns", "said"),
+    [
+        ({"nameservers": ["127.0.0.1"]}, "192.0.2.53"),
+        ({"nameservers": ["127.0.0.1", "192.0.2.53"]}, None),
+        ({}, None),
+        ({"nameservers": ["127.0.0.1"], "port": 5353}, None),
+    ],
+)
+def test_the_resolvers_of_postfix(tmp_path: Path, dns: dict[str, object], said: str | None) -> None:
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 127.0.0.1\nnameserver 192.0.2.53\n")
+    found = list(_other_resolvers(DnsConfig.model_validate(dns), str(resolv_conf)))
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+def test_a_unix_socket_as_a_chrooted_postfix_names_it() -> None:
+    maps = {**SETTINGS, "smtp_tls_policy_maps": "socketmap:unix:mailguard/tlspolicy:QUERY"}
+    assert not faults(maps, ["unix:/var/spool/postfix/mailguard/tlspolicy"])
+    assert faults(maps, ["unix:/run/mailguard/other"])
+
+
+def test_settings_of_the_real_postfix(tmp_path: Path) -> None:
+    if not os.path.exists("/usr/sbin/postconf"):
+        pytest.skip("Postfix is not installed")
+    assert read_settings("/usr/sbin/postconf")["mail_version"][0] == "3"
+    with pytest.raises(OSError, match="absent"):
+        read_settings(str(tmp_path / "absent"))
+
+
+# -- the log ------------------------------------------------------------------------------------------------------
+
+
+def logged(as_json: bool, *texts: str, **fields: object) -> list[bytes]:
+    read_end, write_end = os.pipe()
+    clock = [0.0]
+    handler = LineHandler(
+        as_json=as_json, timestamps=True, descriptor=write_end, clock=lambda: clock[0], now=lambda: 0.0
+    )
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    for text in texts:
+        clock[0] += 1
+        logger.warning(text, extra={"fields": fields})
+    os.close(write_end)
+    with open(read_end, "rb") as stream:
+        return stream.read().splitlines()
+
+
+def test_lines() -> None:
+    (line,) = logged(
+        False, "an event", plain="example.com", spaced="a b", quoted='a "b" \\', hostile="a\n\x1b[1m\u202e"
+    )
+    assert line == (
+        b'time=1970-01-01T00:00:00Z level=warning event="an event" plain=example.com spaced="a b"'
+        b' quoted="a \\"b\\" \\\\" hostile="a\\n\\x1b[1m\\u202e"'
+    )
+    (line,) = logged(True, "an event", number=3, hostile="a\n\x1b\u202e")
+    assert json.loads(line) == {
+        "time": "1970-01-01T00:00:00Z",
+        "level": "warning",
+        "event": "an event",
+        "number": 3,
+        "hostile": "a\n\x1b\u202e",
+    }
+    assert line.isascii()
+
+
+def test_long_and_many_lines_are_bounded() -> None:
+    (line,) = logged(False, "e", **{f"f{number}": "x" * 5_000 for number in range(20)})
+    assert 2_000 < len(line) <= MAX_LINE_BYTES
+    lines = logged(False, *["again"] * 100)
+    assert len(lines) == 10 + 10, "ten in a minute, and the rest is counted"
+    assert b"not_logged=51" in lines[10]
