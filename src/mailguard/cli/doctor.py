@@ -1,0 +1,290 @@
+"""`mailguard doctor`: is everything in place on this host, from Postfix's socket to the records in the DNS?
+
+It changes nothing, and sends no mail. As root it looks through the eyes of Postfix's user and of the daemon's.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from mailguard.audit.facts import HostFacts
+from mailguard.audit.gather import Places, gather
+from mailguard.cli.doctor_child import Person
+from mailguard.cli.doctor_probe import (
+    ask_senders,
+    engine_found,
+    is_open_to_all,
+    is_synchronised,
+    load_key,
+    newest_file,
+    owner_name,
+    probe,
+    readable_by,
+)
+from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.key import zone_line
+from mailguard.cli.key_check import CheckedKey, KeyOutcome, check_keys
+from mailguard.cli.postconf import host_options
+from mailguard.cli.tree_report import show
+from mailguard.config import Config, Listener, load
+from mailguard.dkim.signing_key import KeyPermissions
+from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.question import Status
+from mailguard.dns.validation import PROBE, ValidationStatus, check_validation
+from mailguard.errors import ConfigError
+from mailguard.explain import Explanation
+from mailguard.key_places import WantedKey, keys_of
+from mailguard.pipeline import LOOKUP_TIME_S
+from mailguard.scorecard.card import Mark, card, finding
+from mailguard.setup_host.doctor_cards import (
+    Probe,
+    clock_card,
+    default_action_card,
+    engine_card,
+    listener_card,
+    macro_card,
+    milters_card,
+)
+from mailguard.setup_host.milter_entry import postfix_address
+from mailguard.setup_host.milter_plan import milter_plan, milter_services
+from mailguard.setup_host.postfix_files import read_chroots
+
+__all__ = ["diagnosis", "doctor", "exit_code_of"]
+
+_EXIT_CODES = {
+    Mark.OK: ExitCode.PASS,
+    Mark.NOTE: ExitCode.PASS,
+    Mark.UNKNOWN: ExitCode.TEMPORARY,
+    Mark.PROBLEM: ExitCode.FAIL,
+}
+_ORDER = tuple(Mark)
+_INSTALL_RESOLVER = 'apt install unbound, and set nameservers = ["127.0.0.1"] in [dns]; mailguard tlspolicy says more'
+
+
+@click.command()
+@host_options
+def doctor(config_file: str, config_directory: str | None, program: str, as_json: bool) -> ExitCode:
+    """Look whether everything is in place: sockets, keys, resolver, clock, engine, Postfix's settings, DNS records.
+
+    Run it as root: it then connects as Postfix's user, and reads keys as the daemon's. Each part is ok, a note
+    (something could be better), a problem, or unknown. Ends with 0 if there is no problem, 1 if there is one, 75 if
+    something could not be told and nothing else is wrong.
+    """
+    tree = diagnosis(config_file, config_directory, program)
+    show(tree, as_json=as_json)
+    return exit_code_of(tree)
+
+
+def exit_code_of(tree: Explanation) -> ExitCode:
+    """That of the command."""
+    return _EXIT_CODES[Mark(tree.status)]
+
+
+def diagnosis(config_file: str, config_directory: str | None, program: str) -> Explanation:
+    """All of it. Raises ConfigError if the configuration cannot be used at all."""
+    config = load(config_file)
+    wanted = keys_of(config)
+    facts, fault = _postfix_facts(config_file, config_directory, program)
+    # Children are made while there is one thread: names are looked up last.
+    eyes = _Eyes(config, facts)
+    cards = [_configuration_card(config_file, config, eyes)]
+    probes: list[Probe] = []
+    if facts is None:
+        cards.append(card("Postfix", [finding(Mark.PROBLEM, fault, "name its directory with --config-directory")]))
+        cards += [_listener(each, eyes, None, frozenset(), probes) for each in config.listeners]
+    else:
+        chroots = read_chroots(facts.postfix, postconf=program)
+        cards += [_listener(each, eyes, facts, chroots, probes) for each in config.listeners]
+        cards += _postfix_cards(facts, config, chroots, probes)
+    cards.append(engine_card(engine_found(config.engine)))
+    if wanted:
+        cards.append(_keys_card(wanted, config, eyes))
+    cards.append(_senders_card(config, eyes))
+    postfix_files = [f"{facts.postfix.directory}/{name}" for name in ("main.cf", "master.cf")] if facts else []
+    files = [config_file, *(file for _, _, file in wanted), *postfix_files]
+    cards.append(clock_card(time.time(), newest_file(files), synchronised=is_synchronised()))
+    resolver_config = ResolverConfig(
+        nameservers=config.dns.nameservers,
+        port=config.dns.port,
+        query_timeout_s=config.dns.query_timeout_s,
+        zone_file=config.dns.zone_file,
+        trust_ad=config.dns.trust_ad,
+    )
+    cards.append(_resolver_card(resolver_config))
+    cards.append(_records_card(wanted, config, resolver_config))
+    worst = max((Mark(each.status) for each in cards), key=_ORDER.index)
+    return Explanation(title="mailguard on this host", status=worst.value, children=tuple(cards))
+
+
+class _Eyes:
+    """Through whose eyes the host is looked at: without root, only through our own."""
+
+    def __init__(self, config: Config, facts: HostFacts | None) -> None:
+        self.is_root = os.geteuid() == 0
+        owner = facts.postfix.value("mail_owner") if facts is not None else "postfix"
+        self.postfix = Person.named(owner) if self.is_root else None
+        self.daemon = Person.named(config.user) if self.is_root else None
+        self.lacks_daemon = self.is_root and self.daemon is None
+
+
+def _postfix_facts(config_file: str, directory: str | None, program: str) -> tuple[HostFacts | None, str]:
+    try:
+        return gather(Places(Path("/"), directory, program, Path(config_file)), now=time.time()), ""
+    except ConfigError as error:
+        return None, str(error)
+
+
+def _configuration_card(path: str, config: Config, eyes: _Eyes) -> Explanation:
+    found = []
+    status = os.stat(path)
+    if eyes.lacks_daemon:
+        found.append(
+            finding(
+                Mark.PROBLEM,
+                f'there is no user "{config.user}", as whom the daemon runs',
+                f"adduser --system --group --no-create-home {config.user}",
+            )
+        )
+    elif eyes.daemon is not None and (fault := readable_by(eyes.daemon, os.path.abspath(path))):
+        found.append(
+            finding(Mark.PROBLEM, f"{config.user} cannot read it: {fault}", f"chmod 0644 {path}, and o+x on the way")
+        )
+    if not eyes.is_root:
+        found.append(finding(Mark.NOTE, "without root, all is looked at as this user alone", "run it as root"))
+    facts = [
+        ("mode", config.mode.value),
+        ("authserv-id", config.authserv_id),
+        ("user", config.user),
+        ("permissions", f"{stat.S_IMODE(status.st_mode):04o}, owner {owner_name(path)}"),
+    ]
+    return card(f"configuration {path}", found or [finding(Mark.OK, "it can be used")], facts=facts)
+
+
+def _listener(
+    listener: Listener, eyes: _Eyes, facts: HostFacts | None, chroots: frozenset[str], probes: list[Probe]
+) -> Explanation:
+    queue, chrooted = "/", ()  # type: tuple[str, tuple[str, ...]]
+    if facts is not None:
+        queue = facts.postfix.value("queue_directory")
+        using = (*milter_services(facts.postfix), *facts.postfix.running("cleanup"))
+        chrooted = tuple(each.place for each in using if each.place in chroots)
+    try:
+        named = postfix_address(listener, queue_directory=queue, chrooted=chrooted)
+    except ConfigError:
+        # Said with the settings of Postfix.
+        named, chrooted = listener.address, ()
+    in_chroot = bool(chrooted) and eyes.postfix is not None
+    address = listener.socket_address
+    kind, _, rest = named.partition(":")
+    place: str | tuple[str, int] = rest
+    if address.family != "unix":
+        host, _, port = rest.rpartition(":")
+        place = (host.strip("[]"), int(port))
+    found = probe(
+        address.family, place, person=eyes.postfix, queue_directory=queue, chroot=in_chroot and kind == "unix"
+    )
+    probes.append(found)
+    return listener_card(
+        listener,
+        found,
+        user=eyes.postfix.name if eyes.postfix is not None else "this user",
+        is_postfix=eyes.postfix is not None,
+        is_chrooted=in_chroot and kind == "unix",
+        named=named,
+        is_open=is_open_to_all(address.path),
+    )
+
+
+def _postfix_cards(
+    facts: HostFacts, config: Config, chroots: frozenset[str], probes: Sequence[Probe]
+) -> Iterator[Explanation]:
+    try:
+        plan = milter_plan(facts, config, chrooted=chroots)
+    except ConfigError as error:
+        yield card("milters of Postfix", [finding(Mark.PROBLEM, str(error))])
+    else:
+        yield milters_card(facts, config, plan)
+    yield default_action_card(facts, config)
+    yield macro_card(facts, probes)
+
+
+def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Explanation:
+    found = []
+    permissions = KeyPermissions(config.sign.key_permissions)
+    for each in wanted if not eyes.lacks_daemon else ():
+        fault = load_key(eyes.daemon, each, permissions)
+        if fault and not eyes.is_root:
+            found.append(finding(Mark.UNKNOWN, fault, "run it as root"))
+        elif fault:
+            advice = f"chown {config.user} {each[2]}; chmod 600 {each[2]}; mailguard key test says more"
+            found.append(finding(Mark.PROBLEM, f"{config.user} cannot sign with it: {fault}", advice))
+    if eyes.lacks_daemon:
+        found = [finding(Mark.UNKNOWN, f'there is no user "{config.user}" to read them')]
+    shown = [(f"{selector}._domainkey.{domain}", file) for domain, selector, file in wanted]
+    return card("keys", found or [finding(Mark.OK, f"{config.user} can sign with each")], facts=shown)
+
+
+def _senders_card(config: Config, eyes: _Eyes) -> Explanation:
+    if not config.senders.sources:
+        return card("senders", [finding(Mark.OK, "no source is named: nobody is held to an address")])
+    is_up, fault = ask_senders(eyes.daemon, config)
+    shown = [("sources", ", ".join(config.senders.sources))]
+    if is_up:
+        return card("senders", [finding(Mark.OK, "the sources answer")], facts=shown)
+    advice = (
+        "mailguard senders test LOGIN ADDRESS, as the daemon's user; mail of your users waits (451) until they do"
+    )
+    return card("senders", [finding(Mark.UNKNOWN, f"a source cannot be asked: {fault}", advice)], facts=shown)
+
+
+def _resolver_card(config: ResolverConfig) -> Explanation:
+    if config.zone_file is not None:
+        detail = f"answers come from {config.zone_file} alone, and no server is asked"
+        return card("resolver", [finding(Mark.NOTE, detail, "for tests alone: take zone_file out of [dns]")])
+    with open_resolver(config) as resolver:
+        answer = resolver.resolve([PROBE], deadline=time.monotonic() + LOOKUP_TIME_S)[PROBE]
+    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+        advice = "is it running, and is it the one in [dns] nameservers or /etc/resolv.conf? Try: delv in-addr.arpa"
+        return card("resolver", [finding(Mark.PROBLEM, f"it does not answer: {answer.detail}", advice)])
+    validation = check_validation(config, deadline=time.monotonic() + LOOKUP_TIME_S)
+    shown = [("asked", ", ".join(each.address for each in validation.servers))]
+    detail = validation.message.partition("\n")[0]
+    if validation.status is ValidationStatus.VALIDATES:
+        return card("resolver", [finding(Mark.OK, detail)], facts=shown)
+    mark = Mark.PROBLEM if validation.status is ValidationStatus.NO_ANSWER else Mark.NOTE
+    return card("resolver", [finding(mark, detail, _INSTALL_RESOLVER)], facts=shown)
+
+
+def _records_card(wanted: Sequence[WantedKey], config: Config, resolver_config: ResolverConfig) -> Explanation:
+    if not wanted:
+        said = finding(Mark.NOTE, "the configuration names no key: nothing is signed", "mailguard key new DOMAIN")
+        return card("records of the keys", [said])
+    with open_resolver(resolver_config) as resolver:
+        checked = check_keys(
+            wanted,
+            resolver,
+            permissions=KeyPermissions(config.sign.key_permissions),
+            deadline=time.monotonic() + LOOKUP_TIME_S,
+        )
+    return card("records of the keys", [_record(each) for each in checked])
+
+
+def _record(checked: CheckedKey) -> Explanation:
+    detail = f"{checked.name}: {checked.detail}"
+    if checked.is_to_be_published:
+        return finding(Mark.PROBLEM, detail, f"publish: {zone_line(checked.name, checked.record.encode('ascii'))}")
+    marks = {
+        KeyOutcome.PUBLISHED: Mark.OK,
+        KeyOutcome.WRONG: Mark.PROBLEM,
+        KeyOutcome.UNKNOWN: Mark.UNKNOWN,
+        KeyOutcome.UNUSABLE: Mark.UNKNOWN,
+    }
+    return finding(
+        marks[checked.outcome], detail, "" if checked.outcome is KeyOutcome.PUBLISHED else "mailguard key test"
+    )

@@ -1,0 +1,304 @@
+"""`mailguard quickstart DOMAIN`: from a Postfix without mailguard to one that signs and verifies.
+
+Nothing is changed without --apply, and then all of it can be undone. What is left to the administrator is printed:
+services are not started, and no record is published.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from mailguard.audit.facts import HostFacts
+from mailguard.audit.gather import Places, gather
+from mailguard.cli.dns import dns
+from mailguard.cli.doctor import diagnosis
+from mailguard.cli.doctor_probe import engine_found
+from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.key import DEFAULT_DIRECTORY, default_selector
+from mailguard.cli.key_files import Owner, find_owner, store_keys
+from mailguard.cli.parameters import as_domain
+from mailguard.cli.postconf import printable
+from mailguard.cli.tree_report import show
+from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.dkim.signing_key import generate_ed25519, generate_rsa
+from mailguard.domain import Domain
+from mailguard.errors import ConfigError, MailguardError
+from mailguard.setup_host.file_changes import FileChange, Journal, missing_directories, undo
+from mailguard.setup_host.first_configuration import (
+    DEFAULT_ENGINE,
+    DEFAULT_USER,
+    first_address,
+    first_configuration,
+    with_domain,
+)
+from mailguard.setup_host.milter_entry import entries
+from mailguard.setup_host.milter_plan import MILTERS, MilterPlan, milter_plan, milter_services
+from mailguard.setup_host.postfix_files import Edit, edit, read_chroots, stamp
+
+__all__ = ["quickstart"]
+
+BACKUPS = "/var/backups/mailguard"
+SOCKET_DIRECTORY_MODE = 0o750
+_GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
+
+
+@click.command()
+@click.argument("domain", callback=as_domain, required=False)
+@click.option("-c", "--config", "config_file", metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+@click.option("--config-directory", metavar="DIRECTORY", help="Postfix's, where it is not the default one.")
+@click.option("--postconf", "program", metavar="PROGRAM", default="postconf", show_default=True)
+@click.option(
+    "--keys", metavar="DIRECTORY", default=DEFAULT_DIRECTORY, show_default=True, help="Where keys are kept."
+)
+@click.option("--user", metavar="USER", help=f"As whom the daemon runs, if it is new. [default: {DEFAULT_USER}]")
+@click.option("--listener", metavar="ADDRESS", help="Where Postfix reaches mailguard, if it is new.")
+@click.option("--backups", metavar="DIRECTORY", default=BACKUPS, show_default=True, help="Where old files are kept.")
+@click.option("--apply", "applied", is_flag=True, help="Do it.")
+@click.option("--undo", "undone", metavar="DIRECTORY", help="Put back what an earlier run has kept there.")
+def quickstart(
+    domain: Domain | None,
+    config_file: str,
+    config_directory: str | None,
+    program: str,
+    keys: str,
+    user: str | None,
+    listener: str | None,
+    backups: str,
+    applied: bool,
+    undone: str | None,
+) -> ExitCode:
+    """Set this host up for DOMAIN: keys, mailguard.toml, main.cf and master.cf.
+
+    Shows what there is and what would be written. With --apply it is written, the old files are kept, and the command
+    that undoes it is printed; then the DNS records to publish, and what mailguard doctor says. Mail is signed and
+    annotated, and nothing refused, until you set mode = "enforce".
+    """
+    if undone is not None:
+        if domain is not None or applied:
+            raise click.UsageError("--undo takes its directory alone")
+        for line in undo(undone):
+            click.echo(printable(line))
+        click.echo("# now: postfix reload, and restart mailguard-milter")
+        return ExitCode.PASS
+    if domain is None:
+        raise click.UsageError("name the domain")
+    host = _look(config_file, config_directory, program)
+    start = _plan(domain, host, keys=keys, user=user, listener=listener)
+    for line in _shown(host, start):
+        click.echo(printable(line))
+    if not applied:
+        click.echo("\n# nothing is changed yet: --apply does it, and prints the DNS records")
+        return ExitCode.PASS
+    directory = os.path.join(os.path.abspath(backups), stamp())
+    _apply(start, directory)
+    click.echo(f"\n# written; what was there before is in {directory}\n# to undo all of it:")
+    click.echo(f"mailguard quickstart --undo {shlex.quote(directory)}")
+    click.echo("# now run:")
+    for line in _next(host, start):
+        click.echo(line)
+    click.echo("\n; -- the DNS records to publish: mailguard dns")
+    click.get_current_context().invoke(dns, domain=domain, config_file=config_file)
+    click.echo("\n# mailguard doctor; run it again when the daemon is started and the records are published:")
+    show(diagnosis(config_file, config_directory, program), as_json=False)
+    return ExitCode.PASS
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """What there is."""
+
+    facts: HostFacts
+    chrooted: frozenset[str]
+    using: tuple[str, ...]
+    """The services in a chroot that reach milters."""
+    config_file: str
+    text: str | None
+    """The configuration, None if there is none."""
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What is to be done."""
+
+    domain: Domain
+    config: Config
+    changes: tuple[FileChange, ...]
+    keys: tuple[tuple[str, str, str], ...]
+    """Algorithm, selector and file of each key to be made."""
+    key_directory: str
+    directories: tuple[str, ...]
+    """To be made, the innermost first."""
+    socket_directory: str
+    """That of them which is for the socket; empty if none is."""
+    plan: MilterPlan
+    edit: Edit
+
+
+def _look(config_file: str, config_directory: str | None, program: str) -> _Host:
+    path = os.path.abspath(config_file)
+    text = None
+    if os.path.lexists(path):
+        # Checked as the daemon does.
+        load(path)
+        text = Path(path).read_bytes().decode("utf-8")
+    facts = gather(Places(Path("/"), config_directory, program), now=time.time())
+    chrooted = read_chroots(facts.postfix, postconf=program)
+    using = (*milter_services(facts.postfix), *facts.postfix.running("cleanup"))
+    places = tuple(each.place for each in using if each.place in chrooted)
+    return _Host(facts, chrooted, places, path, text, program)
+
+
+def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener: str | None) -> _Start:
+    if host.text is not None and (user or listener):
+        raise click.UsageError(f"--user and --listener are for a new configuration; {host.config_file} is there")
+    text = host.text
+    if text is None:
+        address = listener or first_address(host.facts, is_chrooted=bool(host.using))
+        engine = DEFAULT_ENGINE if not engine_found(DEFAULT_ENGINE).fault else "native"
+        text = first_configuration(host.facts, address=address, user=user or DEFAULT_USER, engine=engine)
+    new_keys: tuple[tuple[str, str, str], ...] = ()
+    if domain not in _parsed(text, host.config_file).domains:
+        today = datetime.now(UTC).date()
+        named = [(each, default_selector(each, today)) for each in _GENERATORS]
+        files = [(kind, name, os.path.join(os.path.abspath(keys), domain, f"{name}.pem")) for kind, name in named]
+        text = with_domain(text, domain, [(name, file) for _, name, file in files])
+        # What is there already is used.
+        new_keys = tuple(each for each in files if not os.path.lexists(each[2]))
+    config = _parsed(text, host.config_file)
+    plan = milter_plan(host.facts, config, chrooted=host.chrooted)
+    change = edit(host.facts.postfix, plan.settings, postconf=host.program)
+    changes = [
+        FileChange(os.path.join(change.directory, name), change.before[name], change.after[name])
+        for name in change.changed
+    ]
+    before = host.text.encode() if host.text is not None else None
+    if text.encode() != before:
+        changes.insert(0, FileChange(host.config_file, before, text.encode()))
+    paths = [host.config_file, *(file for _, _, file in new_keys)]
+    sockets = [each.socket_address.path for each in config.listeners if each.socket_address.path]
+    below_queue = [path for path in sockets if host.using and not path.startswith(config.runtime_directory)]
+    missing = {each for path in (*paths, *below_queue) for each in missing_directories(path)}
+    directories = tuple(sorted(missing, key=len, reverse=True))
+    made_for_socket = [os.path.dirname(path) for path in below_queue if os.path.dirname(path) in directories]
+    return _Start(
+        domain,
+        config,
+        tuple(changes),
+        new_keys,
+        os.path.abspath(keys),
+        directories,
+        made_for_socket[0] if made_for_socket else "",
+        plan,
+        change,
+    )
+
+
+def _parsed(text: str, path: str) -> Config:
+    """Raises ConfigError as `load` does; names of files are taken from where the configuration will be."""
+    with tempfile.TemporaryDirectory(prefix="mailguard-quickstart-") as scratch:
+        copy = os.path.join(scratch, os.path.basename(path))
+        Path(copy).write_text(text, encoding="utf-8")
+        try:
+            return load(copy)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(copy, f"{path} (new)")) from None
+
+
+def _shown(host: _Host, start: _Start) -> Iterator[str]:
+    postfix = host.facts.postfix
+    where = f"in a chroot: {', '.join(host.using)}" if host.using else "not in a chroot"
+    yield f"# Postfix {'.'.join(map(str, postfix.version))}, {postfix.directory}; {where}"
+    for service in milter_services(postfix):
+        found = ", then ".join(each.address for each in entries(postfix.value(MILTERS, service)))
+        yield f"# {service.place}: milters now: {found or 'none'}"
+        if found and host.text is None:
+            yield "#   they stay; what OpenDKIM, OpenDMARC or policyd-spf do can be taken over: mailguard import"
+    yield f"# names are looked up at {', '.join(host.facts.nameservers)}"
+    if others := [each for each in start.config.domains if each != start.domain]:
+        yield f"# signed already: {', '.join(others)}"
+    for note in start.plan.notes:
+        yield f"# {note}"
+    if not (start.changes or start.keys or start.directories):
+        yield "# nothing is to be changed"
+    for path in reversed(start.directories):
+        yield f"# new directory {path}"
+    for kind, _, file in start.keys:
+        yield f"# new file {file}: a private key ({kind}), of {start.config.user}, mode 0600"
+    for change in start.changes:
+        old = (change.before or b"").decode("utf-8", "replace").splitlines()
+        new = change.after.decode("utf-8", "replace").splitlines()
+        name = change.path if change.before is not None else "/dev/null"
+        yield ""
+        yield from difflib.unified_diff(old, new, name, f"{change.path} (new)", lineterm="")
+    if start.plan.settings:
+        yield ""
+        yield "# the lines for main.cf and master.cf as commands:"
+    for setting in start.plan.settings:
+        yield f"{setting.command(postfix)}    # {setting.why}"
+
+
+def _apply(start: _Start, directory: str) -> None:
+    owner = _owner(start)
+    journal = Journal(directory, start.changes, start.directories)
+    journal.begin([file for _, _, file in start.keys])
+    try:
+        for path in reversed(start.directories):
+            # store_keys makes its own, with the permissions that keys need.
+            if not f"{path}/".startswith(f"{start.key_directory}/"):
+                _make(path, owner if path == start.socket_directory else None)
+        if start.keys:
+            pems = [(name, _GENERATORS[kind]()) for kind, name, _ in start.keys]
+            store_keys(start.key_directory, start.domain, pems, owner=owner)
+        journal.write()
+    except BaseException as error:
+        # If that fails, too, the directory has all of it.
+        with suppress(MailguardError):
+            undo(directory)
+        if isinstance(error, MailguardError):
+            raise ConfigError(f"{error}; all is as it was before") from None
+        raise
+
+
+def _owner(start: _Start) -> Owner | None:
+    """Whose the keys and the socket's directory will be; None where that is who we are."""
+    if os.geteuid() != 0 or not (start.keys or start.socket_directory):
+        return None
+    try:
+        return find_owner(start.config.user)
+    except ConfigError as error:
+        user = start.config.user
+        raise ConfigError(f"{error}: adduser --system --group --no-create-home {user}; nothing was changed") from None
+
+
+def _make(path: str, owner: Owner | None) -> None:
+    """For everybody to pass through, unless it is for its owner."""
+    try:
+        os.mkdir(path)
+        os.chmod(path, 0o755 if owner is None else SOCKET_DIRECTORY_MODE)
+        if owner is not None:
+            os.chown(path, *owner)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be made: {error.strerror}") from None
+
+
+def _next(host: _Host, start: _Start) -> Sequence[str]:
+    lines = []
+    if any(each.socket_address.path and each.group is None for each in start.config.listeners):
+        owner = host.facts.postfix.value("mail_owner")
+        lines.append(f"adduser {owner} {start.config.user}    # the group of the socket")
+    unit = "contrib/mailguard-milter.service says how it is installed"
+    if start.socket_directory:
+        unit += f", and what it needs for {start.socket_directory}"
+    return [*lines, f"systemctl restart mailguard-milter    # {unit}", start.edit.reload]

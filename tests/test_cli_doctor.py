@@ -1,0 +1,483 @@
+"""`mailguard doctor` on a real Postfix with a real daemon: nothing wrong, and then each fault, which names itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit_site import POSTCONF
+from cli_process import Command, on_a_terminal
+from mailguard.cli.doctor_child import Person, run_as
+from mailguard.cli.doctor_probe import OFFER, probe
+from mailguard.config import Listener
+from mailguard.setup_host.doctor_cards import Probe, listener_card
+from sandbox_place import make_public_directory
+from setup_site import Host, open_host, zone_file
+
+pytestmark = [
+    pytest.mark.skipif(POSTCONF is None, reason="postconf is not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="the daemons of Postfix change their user"),
+]
+
+Fault = Callable[[Host], None]
+PATH = {"PATH": "/usr/sbin:/usr/bin:/bin"}
+
+
+@dataclass
+class Site:
+    """A host in order, and its files as they were."""
+
+    host: Host
+    socket: Path
+
+    def restore(self, saved: Path) -> None:
+        for each in ("main.cf", "master.cf"):
+            shutil.copy2(saved / each, self.host.postfix.directory / "config" / each)
+        for each in ("mailguard.toml", "zone"):
+            shutil.copy2(saved / each, self.host.daemon.directory / each)
+        for file in (self.host.daemon.directory / "keys").iterdir():
+            shutil.chown(file, "nobody")
+            file.chmod(0o600)
+            os.utime(file)
+        moved = self.socket.with_name("moved")
+        if moved.exists():
+            if self.socket.exists():
+                self.socket.unlink()
+            moved.rename(self.socket)
+        shutil.chown(self.socket, "nobody", "postfix")
+        self.socket.chmod(0o660)
+        self.socket.parent.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Path]]:
+    from mailguard.cli.group import run
+
+    with open_host() as host:
+        assert run(["postconf", *host.options, "--apply"]) == 0
+        directory = host.postfix.directory / "config"
+        for each in directory.glob("*.cf"):
+            os.utime(each, (time.time() - 60,) * 2)
+        saved = tmp_path_factory.mktemp("saved")
+        for each in (directory / "main.cf", directory / "master.cf"):
+            shutil.copy2(each, saved)
+        for name in ("mailguard.toml", "zone"):
+            shutil.copy2(host.daemon.directory / name, saved)
+        yield Site(host, host.daemon.directory / "run" / "milter.sock"), saved
+
+
+@pytest.fixture
+def sound(site: tuple[Site, Path]) -> Iterator[Site]:
+    made, saved = site
+    made.restore(saved)
+    yield made
+    made.restore(saved)
+
+
+def diagnosed(command: Command, host: Host) -> tuple[int, dict[str, Any]]:
+    done = command("doctor", *host.options, "--json")
+    assert done.err == ""
+    return done.code, json.loads(done.out)
+
+
+def said(tree: dict[str, Any], *marks: str) -> list[str]:
+    """The findings with these marks: the card, what was found, what to do."""
+    return [
+        f"{card['title']} | {each['detail']} | {each['what_to_do']}"
+        for card in tree["children"]
+        for each in card["children"]
+        if each["title"] in marks
+    ]
+
+
+def test_a_sound_host(mailguard_command: Command, sound: Site) -> None:
+    code, tree = diagnosed(mailguard_command, sound.host)
+    assert (code, said(tree, "problem", "unknown")) == (0, [])
+    # The sandbox takes its own mail back, and has its zone in a file.
+    notes = [each.split(" |")[0] for each in said(tree, "note") if not each.startswith("clock")]
+    assert notes == ["milters of Postfix", "resolver"]
+    titles = [card["title"].split(" ")[0] for card in tree["children"]]
+    assert titles == [
+        "configuration",
+        "listener",
+        "milters",
+        "while",
+        "macros",
+        "engine",
+        "keys",
+        "senders",
+        "clock",
+        "resolver",
+        "records",
+    ]
+    facts = {each["name"]: each["value"] for card in tree["children"] for each in card["facts"]}
+    assert facts["connected"].startswith("as postfix, to unix:/")
+    assert "protocol 6" in facts["negotiated"]
+    assert "libmilter.so" in facts["libmilter"]
+    text = mailguard_command("doctor", *sound.host.options).out
+    assert text.startswith("mailguard on this host: ")
+    assert "it answers as a milter does" in text
+
+
+def test_it_changes_nothing(mailguard_command: Command, sound: Site) -> None:
+    def seen() -> dict[Path, tuple[int, int]]:
+        roots = (sound.host.postfix.directory / "config", sound.host.daemon.directory)
+        paths = [each for root in roots for each in root.rglob("*") if each.name not in ("log", "code")]
+        return {each: (each.stat().st_mtime_ns, each.stat().st_mode) for each in paths if "/code/" not in str(each)}
+
+    before = seen()
+    mailguard_command("doctor", *sound.host.options)
+    assert seen() == before
+
+
+# -- each fault names itself ---------------------------------------------------------------------------------------
+
+
+def postconf(*settings: str) -> Fault:
+    def fault(host: Host) -> None:
+        directory = host.postfix.directory / "config"
+        for each in settings:
+            option = "-P" if each.count("/") > 1 and " = " not in each else "-e"
+            subprocess.run(["postconf", "-c", str(directory), option, each], check=True, env=PATH)
+            for file in directory.glob("*.cf"):
+                os.utime(file, (0, 0))
+
+    return fault
+
+
+def chroot(host: Host) -> None:
+    directory = host.postfix.directory / "config"
+    subprocess.run(["postconf", "-c", str(directory), "-F", "*/inet/chroot=y"], check=True, env=PATH)
+    os.utime(directory / "master.cf", (0, 0))
+
+
+def configured(old: str, new: str) -> Fault:
+    def fault(host: Host) -> None:
+        text = host.daemon.config_file.read_text()
+        assert old in text
+        host.daemon.config_file.write_text(text.replace(old, new, 1))
+
+    return fault
+
+
+def in_socket_place(change: Callable[[Path], None]) -> Fault:
+    return lambda host: change(host.daemon.directory / "run" / "milter.sock")
+
+
+def away(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def stale(path: Path) -> None:
+    away(path)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    path.chmod(0o666)
+
+
+def keys(change: Callable[[Path], None]) -> Fault:
+    return lambda host: change(host.daemon.directory / "keys" / "e1.pem")
+
+
+def record_missing(host: Host) -> None:
+    (host.daemon.directory / "zone").write_text(zone_file(["r1"]))
+
+
+def accepts(host: Host) -> None:
+    directory = host.postfix.directory / "config"
+    main = directory / "main.cf"
+    main.write_text(main.read_text().replace("default_action=tempfail", "default_action=accept"))
+    os.utime(main, (0, 0))
+
+
+DEAD = 'nameservers = ["127.0.0.1"]\nport = 9\nquery_timeout_s = 0.2'
+FAULTS: list[tuple[str, Fault, int, list[str]]] = [
+    # id, what is done, the exit code, what is said: the card, what was found, what to do
+    (
+        "socket-missing",
+        in_socket_place(away),
+        1,
+        ["listener unix:", "No such file", "is the daemon running"],
+    ),
+    ("socket-stale", in_socket_place(stale), 1, ["listener unix:", "Connection refused", "nobody listens there"]),
+    (
+        "socket-wrong-group",
+        in_socket_place(lambda path: shutil.chown(path, "root", "daemon")),
+        1,
+        ["listener unix:", "Permission denied", "adduser postfix daemon"],
+    ),
+    (
+        "socket-for-all",
+        in_socket_place(lambda path: path.chmod(0o666)),
+        1,
+        ["listener unix:", "every user of this host can connect", "chmod o-w /tmp/"],
+    ),
+    (
+        "socket-directory-closed",
+        in_socket_place(lambda path: path.parent.chmod(0o700)),
+        1,
+        ["listener unix:", "Permission denied", "postfix may not use", "/run"],
+    ),
+    (
+        "key-of-root",
+        keys(lambda path: shutil.chown(path, "root")),
+        1,
+        ["keys", "nobody cannot sign with it", "e1.pem", "Permission denied", "chown nobody"],
+    ),
+    ("key-for-all", keys(lambda path: path.chmod(0o644)), 1, ["keys", "mode 0644", "chmod 600"]),
+    (
+        "record-missing",
+        record_missing,
+        1,
+        ["records of the keys", "e1._domainkey.us.test: ", "no record", "publish: e1"],
+    ),
+    ("resolver-dead", configured('zone_file = "zone"', DEAD), 1, ["resolver", "it does not answer", "delv"]),
+    (
+        "default-action-accept",
+        accepts,
+        1,
+        ["while mailguard is down", "default_action is accept", "postconf --apply"],
+    ),
+    (
+        "not-in-postfix",
+        postconf("smtpd_milters = inet:127.0.0.1:1"),
+        1,
+        ["milters of Postfix", "mail does not pass mailguard", "mailguard postconf --apply"],
+    ),
+    ("chroot", chroot, 1, ["milters of Postfix", "run in a chroot", "[[listeners]]"]),
+    (
+        "user-unknown",
+        configured('user = "nobody"', 'user = "nobody-such"'),
+        1,
+        ["configuration", 'no user "nobody-such"', "adduser --system"],
+    ),
+    (
+        "configuration-unreadable",
+        lambda host: host.daemon.config_file.chmod(0o600),
+        1,
+        ["configuration", "nobody cannot read it: Permission denied", "chmod 0644"],
+    ),
+    (
+        "clock-slow",
+        keys(lambda path: os.utime(path, (time.time() + 9_999,) * 2)),
+        1,
+        ["clock", "e1.pem was changed 999", "timedatectl"],
+    ),
+    (
+        "senders-down",
+        configured("[dns]", '[senders]\nsources = ["postfix"]\n[senders.postfix]\nmaps = "texthash:/no/such"\n[dns]'),
+        75,
+        ["senders", "a source cannot be asked: ", "/no/such", "mailguard senders test"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "code", "words"), [row[1:] for row in FAULTS], ids=[row[0] for row in FAULTS])
+def test_each_fault_names_itself(
+    mailguard_command: Command, sound: Site, fault: Fault, code: int, words: list[str]
+) -> None:
+    fault(sound.host)
+    found_code, tree = diagnosed(mailguard_command, sound.host)
+    found = said(tree, "problem", "unknown")
+    named = [each for each in found if all(word in each for word in words)]
+    assert named, found
+    assert found_code == code
+    # And nothing else is blamed: what follows from it is in the same card, or could not be told.
+    others = [each for each in said(tree, "problem") if each.split(" |")[0] != named[0].split(" |")[0]]
+    assert not others, others
+
+
+def test_macros_that_are_trimmed(mailguard_command: Command, sound: Site) -> None:
+    """A daemon that asks Postfix for its macros gets them all the same."""
+    postconf("milter_mail_macros = {mail_addr} i")(sound.host)
+    code, tree = diagnosed(mailguard_command, sound.host)
+    (found,) = [each for each in said(tree, "problem", "note") if each.startswith("macros of Postfix")]
+    for word in ("milter_mail_macros", "{auth_type} {auth_authen} was taken out", "mailguard postconf --apply"):
+        assert word in found
+    (actions,) = [
+        each["value"] for card in tree["children"] for each in card["facts"] if each["name"] == "negotiated"
+    ]
+    asks = int(actions.partition("actions ")[2].partition(",")[0], 16) & 0x100
+    assert code == (0 if asks else 1)
+    # Where it cannot be told that it asks, nobody is seen to be logged in.
+    away(sound.socket)
+    code, tree = diagnosed(mailguard_command, sound.host)
+    assert code == 1
+    assert [each for each in said(tree, "problem") if "logins are not seen" in each]
+
+
+def test_an_engine_that_cannot_be_loaded(
+    mailguard_command: Command, sound: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    code, tree = diagnosed(mailguard_command, sound.host)
+    (found,) = said(tree, "problem")
+    assert (code, found.partition(":")[0]) == (1, "engine libmilter | cannot be loaded")
+
+
+def test_other_milters_are_shown(mailguard_command: Command, sound: Site) -> None:
+    main = sound.host.postfix.directory / "config" / "main.cf"
+    text = main.read_text()
+    main.write_text(text.replace("\nsmtpd_milters = ", "\nsmtpd_milters = inet:127.0.0.1:8891, "))
+    os.utime(main, (0, 0))
+    _, tree = diagnosed(mailguard_command, sound.host)
+    (card,) = [each for each in tree["children"] if each["title"] == "milters of Postfix"]
+    orders = {each["value"] for each in card["facts"]}
+    assert any(each.startswith("inet:127.0.0.1:8891, then mailguard (unix:/") for each in orders), orders
+    assert [each for each in said(tree, "note") if "smtpd_milters is not as mailguard postconf sets it" in each]
+
+
+# -- the child -----------------------------------------------------------------------------------------------------
+
+
+def test_the_child_has_given_up_root() -> None:
+    def who() -> dict[str, object]:
+        try:
+            os.setuid(0)
+        except PermissionError:
+            return {"ids": [*os.getresuid(), *os.getresgid()], "groups": os.getgroups(), "at": os.getcwd()}
+        return {"error": "root again"}
+
+    postfix = Person.named("postfix")
+    assert postfix is not None
+    found = run_as(postfix, who, timeout_s=5, directory="/usr")
+    assert found == {"ids": [postfix.uid] * 3 + [postfix.gid] * 3, "groups": sorted(postfix.groups), "at": "/usr"}
+    assert os.geteuid() == 0
+    assert Person.named("nobody-such") is None
+
+
+def test_a_child_that_hangs_or_fails() -> None:
+    def fails() -> dict[str, object]:
+        raise ValueError("so")
+
+    def hangs() -> dict[str, object]:
+        time.sleep(60)
+        return {}
+
+    assert run_as(None, fails, timeout_s=5) == {"error": "ValueError: so"}
+    assert run_as(None, hangs, timeout_s=0.2) == {"error": "no answer within 0.2 s"}
+
+
+@contextmanager
+def answering(path: Path, reply: bytes | None) -> Iterator[list[bytes]]:
+    """A socket whose one connection gets this reply to what it sends; None: it waits for ever."""
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o666)
+        listening.listen(1)
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                heard.append(connection.recv(100))
+                if reply is None:
+                    connection.recv(100)
+                    return
+                # Who hears what he does not understand goes away.
+                with suppress(OSError):
+                    connection.sendall(reply)
+                    connection.shutdown(socket.SHUT_WR)
+                    heard.append(connection.recv(100))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield heard
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (struct.pack(">IBIII", 13, 0x4F, 6, 0x131, 1), Probe(protocol=6, actions=0x131, steps=1)),
+        (b"220 mx ESMTP\r\n", Probe(fault="what answers does not speak the milter protocol")),
+        (struct.pack(">IB12s", 13, 0x50, b""), Probe(fault="what answers does not speak the milter protocol")),
+        (b"", Probe(fault="it closes the connection without an answer")),
+        (b"\0\0", Probe(fault="it closes the connection without an answer")),
+        (None, Probe(fault="it takes connections, but does not answer within 0.3 s")),
+    ],
+    ids=["milter", "smtp", "another-command", "nothing", "cut", "silent"],
+)
+def test_what_answers(monkeypatch: pytest.MonkeyPatch, reply: bytes | None, expected: Probe) -> None:
+    """From a chroot, as postfix, by the name that main.cf has."""
+    monkeypatch.setattr("mailguard.cli.doctor_probe.CONNECT_TIMEOUT_S", 0.3)
+    queue = make_public_directory("mailguard-queue-")
+    try:
+        with answering(queue / "mg.sock", reply) as heard:
+            found = probe("unix", "mg.sock", person=Person.named("postfix"), queue_directory=str(queue), chroot=True)
+        assert found == expected
+        assert heard[0] == OFFER
+        assert expected.fault or heard[1] == b"\0\0\0\1Q"
+    finally:
+        shutil.rmtree(queue)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_postfix", "mark", "words"),
+    [
+        (Probe(protocol=6, actions=0x31), True, "ok", "it answers as a milter does"),
+        (Probe(protocol=6, actions=0x01), True, "problem", "another milter answers there"),
+        (Probe(fault="Permission denied", code="EACCES"), True, "problem", "cannot be reached: Permission denied"),
+        (Probe(fault="Permission denied", code="EACCES"), False, "unknown", "whether Postfix may is not known"),
+    ],
+)
+def test_what_is_said_of_a_listener(found: Probe, is_postfix: bool, mark: str, words: str) -> None:
+    address = "inet:127.0.0.1:8891"
+    shown = listener_card(
+        Listener(address=address),
+        found,
+        user="somebody",
+        is_postfix=is_postfix,
+        is_chrooted=False,
+        named=address,
+        is_open=False,
+    )
+    assert (shown.status, shown.children[0].detail.partition(words)[1]) == (mark, words)
+
+
+# -- mistakes ------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_one_plain_line(mailguard_command: Command, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("mode = \n")
+    public = tmp_path / "public.toml"
+    public.write_text("")
+    public.chmod(0o666)
+    rows = [
+        (["-c", str(tmp_path / "nothing")], 78, "No such file"),
+        (["-c", str(bad)], 78, "bad.toml:1"),
+        (["-c", str(public)], 78, "every user can write to it; run: chmod o-w"),
+        (["now"], 64, "extra argument"),
+    ]
+    for arguments, code, words in rows:
+        done = mailguard_command("doctor", *arguments)
+        assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
+        assert words in done.err
+
+
+def test_without_postfix(mailguard_command: Command, sound: Site) -> None:
+    done = mailguard_command("doctor", "-c", str(sound.host.daemon.config_file), "--postconf", "no-such", "--json")
+    assert (done.code, done.err) == (1, "")
+    (found,) = said(json.loads(done.out), "problem")
+    assert "Postfix | there is no no-such: is Postfix installed?" in found
+
+
+def test_a_tree_on_a_terminal(sound: Site) -> None:
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "NO_COLOR": "1"}
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", on_a_terminal(["doctor", *sound.host.options], environment))
+    assert "while mailguard is down: ok" in shown

@@ -1,0 +1,418 @@
+"""`mailguard postconf` with the real postconf(1), and a message through the real Postfix that it has set up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit_site import POSTCONF
+from cli_process import Command
+from mailguard.audit.gather import Places, gather
+from mailguard.config import load
+from mailguard.errors import ConfigError
+from mailguard.setup_host import postfix_files
+from mailguard.setup_host.milter_plan import chrooted_services, milter_plan
+from setup_site import SUBMISSION, ConfigDirectory, open_host
+
+pytestmark = [
+    pytest.mark.skipif(POSTCONF is None, reason="postconf is not installed"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="the daemons of Postfix change their user"),
+]
+
+SOCKET = "unix:/run/mailguard/mailguard.sock"
+SETTINGS = "connect_timeout=30s, command_timeout=30s, content_timeout=300s, default_action=tempfail"
+OURS = f"{{ {SOCKET}, {SETTINGS} }}"
+OTHER = "inet:127.0.0.1:11332"
+MAIL = (
+    b"From: alice@us.test\r\nTo: bob@them.test\r\nSubject: hello\r\nDate: Sat, 21 Nov 2026 12:00:00 +0000\r\n\r\n"
+    b"Good day\r\n"
+)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> ConfigDirectory:
+    return ConfigDirectory(tmp_path)
+
+
+def planned(command: Command, site: ConfigDirectory, *more: str) -> dict[str, Any]:
+    done = command("postconf", *site.options, "--json", *more)
+    assert (done.code, done.err) == (0, "")
+    report: dict[str, Any] = json.loads(done.out)
+    return report
+
+
+def wanted(report: dict[str, Any]) -> dict[str, str]:
+    """What is to be set, by its name, after the service where it is for one."""
+    return {f"{each['service'] or ''}/{each['name']}".strip("/"): each["value"] for each in report["settings"]}
+
+
+NAMED = {"submission/inet/milter_macro_daemon_name": "ORIGINATING"}
+
+
+def test_a_fresh_postfix(mailguard_command: Command, site: ConfigDirectory) -> None:
+    before = site.files()
+    report = planned(mailguard_command, site)
+    assert wanted(report) == {"smtpd_milters": OURS, "non_smtpd_milters": OURS, **NAMED}
+    assert f"+smtpd_milters = {OURS}" in report["diff"]
+    assert "+    -o milter_macro_daemon_name=ORIGINATING" in report["diff"]
+    assert site.files() == before, "nothing is changed without --apply"
+    assert any("internal_mail_filter_classes" in each for each in report["notes"])
+
+
+def test_apply_and_undo(mailguard_command: Command, site: ConfigDirectory) -> None:
+    (site.path / "master.cf").chmod(0o640)
+    os.chown(site.path / "master.cf", 0, 12)
+    before = site.files()
+    report = planned(mailguard_command, site, "--apply")
+    assert site.value("smtpd_milters") == site.value("non_smtpd_milters") == OURS
+    assert site.service_value("submission", "milter_macro_daemon_name") == "ORIGINATING"
+    for name in ("main.cf", "master.cf"):
+        (backup,) = [Path(each) for each in report["backups"] if f"/{name}.mailguard-2" in each]
+        assert backup.read_bytes() == before[name]
+        for each in (backup, site.path / name):
+            found = each.stat()
+            assert (found.st_mode & 0o777, found.st_gid) == ((0o640, 12) if name == "master.cf" else (0o644, 0))
+        assert (site.path / name).read_bytes().startswith(b"# kept as it is\n")
+    after = site.files()
+    assert [len(after), sorted(each for each in after if each.endswith(".new"))] == [4, []]
+    # Again: nothing to do, and no further backup.
+    again = planned(mailguard_command, site, "--apply")
+    assert (again["settings"], again["diff"], again["applied"], again["undo"]) == ([], "", False, "")
+    assert site.files() == after
+    assert "nothing is to be changed" in mailguard_command("postconf", *site.options).out
+    undo = report["undo"].removesuffix(f" && postfix -c {site.path} reload")
+    assert undo != report["undo"]
+    subprocess.run(["/bin/sh", "-ec", undo], check=True)
+    assert {name: site.files()[name] for name in before} == before
+
+
+def test_the_commands_that_are_shown_do_the_same(mailguard_command: Command, site: ConfigDirectory) -> None:
+    site.write({"milter_protocol": "2"}, {"submissions": SUBMISSION, "25": {"smtpd_milters": f"{OTHER},{SOCKET}"}})
+    shown = mailguard_command("postconf", *site.options).out
+    commands = [line for line in shown.splitlines() if line.startswith("postconf ")]
+    assert len(commands) == 6
+    for each in commands:
+        site.grow_old()
+        subprocess.run(["/bin/sh", "-ec", each], check=True, env={"PATH": "/usr/sbin:/usr/bin:/bin"})
+    site.grow_old()
+    assert planned(mailguard_command, site)["settings"] == []
+
+
+LISTENERS = {
+    "auto": [(SOCKET, "auto")],
+    "pair": [("unix:/run/m/verify.sock", "verify"), ("unix:/run/m/sign.sock", "sign")],
+    "sign": [("inet:127.0.0.1:8891", "sign")],
+    "verify": [("inet6:[::1]:8891", "verify")],
+    "everywhere": [("inet:0.0.0.0:8891", "auto")],
+}
+VERIFIER = f"{{ unix:/run/m/verify.sock, {SETTINGS} }}"
+SIGNER = f"{{ unix:/run/m/sign.sock, {SETTINGS} }}"
+
+CASES: list[tuple[str, str, dict[str, str], dict[str, Mapping[str, str]], dict[str, str]]] = [
+    # id, listeners, main.cf, services, what is to be set
+    ("others-stay-behind", "auto", {"smtpd_milters": OTHER}, {}, {"smtpd_milters": f"{OURS}, {OTHER}"}),
+    ("ours-goes-first", "auto", {"smtpd_milters": f"{OTHER}, {OURS}"}, {}, {"smtpd_milters": f"{OURS}, {OTHER}"}),
+    ("already-there", "auto", {"smtpd_milters": OURS, "non_smtpd_milters": "$smtpd_milters"}, {}, {}),
+    ("bare", "auto", {"smtpd_milters": f"{SOCKET} {OTHER}"}, {}, {"smtpd_milters": f"{OURS}, {OTHER}"}),
+    (
+        "own-timeouts-stay",
+        "auto",
+        {"smtpd_milters": f"{{{SOCKET},content_timeout=99s,default_action=accept}}"},
+        {},
+        {"smtpd_milters": OURS.replace("300s", "99s")},
+    ),
+    (
+        "another-action-stays",
+        "auto",
+        {"smtpd_milters": OURS.replace("tempfail", "reject"), "non_smtpd_milters": "$smtpd_milters"},
+        {},
+        {},
+    ),
+    (
+        "through-a-variable",
+        "auto",
+        {"mine": OTHER, "smtpd_milters": "$mine", "non_smtpd_milters": "$smtpd_milters"},
+        {},
+        {"smtpd_milters": f"{OURS}, {OTHER}"},
+    ),
+    (
+        "a-list-of-its-own",
+        "auto",
+        {"smtpd_milters": OURS},
+        {"submission": {**SUBMISSION, "smtpd_milters": OTHER}},
+        {"submission/inet/smtpd_milters": f"{OURS}, {OTHER}"},
+    ),
+    (
+        "switched-off-for-strangers",
+        "auto",
+        {"smtpd_milters": OURS},
+        {"2525": {"smtpd_milters": ""}, "2526": {"receive_override_options": "no_milters", "smtpd_milters": OTHER}},
+        {},
+    ),
+    (
+        "pair",
+        "pair",
+        {"smtpd_milters": OTHER},
+        {},
+        {
+            "smtpd_milters": f"{VERIFIER}, {OTHER}",
+            "non_smtpd_milters": VERIFIER,
+            "submission/inet/smtpd_milters": f"{OTHER}, {SIGNER}",
+        },
+    ),
+    (
+        "sign-alone",
+        "sign",
+        {"smtpd_milters": f"inet:localhost:8891, {OTHER}"},
+        {},
+        {
+            "smtpd_milters": OTHER,
+            "non_smtpd_milters": "-",
+            "submission/inet/smtpd_milters": f"{OTHER}, {{ inet:127.0.0.1:8891, {SETTINGS} }}",
+        },
+    ),
+    (
+        "verify-alone",
+        "verify",
+        {},
+        {},
+        {
+            "smtpd_milters": f"{{ inet:[::1]:8891, {SETTINGS} }}",
+            "non_smtpd_milters": f"{{ inet:[::1]:8891, {SETTINGS} }}",
+            "submission/inet/smtpd_milters": "",
+            "submission/inet/milter_macro_daemon_name": "-",
+        },
+    ),
+    (
+        "every-address",
+        "everywhere",
+        {"non_smtpd_milters": "$smtpd_milters"},
+        {},
+        {"smtpd_milters": f"{{ inet:127.0.0.1:8891, {SETTINGS} }}"},
+    ),
+    (
+        "old-protocol",
+        "auto",
+        {"smtpd_milters": OURS, "milter_protocol": "2"},
+        {"submission": {**SUBMISSION, "milter_protocol": "4"}},
+        {"milter_protocol": "6", "submission/inet/milter_protocol": "6"},
+    ),
+    (
+        "macros-trimmed",
+        "auto",
+        {"smtpd_milters": OURS, "milter_mail_macros": "{mail_addr} i", "milter_connect_macros": "j daemon_name"},
+        {"submission": {**SUBMISSION, "milter_mail_macros": "i"}},
+        {
+            "milter_mail_macros": "{mail_addr} i {auth_type} {auth_authen}",
+            "submission/inet/milter_mail_macros": "i {auth_type} {auth_authen} {mail_addr}",
+        },
+    ),
+    (
+        "users-by-their-restrictions",
+        "auto",
+        {"smtpd_milters": OURS},
+        {"2525": SUBMISSION, "2526": {"smtpd_sasl_auth_enable": "yes"}},
+        {"2525/inet/milter_macro_daemon_name": "ORIGINATING"},
+    ),
+    (
+        "a-content-filter-returns-mail",
+        "pair",
+        {"smtpd_milters": VERIFIER, "non_smtpd_milters": VERIFIER, "smtpd_sasl_auth_enable": "yes"},
+        {
+            "127.0.0.1:10026": {"mynetworks": "127.0.0.0/8", "smtpd_relay_restrictions": "permit_mynetworks,reject"},
+            "submission": {"smtpd_client_restrictions": "check_client_access,static:OK,reject"},
+        },
+        {"submission/inet/smtpd_milters": SIGNER, "submission/inet/milter_macro_daemon_name": "-"},
+    ),
+    (
+        "who-has-not-logged-in-passes",
+        "auto",
+        {"smtpd_milters": OURS},
+        {"submission": {"smtpd_sasl_auth_enable": "yes"}},
+        {"submission/inet/milter_macro_daemon_name": "-"},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("listeners", "main", "services", "expected"), [row[1:] for row in CASES], ids=[row[0] for row in CASES]
+)
+def test_what_is_to_be_set(
+    mailguard_command: Command,
+    site: ConfigDirectory,
+    listeners: str,
+    main: dict[str, str],
+    services: dict[str, Mapping[str, str]],
+    expected: dict[str, str],
+) -> None:
+    site.configure(*LISTENERS[listeners])
+    if listeners == "everywhere":
+        site.config_file.write_text(site.config_file.read_text() + "allow_remote = true\n")
+    site.write({"non_smtpd_milters": "$smtpd_milters" if listeners == "auto" else "", **main}, services)
+    found = wanted(planned(mailguard_command, site))
+    wanted_settings = {name: value for name, value in {**NAMED, **expected}.items() if value != "-"}
+    assert found == wanted_settings
+    # With them, nothing is missing any more.
+    planned(mailguard_command, site, "--apply")
+    site.grow_old()
+    assert planned(mailguard_command, site)["settings"] == []
+
+
+def test_notes(mailguard_command: Command, site: ConfigDirectory) -> None:
+    site.configure(
+        ("inet:127.0.0.1:8891", "sign"), more='[[sign.networks]]\nnetworks = ["127.0.0.0/8"]\ndomains = ["us.test"]'
+    )
+    site.write(
+        {"content_filter": "smtp:[127.0.0.1]:10025", "internal_mail_filter_classes": "bounce"},
+        {"smtp": {"milter_macro_daemon_name": "ORIGINATING"}, "submission": {"smtpd_sasl_auth_enable": "yes"}},
+    )
+    report = planned(mailguard_command, site)
+    assert wanted(report)["non_smtpd_milters"] == f"{{ inet:127.0.0.1:8891, {SETTINGS} }}"
+    text = "\n".join(report["notes"])
+    for said in (
+        "mail from outside is not judged",
+        "submission/inet does not refuse who has not logged in",
+        "smtp/inet is called ORIGINATING",
+        "no_milters",
+        "internal_mail_filter_classes = bounce: ",
+    ):
+        assert said in text, text
+
+
+def test_an_old_postfix(site: ConfigDirectory) -> None:
+    """Before 3.0 there are no braces."""
+    site.write({"smtpd_milters": OTHER, "milter_default_action": "accept"})
+    facts = gather(Places(Path("/"), str(site.path)), now=0.0)
+    old = replace(facts, postfix=replace(facts.postfix, version=(2, 11, 3)))
+    plan = milter_plan(old, load(site.config_file), chrooted=frozenset())
+    found = {each.name: each.value for each in plan.settings if each.service is None}
+    assert found == {
+        "smtpd_milters": f"{SOCKET}, {OTHER}",
+        "non_smtpd_milters": SOCKET,
+        "milter_default_action": "tempfail",
+    }
+    assert chrooted_services("smtp/inet/chroot = -\ncleanup/unix/chroot = n\n", old.postfix) == {"smtp/inet"}
+
+
+# -- chroot --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chroot", "level", "relative"), [("y", "3.6", True), ("-", "0", True), ("-", "3.6", False), ("n", "0", False)]
+)
+def test_a_socket_below_the_queue_directory(
+    mailguard_command: Command, site: ConfigDirectory, chroot: str, level: str, relative: bool
+) -> None:
+    socket = f"unix:{site.queue}/mailguard/mailguard.sock"
+    site.configure((socket, "auto"))
+    site.write({"compatibility_level": level}, chroot=chroot)
+    named = "unix:mailguard/mailguard.sock" if relative else socket
+    assert wanted(planned(mailguard_command, site))["smtpd_milters"] == f"{{ {named}, {SETTINGS} }}"
+    # However it is written, it is one and the same.
+    for each in ("unix:mailguard/mailguard.sock", "unix:/mailguard/mailguard.sock", socket):
+        site.write({"smtpd_milters": f"{OTHER} {each}", "compatibility_level": level}, chroot=chroot)
+        assert wanted(planned(mailguard_command, site))["smtpd_milters"] == f"{{ {named}, {SETTINGS} }}, {OTHER}"
+
+
+def test_a_socket_out_of_reach(mailguard_command: Command, site: ConfigDirectory) -> None:
+    before = site.files()
+    site.write(chroot="y")
+    before = site.files()
+    done = mailguard_command("postconf", *site.options, "--apply")
+    assert (done.code, done.out) == (78, "")
+    assert done.err.count("\n") == 1
+    for said in (
+        f"mailguard: {SOCKET}: smtp/inet, submission/inet, cleanup/unix run in a chroot in {site.queue}",
+        f'address = "unix:{site.queue}/mailguard/mailguard.sock"',
+        f"install -d -o mailguard -g mailguard -m 0750 {site.queue}/mailguard",
+    ):
+        assert said in done.err
+    assert site.files() == before
+    site.configure(("inet:127.0.0.1:8891", "auto"))
+    assert wanted(planned(mailguard_command, site))["smtpd_milters"] == f"{{ inet:127.0.0.1:8891, {SETTINGS} }}"
+
+
+# -- what can go wrong ---------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_one_plain_line(mailguard_command: Command, site: ConfigDirectory) -> None:
+    nothing = site.path / "nothing"
+    config, directory = ["-c", str(site.config_file)], ["--config-directory", str(site.path)]
+    rows: list[tuple[list[str], int, str]] = [
+        (["-c", str(nothing), *directory], 78, "No such file"),
+        ([*config, "--config-directory", str(nothing)], 78, f"{nothing}/main.cf"),
+        ([*config, *directory, "--postconf", str(nothing)], 78, "is Postfix installed?"),
+        ([*config, *directory, "again"], 64, "extra argument"),
+    ]
+    for arguments, code, said in rows:
+        done = mailguard_command("postconf", *arguments)
+        assert (done.code, done.out) == (code, ""), (arguments, done.err)
+        assert done.err.count("\n") == 1, done.err
+        assert done.err.startswith("mailguard: ")
+        assert said in done.err
+
+
+def test_a_directory_that_cannot_be_written_to(mailguard_command: Command, site: ConfigDirectory) -> None:
+    """Root may write anywhere; a name that is taken by a directory stops also root."""
+    before = site.files()
+    assert postfix_files.stamp().endswith("Z")
+    change = postfix_files.Edit(
+        str(site.path),
+        {name: before[name] for name in before},
+        {**before, "main.cf": b"a", "master.cf": b"b"},
+        "true",
+    )
+    (site.path / "master.cf.mailguard-now").mkdir()
+    with pytest.raises(ConfigError, match=r"master.cf.mailguard-now: cannot be written: .*; nothing was changed"):
+        change.apply("now")
+    (site.path / "master.cf.mailguard-now").rmdir()
+    assert site.files() == before
+
+
+def test_somebody_else_was_faster(site: ConfigDirectory) -> None:
+    before = site.files()
+    change = postfix_files.Edit(str(site.path), before, {**before, "main.cf": b"a"}, "true")
+    (site.path / "main.cf").write_text("theirs = yes\n")
+    with pytest.raises(ConfigError, match="changed by somebody else; nothing was done"):
+        change.apply("now")
+    assert sorted(site.files()) == ["main.cf", "master.cf"]
+
+
+def test_a_symbolic_link_stays_one(mailguard_command: Command, site: ConfigDirectory) -> None:
+    target = site.path.parent / "managed.cf"
+    (site.path / "main.cf").rename(target)
+    (site.path / "main.cf").symlink_to(target)
+    report = planned(mailguard_command, site, "--apply")
+    assert (site.path / "main.cf").is_symlink()
+    assert b"smtpd_milters" in target.read_bytes()
+    subprocess.run(["/bin/sh", "-ec", report["undo"].rpartition(" && ")[0]], check=True)
+    assert (site.path / "main.cf").is_symlink()
+    assert b"smtpd_milters" not in target.read_bytes()
+
+
+# -- through the real Postfix --------------------------------------------------------------------------------------
+
+
+def test_a_message_is_signed_and_undo_restores(mailguard_command: Command) -> None:
+    with open_host() as host:
+        before = host.config_files()
+        assert b"DKIM-Signature" not in host.submit(MAIL, "first@us.test")
+        done = mailguard_command("postconf", *host.options, "--apply", "--json")
+        assert (done.code, done.err) == (0, "")
+        report = json.loads(done.out)
+        host.run(report["reload"])
+        message = host.submit(MAIL, "second@us.test")
+        assert message.count(b"DKIM-Signature: ") == 2, host.postfix.log_tail()
+        assert b"warning" not in b"\n".join(
+            line for line in host.postfix.log().encode().splitlines() if b"milter" in line
+        )
+        host.run(report["undo"])
+        assert host.config_files() == before
+        assert b"DKIM-Signature" not in host.submit(MAIL, "third@us.test")
