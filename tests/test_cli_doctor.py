@@ -301,6 +301,7 @@ def test_each_fault_names_itself(
     assert not others, others
 
 
+@pytest.mark.attack("L14")
 def test_macros_that_are_trimmed(mailguard_command: Command, sound: Site) -> None:
     """A daemon that asks Postfix for its macros gets them all the same."""
     postconf("milter_mail_macros = {mail_addr} i")(sound.host)
@@ -339,6 +340,19 @@ def test_other_milters_are_shown(mailguard_command: Command, sound: Site) -> Non
     orders = {each["value"] for each in card["facts"]}
     assert any(each.startswith("inet:127.0.0.1:8891, then mailguard (unix:/") for each in orders), orders
     assert [each for each in said(tree, "note") if "smtpd_milters is not as mailguard postconf sets it" in each]
+
+
+@pytest.mark.attack("R13")
+def test_a_milter_that_follows_can_speak_in_our_name(mailguard_command: Command, sound: Site) -> None:
+    main = sound.host.postfix.directory / "config" / "main.cf"
+    text = main.read_text()
+    line = next(each for each in text.splitlines() if each.startswith("smtpd_milters = "))
+    main.write_text(text.replace(line, f"{line}, inet:127.0.0.1:8891"))
+    os.utime(main, (0, 0))
+    _, tree = diagnosed(mailguard_command, sound.host)
+    found = [each for each in said(tree, "note") if "inet:127.0.0.1:8891 comes after mailguard" in each]
+    assert found
+    assert all("its authserv-id must not be" in each for each in found)
 
 
 # -- the child -----------------------------------------------------------------------------------------------------

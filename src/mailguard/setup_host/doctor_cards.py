@@ -170,6 +170,7 @@ def milters_card(facts: HostFacts, config: Config, plan: MilterPlan) -> Explanat
     postfix = facts.postfix
     found = list(_of_plan(facts, config, plan))
     found += [finding(Mark.NOTE, each) for each in plan.notes if not each.startswith("internal_mail_filter_classes")]
+    found += [each for place, value in _lists(postfix) for each in _after_ours(place, value, config, postfix)]
     shown = [(place, _order(value, config, postfix)) for place, value in _lists(postfix)]
     return card("milters of Postfix", found or [finding(Mark.OK, "as mailguard postconf sets them")], facts=shown)
 
@@ -184,6 +185,18 @@ def _order(value: str, config: Config, postfix: Postfix) -> str:
     found = entries(value)
     names = [f"mailguard ({each.address})" if is_ours(each, config, postfix) else each.address for each in found]
     return ", then ".join(names) or "none"
+
+
+def _after_ours(place: str, value: str, config: Config, postfix: Postfix) -> Iterator[Explanation]:
+    """RFC 8601 §5 is for what comes from outside: results that a later milter adds in our name stay."""
+    found = entries(value)
+    ours = [number for number, each in enumerate(found) if is_ours(each, config, postfix)]
+    if ours and found[ours[-1] + 1 :]:
+        others = ", ".join(each.address for each in found[ours[-1] + 1 :])
+        detail = (
+            f"{place}: {others} comes after mailguard: nobody can tell results that it adds in our name from ours"
+        )
+        yield finding(Mark.NOTE, detail, f"its authserv-id must not be {config.authserv_id}")
 
 
 def _of_plan(facts: HostFacts, config: Config, plan: MilterPlan) -> Iterator[Explanation]:
