@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("mailguard.trace",),
     ("mailguard.trace_store",),
     ("mailguard.trace_reader",),
-    ("mailguard.config_values", "mailguard.config_file", "mailguard.rotation.*"),
+    ("mailguard.config_values", "mailguard.config_file"),
     ("mailguard.config_inbound", "mailguard.config_senders", "mailguard.config_tlspolicy"),
     ("mailguard.config",),
     ("mailguard.key_places", "mailguard.judging", "mailguard.sender_sources"),
@@ -163,7 +163,6 @@ PURE = (
     "mailguard.authresults",
     "mailguard.policy",
     "mailguard.submission",
-    "mailguard.rotation",
     "mailguard.explain",
     "mailguard.outcome",
     "mailguard.migration.address_patterns",
@@ -193,6 +192,8 @@ PURE = (
     "mailguard.senders.postfixadmin_listing",
     "mailguard.senders.postfixadmin_tables",
     "mailguard.senders.query_template",
+    "mailguard.setup_host.doctor_cards",
+    "mailguard.setup_host.first_configuration",
     "mailguard.setup_host.milter_entry",
     "mailguard.setup_host.milter_plan",
     "mailguard.starttls.presented",
@@ -623,10 +624,14 @@ def test_the_dependencies_are_those_declared() -> None:
     # SQLAlchemy imports its drivers by their names.
     drivers = {"pg8000", "PyMySQL"}
     distribution = {"dns": "dnspython", "dkim": "dkimpy", "spf": "pyspf", "milter": "pymilter", "Milter": "pymilter"}
+    distribution["OpenSSL"] = "pyOpenSSL"
     wanted = {distribution.get(name, name) for name in IMPORTERS} - {"pydantic_core"} | drivers
     groups = [
         project["dependencies"],
-        *(project["optional-dependencies"][extra] for extra in ("cli", "milter", "mta-sts", "native", "psl", "sql")),
+        *(
+            project["optional-dependencies"][extra]
+            for extra in ("cli", "dane", "milter", "mta-sts", "native", "psl", "sql")
+        ),
     ]
     declared = {entry.split(">")[0].split("[")[0] for group in groups for entry in group} - {project["name"]}
     assert declared == wanted

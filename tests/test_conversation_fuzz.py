@@ -6,6 +6,7 @@ ATTACKS.md rows: P07, X08, X11, X12.
 from __future__ import annotations
 
 from random import Random
+from typing import ClassVar
 
 import pytest
 
@@ -23,7 +24,10 @@ OF_EACH = 100
 
 @pytest.mark.attack("P07", "X08", "X11", "X12")
 def test_mutated_sessions() -> None:
-    assert fuzz(COUNT, seed=3) > COUNT // 10
+    said: list[str] = []
+    messages = fuzz(COUNT, seed=3, say=said.append)
+    assert messages > COUNT // 10
+    assert said[-1].startswith(f"{COUNT} of {COUNT} sessions, {messages} messages judged, ")
 
 
 @pytest.mark.attack("X08")
@@ -66,6 +70,23 @@ class _Keeping(Conversation):
 
     def _end_message(self) -> None:
         self.began = None
+
+
+class _Hoarding(Session):
+    """It forgets nothing."""
+
+    hoard: ClassVar[list[bytes]] = []
+
+    def abort(self) -> None:
+        super().abort()
+        self.hoard.append(bytes(100_000))
+
+
+def test_growth_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_conversation, "Session", _Hoarding)
+    with pytest.raises(Broken, match=r"memory grew from \d+ to \d+ kB in 2000 sessions"):
+        fuzz(2_000, seed=3, say=lambda said: None)
+    _Hoarding.hoard.clear()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from mailguard.config import Config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
-from mailguard.key_places import signing_keys
 
 __all__ = ["KeyRing"]
 
@@ -26,15 +25,14 @@ class KeyRing:
     """The signing keys of one configuration."""
 
     def __init__(self, config: Config, *, check: KeyCheck = KeyCheck.QUICK) -> None:
-        """Load the keys of [domains]. Raises KeyFileError or ConfigError naming the file."""
+        """Load the keys of [domains]. Raises KeyFileError naming the file."""
         self._config = config.sign
         self._permissions = KeyPermissions(config.sign.key_permissions)
         self._check = check
         self._subdomains = {Domain.parse(name) for name, rule in config.domains.items() if rule.subdomains}
         self._named = {
             Domain.parse(name): tuple(
-                self._load(Path(file), Domain.parse(name), selector)
-                for selector, file in signing_keys(Domain.parse(name), rule)
+                self._load(Path(selector.key_file), Domain.parse(name), selector.name) for selector in rule.selectors
             )
             for name, rule in config.domains.items()
         }

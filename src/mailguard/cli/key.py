@@ -16,7 +16,6 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_check import CheckedKey, check_keys
 from mailguard.cli.key_files import find_owner, store_keys
 from mailguard.cli.parameters import as_domain, as_selector, as_selectors
-from mailguard.cli.rotate import list_, rotate
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey, generate_ed25519, generate_rsa
@@ -35,11 +34,7 @@ _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 
 @click.group(no_args_is_help=False)
 def key() -> None:
-    """Make keys to sign with, test them against the DNS, and change them in time."""
-
-
-key.add_command(rotate)
-key.add_command(list_)
+    """Make keys to sign with, and test them against the DNS."""
 
 
 def default_selector(algorithm: str, today: date) -> str:

@@ -1,1 +1,0 @@
-"""Keys that take turns: which generation signs, which one comes, and which one is on its way out."""
