@@ -86,6 +86,7 @@ install_packages() {
       say "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
     fi
   done
+  wanted="$*"
   set -- install --no-install-recommends "$@"
   # Without leave, nothing that is installed goes.
   if [ "$mode" = keep ]; then set -- --no-remove "$@"; fi
@@ -101,6 +102,21 @@ install_packages() {
     update_lists
     apt_get "$@" || give_up "apt-get could not install the packages (its last lines are above)"
   fi
+  leave_off
+}
+
+# What was installed for the tests alone does not start with the machine either: three DNS servers want one port.
+leave_off() {
+  command -v systemctl >/dev/null || return 0
+  for package in $wanted; do
+    case "$package" in
+      bind9) unit=named.service ;;
+      dovecot-core) unit=dovecot.service ;;
+      nsd | unbound) unit=$package.service ;;
+      *) continue ;;
+    esac
+    systemctl disable "$unit" >/dev/null 2>&1 || say "  (could not disable $unit: it may start with the machine)"
+  done
 }
 
 update_lists() {
