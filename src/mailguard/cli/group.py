@@ -12,14 +12,24 @@ from importlib.metadata import version
 
 import click
 
+from mailguard.cli.audit import audit
+from mailguard.cli.check import check
+from mailguard.cli.dane import dane
 from mailguard.cli.dmarc import dmarc
+from mailguard.cli.dns import dns
+from mailguard.cli.doctor import doctor
 from mailguard.cli.enforce import enforce
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.explain import explain
 from mailguard.cli.key import key
+from mailguard.cli.migrate import import_
+from mailguard.cli.mta_sts import mta_sts
+from mailguard.cli.postconf import postconf
+from mailguard.cli.quickstart import quickstart
 from mailguard.cli.senders import senders
 from mailguard.cli.sign import sign
 from mailguard.cli.spf import spf
+from mailguard.cli.tlspolicy import tlspolicy
 from mailguard.cli.verify import verify
 from mailguard.errors import ConfigError, DomainError, MailguardError, MissingExtraError, SigningRefused, ZoneError
 
@@ -36,7 +46,26 @@ def mailguard() -> None:
     """
 
 
-for verb in (dmarc, enforce, explain, key, senders, sign, spf, verify):
+for verb in (
+    audit,
+    check,
+    dane,
+    dmarc,
+    dns,
+    doctor,
+    enforce,
+    explain,
+    import_,
+    key,
+    mta_sts,
+    postconf,
+    quickstart,
+    senders,
+    sign,
+    spf,
+    tlspolicy,
+    verify,
+):
     mailguard.add_command(verb)
 
 

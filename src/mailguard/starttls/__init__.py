@@ -1,0 +1,1 @@
+"""What mail servers show in TLS: a live handshake after STARTTLS, and the certificates as they are presented."""
