@@ -16,6 +16,9 @@ DOMAIN, HOST, ADDRESS = DestinationKind.DOMAIN, DestinationKind.HOST, Destinatio
         ("Example.COM:587", "example.com", DOMAIN, 587),
         ("b\u00fccher.example", "xn--bcher-kva.example", DOMAIN, 25),
         ("[mx.example.com]", "mx.example.com", HOST, 25),
+        # What Postfix delivers to, and what is no name for people (RFC 5890): as it is in the DNS.
+        ("A_b.example.com", "a_b.example.com", DOMAIN, 25),
+        ("[xn--i-7iq.ws]:26", "xn--i-7iq.ws", HOST, 26),
         ("[mx.example.com]:2525", "mx.example.com", HOST, 2525),
         ("[192.0.2.1]", "192.0.2.1", ADDRESS, 25),
         ("[192.0.2.1]:26", "192.0.2.1", ADDRESS, 26),
@@ -33,7 +36,7 @@ def test_forms(text: str, name: str, kind: DestinationKind, port: int) -> None:
 NO_FORM = ["", "[]", "[mx.example.com", "mx.example.com]", "a.test:", "a.test:smtp", "2001:db8::1", "[[a.test]]"]
 NO_FORM += ["[a.test]:25:25", "a.test:100000"]
 NO_PORT = ["a.test:0", "a.test:65536"]
-NO_NAME = ["a..test", ".example.com", "a b.test", "a.test\n", "a\0.test", "x" * 100_000, "[a_b.test]"]
+NO_NAME = ["a..test", ".example.com", "a b.test", "a.test\n", "a\0.test", "x" * 100_000, "[a_b-.test]", "a_b..test"]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import pytest
 
 from dane_asking import EE, TA, ZONE, Records, found, only_host, zone
 from mailguard.dane.destination import Destination
-from mailguard.dane.discover import MAX_HOSTS, InsecureMx, discover
+from mailguard.dane.discover import MAX_HOSTS, MAX_RRSET, InsecureMx, discover
+from mailguard.dane.record import TlsaRecords, read_records
 from mailguard.dane.result import DaneStatus, HostOutcome, HostReason
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Answer, Dnssec, Question, RecordType, Status
@@ -158,16 +160,50 @@ def test_outcomes(name: str, section: str, resolver: ZoneResolver, outcome: Host
 
 @pytest.mark.attack("T04")
 def test_unusable_records_still_mean_tls() -> None:
-    """Usage 0 or 1, a bad length, an unknown matching type, a thousand of them."""
-    many = [(number % 2, 1, 1, f"{number:064x}") for number in range(1_000)]
+    """Usage 0 or 1, a bad length, an unknown matching type, many of them."""
+    many = [(number % 2, 1, 1, f"{number:064x}") for number in range(MAX_RRSET)]
     for records in ([UNUSABLE], [(3, 1, 1, "ab")], [(3, 1, 9, "ab" * 32)], many):
         host = only_host("example.com", zone(with_(_25___tcp__mx__example__com={"TLSA": records})))
         assert host.outcome is HostOutcome.ENCRYPT
         assert len(host.records.unusable) == len(records)
-    usable = [(3, 1, 1, f"{number:064x}") for number in range(1_000)]
+    usable = [(3, 1, 1, f"{number:064x}") for number in range(MAX_RRSET)]
     host = only_host("example.com", zone(with_(_25___tcp__mx__example__com={"TLSA": usable})))
     assert host.outcome is HostOutcome.AUTHENTICATE
-    assert len(host.records.taken) + host.records.left_out == 1_000
+    assert len(host.records.taken) + host.records.left_out == MAX_RRSET
+
+
+@pytest.mark.attack("T04")
+@pytest.mark.parametrize("usage", [0, 3])
+def test_more_records_than_anybody_publishes_are_a_failure(usage: int) -> None:
+    """They are not sorted, and they are not none either: the host is skipped."""
+    records = [(usage, 1, 1, f"{number:064x}") for number in range(MAX_RRSET + 1)]
+    host = only_host("example.com", zone(with_(_25___tcp__mx__example__com={"TLSA": records})))
+    assert (host.outcome, host.reason) == (HostOutcome.SKIP, HostReason.LOOKUP_FAILED)
+    assert str(MAX_RRSET) in host.detail
+
+
+def test_records_are_sorted_once_for_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the evaluation begins anew."""
+    resolver = zone()
+    _, asked = found("example.com", resolver)
+    known = resolver.resolve(asked, deadline=time.monotonic() + 5)
+    sorted_out: list[object] = []
+
+    def counting(records: Any) -> TlsaRecords:
+        sorted_out.append(records)
+        return read_records(records)
+
+    monkeypatch.setattr("mailguard.dane.discover.read_records", counting)
+    for _ in range(3):
+        (host,) = discover(Destination.parse("example.com"), Answers(known)).hosts
+        assert host.outcome is HostOutcome.AUTHENTICATE
+    assert len(sorted_out) <= 1
+
+
+def test_how_many_hosts_is_told_in_words() -> None:
+    assert found("example.com", zone())[0].detail == "1 host, MX records secure"
+    two = zone(with_(example__com={"MX": [(10, "mx.example.com"), (20, "b.example.com")]}))
+    assert found("example.com", two)[0].detail == "2 hosts, MX records secure"
 
 
 # -- MX -----------------------------------------------------------------------------------------------------------

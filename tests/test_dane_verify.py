@@ -26,6 +26,7 @@ MIDDLE = Made.of("middle", ROOT)
 SERVER = server(MIDDLE, "mx.example.com")
 CHAIN = [SERVER, MIDDLE, ROOT]
 SELF_SIGNED = server(None, *IDS)
+OWN_ROOT = Made.of("own", names=IDS)
 VERSION_1 = base64.b64decode(
     "MIIBLTCB1QIUSpwmPzl/C7cGT5wgExE/6elP0d8wCgYIKoZIzj0EAwIwGTEXMBUGA1UEAwwObXguZXhhbXBsZS5jb20wIBcNMjYxMTIxMTMz"
     "ODMxWhgPMjEyNjEwMjgxMzM4MzFaMBkxFzAVBgNVBAMMDm14LmV4YW1wbGUuY29tMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEbFg4N163"
@@ -111,6 +112,9 @@ TRUST: list[tuple[str, str, list[Made], list[TLSA], TlsaReason]] = [
     ("no intermediate", "7671 5.2", [SERVER, ROOT], [of(ROOT)], TlsaReason.CHAIN),
     ("the leaf is no anchor", "6698 2.1.1", [SERVER], [of(SERVER)], TlsaReason.NO_MATCH),
     ("self-signed leaf", "6698 2.1.1", [SELF_SIGNED], [of(SELF_SIGNED)], TlsaReason.NO_MATCH),
+    ("self-signed leaf, twice", "6698 2.1.1", [SELF_SIGNED] * 2, [of(SELF_SIGNED)], TlsaReason.NO_MATCH),
+    ("self-signed authority as leaf, twice", "6698 2.1.1", [OWN_ROOT] * 2, [of(OWN_ROOT)], TlsaReason.NO_MATCH),
+    ("leaf again, behind others", "6698 2.1.1", [OWN_ROOT, ROOT, OWN_ROOT], [of(OWN_ROOT)], TlsaReason.NO_MATCH),
     ("beside the chain", "7671 5.2", [SERVER, Made.of("x")], [of(Made.of("x"), TA, SPKI)], TlsaReason.CHAIN),
     ("EE or TA", "7672 3.2", CHAIN, [of(Made.of("x"), EE), of(ROOT)], TlsaReason.MATCHED),
     ("TA with PKIX beside", "7672 3.1.3", CHAIN, [TLSA(0, 0, 1, bytes(32)), of(ROOT)], TlsaReason.MATCHED),

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from dane_asking import EE, Records, zone
+from dane_asking import EE, Records, found, zone
 from mailguard.dane.discover import InsecureMx
 from mailguard.dns.answers import evaluate
 from mailguard.dns.question import Dnssec, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.mtasts.policy import StsPolicy
-from mailguard.tlspolicy.decide import Decision, DecisionStatus, Level, Why, decide
+from mailguard.tlspolicy.decide import Decision, DecisionStatus, Level, Mixed, Why, decide, is_sts_needed
 from mailguard.tlspolicy.next_hop import NextHop, Parent, parse_key
 from mailguard.tlspolicy.override import DEFAULT, Overrides
 from mailguard.tlspolicy.policy_text import policy_text, reply_to
@@ -44,13 +44,20 @@ def domain_with(**hosts: Sequence[object] | None) -> Records:
 
 
 def decided(
-    resolver: ZoneResolver, sts: StsPolicy | None = None, *, key: bytes = b"example.com", insecure_mx: str = "may"
+    resolver: ZoneResolver,
+    sts: StsPolicy | None = None,
+    *,
+    key: bytes = b"example.com",
+    insecure_mx: str = "may",
+    mixed: Mixed = Mixed.DANE,
 ) -> Decision:
     asked = parse_key(key)
     assert isinstance(asked, NextHop)
     rule = InsecureMx(insecure_mx)
     return evaluate(
-        lambda answers: decide(asked, answers, sts, insecure_mx=rule), resolver, deadline=time.monotonic() + 5
+        lambda answers: decide(asked, answers, sts, insecure_mx=rule, mixed=mixed),
+        resolver,
+        deadline=time.monotonic() + 5,
     )
 
 
@@ -132,12 +139,48 @@ def test_records_behind_an_insecure_mx_count_as_the_rule_says() -> None:
     resolver = zone(domain_with(a=[EE]), dnssec={("example.com", "MX"): Dnssec.INSECURE})
     assert said(decided(resolver)) == NO_POLICY
     assert said(decided(resolver, ENFORCE)) == SECURE
-    assert said(decided(resolver, insecure_mx="dane")) == "dane-only"
+    # Postfix takes no unsigned MX record for `dane-only`.
+    assert said(decided(resolver, insecure_mx="dane")) == "dane"
+
+
+@pytest.mark.attack("T01", "T02")
+@pytest.mark.parametrize(
+    ("records", "alone", "strict"),
+    [
+        (domain_with(a=[EE]), "dane", NO_POLICY),
+        (domain_with(a=[EE], b=[]), "dane", NO_POLICY),
+        (domain_with(a=[UNUSABLE]), "dane", NO_POLICY),
+        (domain_with(a=[]), NO_POLICY, NO_POLICY),
+    ],
+)
+def test_who_forges_mx_records_does_not_get_round_mta_sts(records: Records, alone: str, strict: str) -> None:
+    """RFC 8461 §2: a host with TLSA records in a forged MX record is not DANE of the destination."""
+    for status in ({}, {TLSA_A: SERVFAIL}):
+        resolver = zone(records, dnssec={("example.com", "MX"): Dnssec.INSECURE}, status=status)
+        for insecure_mx in InsecureMx:
+            policy, _ = found("example.com", resolver, insecure_mx=insecure_mx)
+            assert is_sts_needed(policy)
+            assert said(decided(resolver, ENFORCE, insecure_mx=insecure_mx.value)) == SECURE
+        expected = "dane" if status else alone
+        assert said(decided(resolver, insecure_mx="dane")) == expected
+        assert said(decided(resolver, insecure_mx="dane", mixed=Mixed.DANE_ONLY)) == strict
 
 
 def test_a_failure_behind_an_insecure_mx_does_not_matter() -> None:
     resolver = zone(domain_with(a=[EE]), dnssec={("example.com", "MX"): Dnssec.INSECURE}, status={TLSA_A: SERVFAIL})
     assert said(decided(resolver, ENFORCE)) == SECURE
+
+
+@pytest.mark.attack("T02")
+@pytest.mark.parametrize(("records", "status", "alone", "with_sts"), TABLE)
+def test_a_site_that_demands_more_than_dane_never_gets_dane(
+    records: Records, status: dict[tuple[str, str], Status], alone: str, with_sts: str
+) -> None:
+    """The reply takes the place of smtp_tls_security_level; at `dane` a host without DANE gets mail in the clear."""
+    resolver = zone(records, status=status)
+    strict = said(decided(resolver, mixed=Mixed.DANE_ONLY))
+    assert strict in (("dane-only", TEMP) if alone == "dane" else (alone,))
+    assert said(decided(resolver, ENFORCE, mixed=Mixed.DANE_ONLY)) == with_sts
 
 
 PORT_RECORDS: Records = {
@@ -183,6 +226,11 @@ def test_hosts_and_ports(key: bytes, expected: str) -> None:
         (b"[192.0.2.1]:2525", "[192.0.2.1]:2525", None, []),
         (b"192.0.2.1", "[192.0.2.1]", None, []),
         ("b\u00fccher.example".encode(), "xn--bcher-kva.example", "xn--bcher-kva.example", [".example"]),
+        # Names that a resolver looks up and that are no host names: DANE, and no policy host.
+        (b"A_b.example.com", "a_b.example.com", None, [".example.com", ".com"]),
+        (b"xn--i-7iq.ws", "xn--i-7iq.ws", None, [".ws"]),
+        (b"[XN--I-7IQ.ws]:587", "[xn--i-7iq.ws]:587", None, []),
+        (b"[a_b.example.com]:587", "[a_b.example.com]:587", None, []),
     ],
 )
 def test_next_hops(key: bytes, shown: str, policy_domain: str | None, parents: list[str]) -> None:
@@ -191,7 +239,17 @@ def test_next_hops(key: bytes, shown: str, policy_domain: str | None, parents: l
     assert (str(asked), asked.policy_domain, list(map(str, asked.parents()))) == (shown, policy_domain, parents)
 
 
-@pytest.mark.parametrize("key", [b".example.com", b".COM"])
+def test_dane_for_names_that_are_no_host_names() -> None:
+    for name in ("a_b.example.com", "xn--i-7iq.ws"):
+        records: Records = {
+            name: {"MX": [(10, f"mx.{name}")]},
+            f"mx.{name}": {"A": ["192.0.2.1"]},
+            f"_25._tcp.mx.{name}": {"TLSA": [EE]},
+        }
+        assert said(decided(zone(records), key=name.encode())) == "dane-only"
+
+
+@pytest.mark.parametrize("key", [b".example.com", b".COM", b".a_b.Example.com", b".xn--i-7iq.ws"])
 def test_parents(key: bytes) -> None:
     asked = parse_key(key)
     assert isinstance(asked, Parent)
@@ -216,7 +274,9 @@ def test_parents(key: bytes) -> None:
         b"example.com:finger",
         b"2001:db8::1",
         b"\xff\xfe",
-        b"_dmarc.example.com",
+        b"-a_b.example.com",
+        b"a_b." + b"x" * 64,
+        b"a_b" + b".x" * 126,
         b"x" * 1000,
         b"[]",
         b"*",
@@ -306,6 +366,8 @@ OVERRIDES = Overrides(
         ".deep.example.com": "secure match=mx.example.net:.example.org servername=hostname",
         "[relay.example.net]:submission": "verify, match=relay.example.net  ciphers=high",
         "[192.0.2.1]": "none",
+        "a_b.example.net": "secure",
+        ".xn--i-7iq.ws": "encrypt",
     }
 )
 
@@ -327,6 +389,8 @@ OVERRIDES = Overrides(
         (b"[relay.example.net]:587", "verify match=relay.example.net ciphers=high"),
         (b"[relay.example.net]", None),
         (b"[192.0.2.1]:25", "none"),
+        (b"A_b.example.net", "secure"),
+        (b"mail.xn--i-7iq.ws", "encrypt"),
         (b"other.example", None),
         (b".com", None),
     ],

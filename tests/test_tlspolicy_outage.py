@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,10 @@ from dane_asking import EE, zone
 from mailguard.dns.question import RecordType
 from mailguard.domain import Domain
 from mailguard.mtasts.cache import CacheLimits
+from mailguard.mtasts.result import FetchOutcome
 from mailguard.mtasts.store import PolicyRow, PolicyStore, StoreUnusable
 from mailguard.tlspolicy.destinations import LookupRules
+from mailguard.tlspolicy.policy_source import FetchTurns
 from mailguard.tlspolicy.reply_cache import CacheBounds
 from mailguard.tlspolicy.socketmap import ReplyStatus, encode_request
 from mtasts_asking import WEEK_S, found, policy, success
@@ -229,6 +231,78 @@ def test_slow_policy_hosts_occupy_a_bounded_number_of_threads(hosts: PolicyHosts
         assert hosts.most_at_once == 4
         for client in clients:
             client.socket.close()
+
+
+@pytest.mark.attack("T16")
+def test_the_silent_hosts_of_one_zone_leave_room_for_the_policies_of_others() -> None:
+    many = {f"_mta-sts.s{number}.evil.test": {"TXT": ["v=STSv1; id=1;"]} for number in range(32)}
+    hosts = PolicyHosts()
+
+    def fetch(domain: Domain) -> FetchOutcome:
+        return hosts.fetch(domain) if domain.endswith("evil.test") else success(policy(mx="mx1.enforce.test"))
+
+    hosts.gate.clear()
+    limits = CacheLimits(refreshes=8, fetches=40)
+    with TlsPolicySite(zone({**ZONE, **many}), fetch=fetch, sts_limits=limits) as site:
+        clients = [site.client() for _ in range(32)]
+        for number, client in enumerate(clients):
+            client.send(encode_request(b"QUERY", f"s{number}.evil.test".encode()))
+        wait_for(lambda: hosts.at_once == 8)
+        assert site.ask("enforce.test") == ENFORCED
+        assert hosts.most_at_once == 8
+        hosts.gate.set()
+        assert [client.reply().status for client in clients] == [ReplyStatus.NOT_FOUND] * 32
+        assert len(hosts.fetched) == 32
+        assert hosts.most_at_once == 8
+        for client in clients:
+            client.socket.close()
+
+
+@pytest.mark.attack("T16")
+def test_who_waits_for_a_turn_may_give_up() -> None:
+    """A turn that comes for one who has gone is another's."""
+
+    async def taken() -> None:
+        turns = FetchTurns(1)
+        async with turns.turn(Domain("a.test")):
+            waiting = [asyncio.create_task(_in_turn(turns, name)) for name in ("b.test", "c.test", "d.test")]
+            await asyncio.sleep(0)
+            waiting[0].cancel()
+            await asyncio.sleep(0)
+        # The first has gone, the second's turn has come: it ends before it knows.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        done = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+        assert done[2] == "d.test"
+        assert await asyncio.wait_for(_in_turn(turns, "e.test"), 5) == "e.test"
+
+    asyncio.run(taken())
+
+
+async def _in_turn(turns: FetchTurns, name: str) -> str:
+    async with turns.turn(Domain(name)):
+        return name
+
+
+class Failing(PolicyStore):
+    """A store with an error of ours in it."""
+
+    writes = 0
+
+    def write(self, rows: Sequence[PolicyRow], *, now: float) -> bool:
+        self.writes += 1
+        raise RuntimeError("an error of ours")
+
+
+def test_a_database_that_fails_in_a_way_nobody_thought_of_ends_nothing(tmp_path: Path, hosts: PolicyHosts) -> None:
+    store = Failing(str(tmp_path / "sts.sqlite"))
+    with TlsPolicySite(zone(ZONE), fetch=hosts.fetch, store=store) as site:
+        protected(site)
+        wait_for(lambda: store.writes)
+        time.sleep(0.1)
+        assert not any(task.done() for task in site.tasks)
+        protected(site)
 
 
 # -- many at once -------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailguard.config import DnsConfig
+from mailguard.tlspolicy.decide import Mixed
 from mailguard.tlspolicy.log_lines import MAX_LINE_BYTES, LineHandler
 from mailguard.tlspolicy.postfix_settings import faults, read_settings
 from mailguard.tlspolicy.service import _other_resolvers
@@ -29,6 +30,11 @@ GOOD_ADDRESS = ["inet:127.0.0.1:8461"]
         ({"smtp_host_lookup": "dns, native"}, None),
         ({"smtp_tls_security_level": ""}, "smtp_tls_security_level=dane"),
         ({"smtp_tls_security_level": "may"}, None),
+        ({"smtp_tls_security_level": "Dane"}, None),
+        *(
+            ({"smtp_tls_security_level": level}, 'mixed = "dane-only"')
+            for level in ("encrypt", "verify", "secure", "fingerprint", "dane-only", "Encrypt")
+        ),
         ({"smtp_tls_CApath": ""}, "smtp_tls_CAfile=/"),
         ({"smtp_tls_CApath": "", "tls_append_default_CA": "yes"}, None),
         ({"smtp_tls_CApath": "", "smtp_tls_CAfile": "/etc/ssl/cert.pem"}, None),
@@ -49,6 +55,12 @@ def test_settings_of_postfix(change: dict[str, str], said: str | None) -> None:
     found = faults({**SETTINGS, **change}, GOOD_ADDRESS)
     assert len(found) == (said is not None), found
     assert said is None or said in found[0]
+
+
+def test_a_strict_site_that_has_said_so() -> None:
+    for level in ("encrypt", "secure", "dane-only", "dane", "may"):
+        assert not faults({**SETTINGS, "smtp_tls_security_level": level}, GOOD_ADDRESS, mixed=Mixed.DANE_ONLY)
+    assert faults({**SETTINGS, "smtp_tls_security_level": "none"}, GOOD_ADDRESS, mixed=Mixed.DANE_ONLY)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ class TlsPolicySite:
         self.server = Server(self.destinations, self._limits)
         await self.server.start([one.socket for one in sockets])
         steady = (self.server.sweep(), self.destinations.refresh(), self.source.keep_fresh())
-        tasks = [asyncio.create_task(each) for each in steady]
+        self.tasks = tasks = [asyncio.create_task(each) for each in steady]
         self._ready.set()
         await self._over.wait()
         await self.server.close()

@@ -61,7 +61,14 @@ class TlsPolicyConfig(Section):
     insecure_mx: Literal["may", "dane"] = Field(
         default="may",
         description="What TLSA records count for where the MX records come without DNSSEC: `may`, nothing; `dane`, as"
-        " much as otherwise. The same as Postfix's `smtp_tls_dane_insecure_mx_policy`.",
+        " much as otherwise, but for `dane-only` and for MTA-STS. The same as Postfix's"
+        " `smtp_tls_dane_insecure_mx_policy`.",
+    )
+    mixed: Literal["dane", "dane-only"] = Field(
+        default="dane",
+        description="What is demanded where not every host is known to have usable TLSA records. `dane-only`, with"
+        " which the other hosts get no mail, is for a `smtp_tls_security_level` above `dane`, which the reply takes"
+        " the place of.",
     )
     connections: StrictInt = Field(default=500, ge=1, le=10_000, description="The most clients at once.")
     idle_s: StrictFloat = Field(

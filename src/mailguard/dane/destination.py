@@ -12,13 +12,16 @@ from enum import Enum
 from ipaddress import ip_address
 from typing import Self
 
-from mailguard.domain import Domain
+from mailguard.domain import MAX_DOMAIN_CHARS, Domain
+from mailguard.errors import DomainError
 
-__all__ = ["SMTP_PORT", "Destination", "DestinationKind", "is_address"]
+__all__ = ["SMTP_PORT", "Destination", "DestinationKind", "is_address", "name_of"]
 
 SMTP_PORT = 25
 _MAX_PORT = 65_535
 
+_LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _FORM = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<plain>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -38,7 +41,7 @@ class Destination:
     """A next hop."""
 
     name: str
-    """A name in the form of Domain, or an address without brackets."""
+    """A name as `name_of` makes it, or an address without brackets."""
     kind: DestinationKind = DestinationKind.DOMAIN
     port: int = SMTP_PORT
 
@@ -63,11 +66,26 @@ class Destination:
         if is_address(name):
             return cls(str(ip_address(name)), DestinationKind.ADDRESS, number)
         kind = DestinationKind.HOST if bracketed else DestinationKind.DOMAIN
-        return cls(Domain.parse(name), kind, number)
+        return cls(name_of(name), kind, number)
 
     def __str__(self) -> str:
         name = self.name if self.kind is DestinationKind.DOMAIN else f"[{self.name}]"
         return name if self.port == SMTP_PORT else f"{name}:{self.port}"
+
+
+def name_of(text: str) -> str:
+    """The name that `text` is in the DNS: lower case, A-labels, no trailing dot. Raises DomainError.
+
+    Beside those of Domain, what Postfix delivers to as well: names with `_`, and labels with `xn--` that are not of
+    IDNA 2008. They are as they stand, and are no names for people.
+    """
+    try:
+        return Domain.parse(text)
+    except DomainError:
+        name = text.lower() if text.isascii() and len(text) <= MAX_DOMAIN_CHARS else ""
+        if _NAME.fullmatch(name) is None:
+            raise
+        return name
 
 
 def is_address(text: str) -> bool:

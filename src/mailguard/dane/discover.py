@@ -18,10 +18,12 @@ from mailguard.dane.result import DanePolicy, DaneStatus, HostOutcome, HostPolic
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
 
-__all__ = ["MAX_HOSTS", "InsecureMx", "discover"]
+__all__ = ["MAX_HOSTS", "MAX_RRSET", "InsecureMx", "discover"]
 
 # The largest senders and receivers have about ten. Each costs three look-ups, and its owner chooses where they go.
 MAX_HOSTS = 32
+# RFC 7671 §8.1: a roll-over has a handful. A message has room for thousands, which would have to be sorted.
+MAX_RRSET = 256
 # RFC 1035 §2.3.4.
 _MAX_NAME_CHARS = 253
 
@@ -69,7 +71,8 @@ def _by_mx(destination: Destination, answers: Answers, insecure_mx: InsecureMx) 
         status = DaneStatus.NO_MAIL if is_null else DaneStatus.DEFER
         return _policy(destination, status, "the domain takes no mail" if is_null else "no MX record is one", answer)
     chosen, left_out = exchanges[:MAX_HOSTS], len(exchanges[MAX_HOSTS:])
-    detail = f"{len(exchanges)} hosts, MX records {dnssec.value}"
+    counted = f"{len(exchanges)} host{'s' if len(exchanges) > 1 else ''}"
+    detail = f"{counted}, MX records {dnssec.value}"
     if dnssec is not Dnssec.SECURE and insecure_mx is InsecureMx.MAY:
         hosts = tuple(
             HostPolicy(
@@ -195,7 +198,10 @@ def _records(candidates: tuple[str, ...], port: int, answers: Answers) -> tuple[
         if _has_failed(answer):
             return _lookup_failed("TLSA records", answer)
         if answer.status is Status.NOERROR and answer.dnssec is Dnssec.SECURE:
-            return base_domain, read_records(answer.associations())
+            if len(answer.records) > MAX_RRSET:
+                detail = f"there are more than {MAX_RRSET} TLSA records"
+                return _Verdict(HostOutcome.SKIP, HostReason.LOOKUP_FAILED, detail)
+            return base_domain, answer.read(TlsaRecords, lambda found: read_records(found.associations()))
         is_insecure = is_insecure or answer.status is Status.NOERROR
     if is_insecure:
         detail = "the TLSA records come without DNSSEC"

@@ -47,7 +47,8 @@ def verify_tlsa(
     if leaf is None:
         return _result(TlsaReason.MALFORMED, "the server's certificate cannot be read")
 
-    others = _certificates(chain[1:MAX_CERTIFICATES])
+    # What the server sends a second time is still its own, and vouches for nothing.
+    others = _certificates(der for der in chain[1:MAX_CERTIFICATES] if der != chain[0])
     anchors = _anchors([record for record in taken if record.usage == CertificateUsage.DANE_TA], leaf, others)
     if not anchors:
         return _result(TlsaReason.NO_MATCH, "no TLSA record matches a certificate of the chain", name=name)

@@ -10,9 +10,13 @@ takes one policy for all hosts of a destination, and looks DANE up itself for ea
     none, some with unusable records        dane              secure
     none, and a look-up failed              dane or TEMP      TEMP
     DANE asks for nothing                   not found         secure
+    MX records without DNSSEC               dane, not found   secure
 
 A host whose look-up fails is skipped by Postfix at the levels of DANE (RFC 7672 §2.1.2), and the others get the mail;
-where nothing else is known of the destination, or MTA-STS would count, there is no level that says so: TEMP. Pure.
+where nothing else is known of the destination, or MTA-STS would count, there is no level that says so: TEMP. Hosts
+from MX records without DNSSEC may be anybody's: their TLSA records set no MTA-STS policy aside (RFC 8461 §2), and
+Postfix takes none of them at `dane-only`. With `Mixed.DANE_ONLY` nothing is `dane`: `dane-only` or TEMP is in its
+place, and behind such MX records, not found. Pure.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ from typing import NoReturn
 from mailguard.dane.discover import InsecureMx, discover
 from mailguard.dane.result import DanePolicy, DaneStatus, HostOutcome, HostReason
 from mailguard.dns.answers import Answers
+from mailguard.dns.question import Dnssec
 from mailguard.domain import Domain
 from mailguard.mtasts.policy import StsMode, StsPolicy
 from mailguard.tlspolicy.next_hop import NextHop
 
-__all__ = ["UNMATCHABLE", "Decision", "DecisionStatus", "Level", "Why", "decide", "is_sts_needed", "weigh"]
+__all__ = ["UNMATCHABLE", "Decision", "DecisionStatus", "Level", "Mixed", "Why", "decide", "is_sts_needed", "weigh"]
 
 UNMATCHABLE = frozenset({"nexthop", "hostname", "dot-nexthop"})
 """What `match` of Postfix takes for a rule of its own; as a pattern, `hostname` would let any host pass."""
@@ -52,6 +57,15 @@ class Level(Enum):
     SECURE = "secure"
 
 
+class Mixed(Enum):
+    """What is demanded where `dane` would be: where not every host is known to have usable TLSA records."""
+
+    DANE = "dane"
+    """Each host by what it has: one without TLSA records gets mail with TLS if it can be had."""
+    DANE_ONLY = "dane-only"
+    """Never `dane`, for sites whose smtp_tls_security_level demands more, which the reply takes the place of."""
+
+
 class Why(Enum):
     """Why, in one word for programs."""
 
@@ -64,6 +78,8 @@ class Why(Enum):
     HOST_UNKNOWN = "host-unknown"
     """No host has any, as far as could be found out; of some it could not."""
     LOOKUP_FAILED = "lookup-failed"
+    INSECURE_MX = "insecure-mx"
+    """Some hosts have TLSA records, or may have; the MX records that name them come without DNSSEC."""
     STS_ENFORCE = "sts-enforce"
     STS_UNMATCHABLE = "sts-unmatchable"
     """The MTA-STS policy names nothing that a certificate could have."""
@@ -91,23 +107,30 @@ class Decision:
 
 
 def decide(
-    next_hop: NextHop, answers: Answers, sts: StsPolicy | None, *, insecure_mx: InsecureMx = InsecureMx.MAY
+    next_hop: NextHop,
+    answers: Answers,
+    sts: StsPolicy | None,
+    *,
+    insecure_mx: InsecureMx = InsecureMx.MAY,
+    mixed: Mixed = Mixed.DANE,
 ) -> Decision:
     """The decision for `next_hop`, `sts` being the policy that counts for its domain. Raises Unanswered."""
-    return weigh(next_hop, discover(next_hop.destination, answers, insecure_mx=insecure_mx), sts)
+    return weigh(next_hop, discover(next_hop.destination, answers, insecure_mx=insecure_mx), sts, mixed=mixed)
 
 
 def is_sts_needed(dane: DanePolicy) -> bool:
     """Whether an MTA-STS policy could make a difference."""
     if dane.status in (DaneStatus.DEFER, DaneStatus.NOT_APPLICABLE):
         return False
+    if _is_forgeable(dane):
+        return True
     hosts = _Hosts.of(dane)
     if hosts.authenticated or hosts.failed:
         return bool(hosts.unusable or hosts.opportunistic)
     return True
 
 
-def weigh(next_hop: NextHop, dane: DanePolicy, sts: StsPolicy | None) -> Decision:
+def weigh(next_hop: NextHop, dane: DanePolicy, sts: StsPolicy | None, *, mixed: Mixed = Mixed.DANE) -> Decision:
     """The decision, from what DANE says and the MTA-STS policy that counts, if any."""
     if dane.status is DaneStatus.NOT_APPLICABLE:
         return Decision(DecisionStatus.NOT_FOUND, Why.ADDRESS, "the destination is an address")
@@ -115,22 +138,40 @@ def weigh(next_hop: NextHop, dane: DanePolicy, sts: StsPolicy | None) -> Decisio
         return _temporary(dane.detail)
     hosts = _Hosts.of(dane)
     demands_sts = sts is not None and sts.mode is StsMode.ENFORCE
+    is_strict = mixed is Mixed.DANE_ONLY
+    if _is_forgeable(dane):
+        if demands_sts and sts is not None:
+            return _secure(next_hop, sts)
+        if not is_strict and (hosts.authenticated or hosts.unusable or hosts.failed):
+            return _dane(Level.DANE, Why.INSECURE_MX, hosts)
+        return _nothing(dane, sts)
+    some = Level.DANE_ONLY if is_strict else Level.DANE
     if hosts.authenticated:
         if not hosts.unusable and not hosts.opportunistic:
             return _dane(Level.DANE_ONLY, Why.ALL_DANE, hosts)
         # The hosts without usable records are to be authenticated as well, and Postfix takes one level for all: those
         # that DANE authenticates get the mail.
-        return _dane(Level.DANE_ONLY if demands_sts else Level.DANE, Why.SOME_DANE, hosts)
+        return _dane(Level.DANE_ONLY if demands_sts else some, Why.SOME_DANE, hosts)
     if hosts.failed:
         # RFC 8461 §2: MTA-STS never stands in for DANE that could not be looked up.
-        if demands_sts or not (hosts.unusable or hosts.opportunistic):
+        if demands_sts or is_strict or not (hosts.unusable or hosts.opportunistic):
             return _temporary(hosts.failure)
         return _dane(Level.DANE, Why.UNUSABLE_RECORDS if hosts.unusable else Why.HOST_UNKNOWN, hosts)
     if demands_sts and sts is not None:
         # Unusable records demand TLS without authentication (RFC 7672 §2.2): less than this, which does not override.
         return _secure(next_hop, sts)
     if hosts.unusable:
-        return _dane(Level.DANE, Why.UNUSABLE_RECORDS, hosts)
+        return _dane(some, Why.UNUSABLE_RECORDS, hosts)
+    return _nothing(dane, sts)
+
+
+def _is_forgeable(dane: DanePolicy) -> bool:
+    """Whether the hosts come from MX records without DNSSEC (RFC 7672 §2.2.1)."""
+    is_by_mx = any(host.preference is not None for host in dane.hosts)
+    return is_by_mx and dane.mx_dnssec is not Dnssec.SECURE
+
+
+def _nothing(dane: DanePolicy, sts: StsPolicy | None) -> Decision:
     if sts is not None and sts.mode is StsMode.TESTING:
         return Decision(DecisionStatus.NOT_FOUND, Why.STS_TESTING, "the MTA-STS policy is in testing")
     return Decision(DecisionStatus.NOT_FOUND, Why.NO_POLICY, f"neither DANE nor MTA-STS: {dane.detail}")

@@ -19,7 +19,7 @@ from mailguard.dns.answers import Answers, Resolver, evaluate_async
 from mailguard.dns.question import Status
 from mailguard.domain import Domain
 from mailguard.mtasts.cache_entry import HeldPolicy
-from mailguard.tlspolicy.decide import Decision, DecisionStatus, Why, is_sts_needed, weigh
+from mailguard.tlspolicy.decide import Decision, DecisionStatus, Mixed, Why, is_sts_needed, weigh
 from mailguard.tlspolicy.next_hop import NextHop, parse_key
 from mailguard.tlspolicy.override import DEFAULT, Overrides
 from mailguard.tlspolicy.policy_source import Busy
@@ -52,6 +52,7 @@ class LookupRules:
     deadline_s: float = 8.0
     """For all look-ups of DANE for one destination."""
     insecure_mx: InsecureMx = InsecureMx.MAY
+    mixed: Mixed = Mixed.DANE
     refreshes: int = 8
     """Destinations that are looked up ahead at once."""
 
@@ -98,7 +99,7 @@ class Destinations:
         if said is not None:
             return _NOT_FOUND if said == DEFAULT else Reply(ReplyStatus.OK, said).octets()
         # What subdomains publish is asked for by their names, and an address publishes nothing.
-        return None if isinstance(asked, NextHop) and asked.policy_domain is not None else _NOT_FOUND
+        return None if isinstance(asked, NextHop) and not asked.is_address else _NOT_FOUND
 
     async def answer(self, request: Request) -> bytes:
         """The reply, looked up where it is not at hand."""
@@ -188,7 +189,8 @@ class Destinations:
                 held = await self._policies.policy_for(domain)
             except Busy as error:
                 return _Found(Decision(DecisionStatus.TEMPORARY, Why.LOOKUP_FAILED, str(error)), 0.0)
-        return _Found(weigh(next_hop, dane, held.policy if held is not None else None), ttl_s)
+        sts = held.policy if held is not None else None
+        return _Found(weigh(next_hop, dane, sts, mixed=self._rules.mixed), ttl_s)
 
     def _tell(self, key: bytes, next_hop: NextHop, decision: Decision) -> None:
         summary, before = _summary(decision), self._cache.summary(key)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mailguard.dane.destination import SMTP_PORT, Destination, DestinationKind
+from mailguard.dane.destination import SMTP_PORT, Destination, DestinationKind, name_of
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
@@ -30,9 +30,21 @@ class NextHop:
 
     @property
     def policy_domain(self) -> Domain | None:
-        """Whose MTA-STS policy counts: a relay host is a domain of its own (RFC 8461 §3.4). None for an address."""
-        destination = self.destination
-        return None if destination.kind is DestinationKind.ADDRESS else Domain(destination.name)
+        """Whose MTA-STS policy counts: a relay host is a domain of its own (RFC 8461 §3.4).
+
+        None for an address, and for a name that is not one of a host: it has no policy host.
+        """
+        if self.is_address:
+            return None
+        try:
+            return Domain.parse(self.destination.name)
+        except DomainError:
+            return None
+
+    @property
+    def is_address(self) -> bool:
+        """Whether nothing can be published for it."""
+        return self.destination.kind is DestinationKind.ADDRESS
 
     def parents(self) -> Iterator[Parent]:
         """What Postfix would ask for next, the nearest first."""
@@ -40,7 +52,7 @@ class NextHop:
         if destination.kind is DestinationKind.DOMAIN and destination.port == SMTP_PORT:
             _, _, above = destination.name.partition(".")
             while above:
-                yield Parent(Domain(above))
+                yield Parent(above)
                 _, _, above = above.partition(".")
 
     def __str__(self) -> str:
@@ -51,7 +63,7 @@ class NextHop:
 class Parent:
     """All subdomains of a domain. What they publish is theirs, so that nothing is found for it by itself."""
 
-    domain: Domain
+    domain: str
 
     def __str__(self) -> str:
         return f".{self.domain}"
@@ -62,7 +74,7 @@ def parse_key(key: bytes) -> NextHop | Parent | None:
     try:
         text = key.decode("utf-8")
         if text.startswith("."):
-            return Parent(Domain.parse(text[1:]))
+            return Parent(name_of(text[1:]))
         service = _SERVICE.search(text)
         if service is not None and service[1].lower() in _SERVICES:
             text = f"{text[: service.start()]}:{_SERVICES[service[1].lower()]}"

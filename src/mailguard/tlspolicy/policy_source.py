@@ -1,9 +1,10 @@
 """PolicySource: the MTA-STS policy that counts for a domain, looked up and fetched when it has to be (RFC 8461 §3.3).
 
 A policy that counts is given at once, and what is published now is looked up meanwhile. Where none counts, the answer
-waits for the look-up and the fetch. Fetches run in threads of their own, which end with the process whatever the
-policy host does; there are never more than the limits of the cache say, and what a stranger's slow host keeps
-occupied is told apart from there being no policy: `Busy`. For one event loop.
+waits for the look-up and the fetch; before that, the store is asked for what memory had no room for. Fetches run in
+threads of their own, which end with the process whatever the policy host does; there are never more than the limits
+of the cache say, and the slow hosts of one zone leave room for others. What a stranger's slow host keeps occupied is
+told apart from there being no policy: `Busy`. For one event loop.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from threading import Thread
 from typing import Any, TypeVar
 
 from mailguard.dns.answers import Resolver, evaluate_async
+from mailguard.dns.turns import Turns, zone_of
 from mailguard.domain import Domain
 from mailguard.mtasts.cache import CacheLimits, PolicyCache
 from mailguard.mtasts.cache_entry import Fetch, HeldPolicy
 from mailguard.mtasts.record import Discovery, DiscoveryStatus, discover
 from mailguard.mtasts.result import FetchOutcome, FetchReason
 
-__all__ = ["Busy", "PolicySource", "in_thread"]
+__all__ = ["Busy", "FetchTurns", "PolicySource", "in_thread"]
 
 # What is new is written so long after the first of it, in one go.
 SAVE_DELAY_S = 1.0
@@ -33,6 +35,10 @@ LAST_SAVE_S = 10.0
 REFRESH_TICK_S = 1.0
 # Postfix gives a socketmap 100 s. All that is waited for otherwise takes less than the rest.
 WAIT_S = 60.0
+# A look into a local file.
+RECALL_WAIT_S = 5.0
+# The part of all fetches that may be of hosts in one zone: who has many silent names there holds up nobody else.
+ZONE_SHARE = 4
 
 _LOGGER = "mailguard"
 T = TypeVar("T")
@@ -40,6 +46,37 @@ T = TypeVar("T")
 
 class Busy(Exception):
     """It cannot be said now which policy counts."""
+
+
+class FetchTurns:
+    """How many fetches go on, in all and in one zone."""
+
+    def __init__(self, at_once: int) -> None:
+        self._turns = Turns(at_once=at_once, at_once_in_zone=max(1, at_once // ZONE_SHARE))
+
+    @contextlib.asynccontextmanager
+    async def turn(self, domain: Domain) -> AsyncIterator[None]:
+        """Wait for a turn, and have it meanwhile."""
+        zone = zone_of(domain)
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            if begun.done():
+                self._turns.give_back(zone)  # nobody waits for it any more
+            else:
+                begun.set_result(None)
+
+        self._turns.take(zone, begin)
+        try:
+            await begun
+        except asyncio.CancelledError:
+            if not begun.cancelled():
+                self._turns.give_back(zone)
+            raise
+        try:
+            yield
+        finally:
+            self._turns.give_back(zone)
 
 
 class PolicySource:
@@ -62,7 +99,7 @@ class PolicySource:
         self._lookup_s = lookup_s
         self._now = now
         # The refreshes have room of their own, so that they always come through.
-        self._slots = asyncio.Semaphore(max(1, limits.fetches - limits.refreshes))
+        self._turns = FetchTurns(max(1, limits.fetches - limits.refreshes))
         self._looking_up: dict[Domain, asyncio.Task[None]] = {}
         self._fetching: dict[Domain, asyncio.Task[None]] = {}
         self._is_unsaved = asyncio.Event()
@@ -78,6 +115,12 @@ class PolicySource:
     async def policy_for(self, domain: Domain) -> HeldPolicy | None:
         """The policy that counts. Raises Busy."""
         standing = self._policies.policy_for(domain, now=self._now())
+        if standing.is_to_be_recalled:
+            # Where the store does not answer, what is published now has to do.
+            with contextlib.suppress(TimeoutError):
+                recalling = in_thread(lambda: self._policies.recall(domain, now=self._now()))
+                await asyncio.wait_for(recalling, RECALL_WAIT_S)
+            standing = self._policies.policy_for(domain, now=self._now())
         if standing.held is None and not standing.is_to_be_looked_up and standing.fetch is None:
             return None
         if standing.held is not None and not standing.is_to_be_looked_up:
@@ -102,7 +145,7 @@ class PolicySource:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(in_thread(lambda: self._policies.save(now=self._now())), LAST_SAVE_S)
+            await asyncio.wait_for(self._save(), LAST_SAVE_S)
 
     # -- what is published now
 
@@ -117,8 +160,8 @@ class PolicySource:
         deadline = time.monotonic() + self._lookup_s
         discovery = await evaluate_async(lambda answers: discover(domain, answers), self._resolver, deadline=deadline)
         if discovery.status is DiscoveryStatus.FOUND:
-            # First a slot: without one the cache would have no room, which looks as if there was nothing to fetch.
-            async with self._slots:
+            # First a turn: without one the cache would have no room, which looks as if there was nothing to fetch.
+            async with self._turns.turn(domain):
                 await self._notice(domain, discovery)
         else:
             # There is no new policy; the one that counts may be due to be fetched again.
@@ -169,9 +212,16 @@ class PolicySource:
             await self._is_unsaved.wait()
             await asyncio.sleep(SAVE_DELAY_S)
             self._is_unsaved.clear()
-            if not await in_thread(lambda: self._policies.save(now=self._now())):
+            if not await self._save():
                 await asyncio.sleep(SAVE_AGAIN_S)
                 self._is_unsaved.set()
+
+    async def _save(self) -> bool:
+        try:
+            return await in_thread(lambda: self._policies.save(now=self._now()))
+        except Exception:  # the edge: what cannot be written is in memory, and mail waits for neither
+            logging.getLogger(_LOGGER).exception("policies could not be written: our own error")
+            return False
 
 
 def in_thread(act: Callable[[], T]) -> Coroutine[Any, Any, T]:

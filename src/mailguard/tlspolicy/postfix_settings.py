@@ -10,6 +10,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from mailguard.tlspolicy.decide import Mixed
+
 __all__ = ["NAMES", "faults", "read_settings"]
 
 POSTCONF_TIMEOUT_S = 10.0
@@ -48,7 +50,7 @@ def read_settings(postconf: str) -> dict[str, str]:
     return found
 
 
-def faults(settings: Mapping[str, str], addresses: Sequence[str]) -> list[str]:
+def faults(settings: Mapping[str, str], addresses: Sequence[str], *, mixed: Mixed = Mixed.DANE) -> list[str]:
     """What is wrong, each in a sentence with what to do; `addresses` are those that are listened on."""
     found = []
     if settings.get("smtp_dns_support_level", "").lower() != "dnssec":
@@ -65,9 +67,16 @@ def faults(settings: Mapping[str, str], addresses: Sequence[str]) -> list[str]:
             f"Postfix does not ask here, unless a service in master.cf does; run: postconf -e"
             f" smtp_tls_policy_maps={first.replace('inet6:', 'inet:')}"
         )
-    if settings.get("smtp_tls_security_level", "") in ("", "none"):
+    level = settings.get("smtp_tls_security_level", "").lower()
+    if level in ("", "none"):
         found.append(
             "Postfix sends without TLS where nothing is demanded; run: postconf -e smtp_tls_security_level=dane"
+        )
+    elif level not in ("may", "dane") and mixed is Mixed.DANE:
+        found.append(
+            f"smtp_tls_security_level is {level}, and the reply dane, for destinations of which only some hosts have"
+            " DANE, takes its place: mail to the others may go out in the clear; set mixed"
+            ' = "dane-only" in [tlspolicy], or run: postconf -e smtp_tls_security_level=dane'
         )
     authorities = settings.get("smtp_tls_CAfile", "") + settings.get("smtp_tls_CApath", "")
     if not authorities and settings.get("tls_append_default_CA", "no") != "yes":

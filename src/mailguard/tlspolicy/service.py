@@ -15,21 +15,22 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from mailguard.config import Config, DnsConfig
 from mailguard.dane.discover import InsecureMx
 from mailguard.dns.answers import Resolver
-from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.live import LiveResolver, ResolverConfig, open_resolver
 from mailguard.dns.question import Question, RecordType
-from mailguard.dns.servers import server_addresses
+from mailguard.dns.servers import ServerAddress, server_addresses
 from mailguard.dns.validation import PROBE, Validation, ValidationStatus, check_validation, only_trusted
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, MissingExtraError
 from mailguard.mtasts.cache import CacheLimits, PolicyCache
 from mailguard.mtasts.result import FetchOutcome
 from mailguard.mtasts.store import PolicyStore
-from mailguard.tlspolicy.decide import Decision
+from mailguard.tlspolicy.decide import Decision, Mixed
 from mailguard.tlspolicy.destinations import Destinations, LookupRules
 from mailguard.tlspolicy.listening import ListeningSocket, open_socket
 from mailguard.tlspolicy.next_hop import NextHop
@@ -83,15 +84,18 @@ def resolver_config(config: Config) -> ResolverConfig:
 
 def check_surroundings(config: Config) -> tuple[Validation, list[str] | None]:
     """Whether the resolver validates, and what is wrong with Postfix's settings; None where there is no Postfix."""
-    validation = _validation(config)
+    return _validation(config), _settings_faults(config)
+
+
+def _settings_faults(config: Config) -> list[str] | None:
     postconf = config.tlspolicy.postconf
     if postconf is None or not os.path.exists(postconf):
-        return validation, None
+        return None
     try:
-        found = faults(read_settings(postconf), config.tlspolicy.listen)
+        found = faults(read_settings(postconf), config.tlspolicy.listen, mixed=Mixed(config.tlspolicy.mixed))
     except OSError as error:
-        return validation, [f"Postfix's settings cannot be read: {error}"]
-    return validation, [*found, *_other_resolvers(config.dns)]
+        return [f"Postfix's settings cannot be read: {error}"]
+    return [*found, *_other_resolvers(config.dns)]
 
 
 async def look_up(config: Config, next_hop: NextHop) -> Decision:
@@ -118,7 +122,8 @@ async def run(config: Config, *, ready: Callable[[], None], stopping: Callable[[
             resolver.use_this_loop()
             store = PolicyStore(config.tlspolicy.cache_file)
             async with _opened(config, resolver, store) as (destinations, policies):
-                await _serve(config, destinations, policies, [one.socket for one in sockets], over, ready, stopping)
+                listening = [one.socket for one in sockets]
+                await _serve(config, resolver, destinations, policies, listening, over, ready, stopping)
             await in_thread(store.close)
     finally:
         for each in sockets:
@@ -127,6 +132,7 @@ async def run(config: Config, *, ready: Callable[[], None], stopping: Callable[[
 
 async def _serve(
     config: Config,
+    resolver: Resolver,
     destinations: Destinations,
     policies: PolicySource | None,
     sockets: list[socket.socket],
@@ -141,7 +147,7 @@ async def _serve(
     await server.start(sockets)
     ready()
     log.info("started", extra={"fields": {"listen": ",".join(config.tlspolicy.listen), "policies": kept}})
-    steady = [server.sweep(), destinations.refresh(), _watch(config)]
+    steady = [server.sweep(), destinations.refresh(), _watch(config, resolver)]
     if policies is not None:
         steady.append(policies.keep_fresh())
     tasks = [asyncio.create_task(each) for each in steady]
@@ -183,6 +189,7 @@ async def _opened(
     rules = LookupRules(
         deadline_s=config.dns.deadline_s,
         insecure_mx=InsecureMx(settings.insecure_mx),
+        mixed=Mixed(settings.mixed),
         refreshes=settings.refreshes,
     )
     destinations = Destinations(
@@ -226,37 +233,82 @@ def _other_resolvers(dns: DnsConfig, resolv_conf: str = "/etc/resolv.conf") -> I
         )
 
 
-def _validation(config: Config) -> Validation:
+def _validation(config: Config, servers: Sequence[ServerAddress] = ()) -> Validation:
+    """Whether those of the configuration validate, or these, which are asked already."""
     probe = config.tlspolicy.dnssec_probe
     question = PROBE if probe is None else Question(probe, RecordType.A)
     deadline = time.monotonic() + VALIDATION_TIME_S
-    return check_validation(resolver_config(config), deadline=deadline, probe=question)
+    found = resolver_config(config)
+    if servers:
+        found = replace(found, nameservers=_addresses(servers))
+    return check_validation(found, deadline=deadline, probe=question)
 
 
-async def _watch(config: Config) -> None:
-    """Say what is wrong around us, once for each thing; the resolver is watched for as long as this runs."""
+def _addresses(servers: Iterable[ServerAddress]) -> tuple[str, ...]:
+    return tuple(server.address for server in servers)
+
+
+def _named_servers(config: Config) -> tuple[ServerAddress, ...]:
+    """Those that a server would ask that started now."""
+    found = resolver_config(config)
+    return server_addresses(
+        found.nameservers, port=found.port, trust_ad=found.trust_ad, resolv_conf=found.resolv_conf
+    )
+
+
+async def _watch(config: Config, resolver: Resolver) -> None:
+    """Say what is wrong around us, once for each thing; what `resolver` asks is watched for as long as this runs."""
+    watch = _Watch(config, resolver.servers if isinstance(resolver, LiveResolver) else ())
     log = logging.getLogger(_LOGGER)
-    validation, settings_faults = await in_thread(lambda: check_surroundings(config))
-    for fault in settings_faults or ():
-        log.error("Postfix's settings", extra={"fields": {"fault": fault}})
-    before = None
+    try:
+        for fault in await in_thread(lambda: _settings_faults(config)) or ():
+            log.error("Postfix's settings", extra={"fields": {"fault": fault}})
+    except Exception:  # the edge: what only warns must not end what serves
+        log.exception("Postfix's settings could not be examined: our own error")
     while True:
-        if validation.status is not before:
-            is_well = validation.status in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED)
-            if not is_well:
-                log.error(
-                    "DANE is off",
-                    extra={
-                        "fields": {
-                            "status": validation.status.value,
-                            "cause": validation.message.partition("\n")[0],
-                            "remedy": "mailguard tlspolicy check",
-                        }
-                    },
-                )
-            elif before is not None:
-                log.info("DANE is on", extra={"fields": {"resolver": validation.message}})
-            before = validation.status
-        is_silent = validation.status is ValidationStatus.NO_ANSWER
-        await asyncio.sleep(VALIDATION_AGAIN_S if is_silent else VALIDATION_INTERVAL_S)
-        validation = await in_thread(lambda: _validation(config))
+        pause_s = VALIDATION_INTERVAL_S
+        try:
+            pause_s = await watch.look()
+        except Exception:  # the edge, as above
+            log.exception("the resolver could not be examined: our own error")
+        await asyncio.sleep(pause_s)
+
+
+class _Watch:
+    """What was said of the resolver last."""
+
+    def __init__(self, config: Config, asked: tuple[ServerAddress, ...]) -> None:
+        """`asked` are the servers of this process: resolv.conf is not read again for look-ups. None for a file."""
+        self._config = config
+        self._asked = self._named = asked
+        self._before: ValidationStatus | None = None
+
+    async def look(self) -> float:
+        """Examine it, and say what has changed; in how many seconds again."""
+        if self._asked:
+            self._compare(await in_thread(lambda: _named_servers(self._config)))
+        validation = await in_thread(lambda: _validation(self._config, self._asked))
+        log, before = logging.getLogger(_LOGGER), self._before
+        self._before = validation.status
+        if validation.status is before:
+            pass
+        elif validation.status not in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED):
+            fields = {
+                "status": validation.status.value,
+                "cause": validation.message.partition("\n")[0],
+                "remedy": "mailguard tlspolicy check",
+            }
+            log.error("DANE is off", extra={"fields": fields})
+        elif before is not None:
+            log.info("DANE is on", extra={"fields": {"resolver": validation.message}})
+        return VALIDATION_AGAIN_S if validation.status is ValidationStatus.NO_ANSWER else VALIDATION_INTERVAL_S
+
+    def _compare(self, named: tuple[ServerAddress, ...]) -> None:
+        if named not in (self._named, self._asked):
+            fields = {
+                "asked": ", ".join(_addresses(self._asked)),
+                "named": ", ".join(_addresses(named)),
+                "remedy": "restart this server",
+            }
+            logging.getLogger(_LOGGER).error("the resolvers have changed", extra={"fields": fields})
+        self._named = named
