@@ -367,7 +367,13 @@ class PostfixSandbox:
             submission=_service(self.ports["submission"], submission),
         )
         main = _MAIN.format(directory=self.directory, hostname=self.hostname, owner=MAILBOX_OWNER)
-        main += "".join(f"{name} = {value}\n" for name, value in self._main.items())
+        # Of a name that stands twice Postfix warns, and its postlogd waits for itself to log that: everything hangs.
+        kept = [
+            line
+            for line in main.splitlines(keepends=True)
+            if line.partition(" = ")[0].strip(" =\n") not in self._main
+        ]
+        main = "".join([*kept, *(f"{name} = {value}\n" for name, value in self._main.items())])
         for name, text in (("main.cf", main), ("master.cf", master)):
             path = self.directory / "config" / name
             write_file(path, text)

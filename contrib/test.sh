@@ -49,8 +49,9 @@ tests_as_root() {
   alone=0
   .venv/bin/python -m pytest -m alone "$@" || alone=$?
   if [ "$alone" -eq 5 ]; then alone=0; fi
-  # A process for each core. A later -n of the caller counts.
-  .venv/bin/python -m pytest -n "$(nproc)" -m "not alone" "$@" || alone=$?
+  # Most tests wait for daemons: two processes for each core. Each takes whole files, which start their daemons once.
+  # A later -n of the caller counts.
+  .venv/bin/python -m pytest -n "$((2 * $(nproc)))" --dist loadfile -m "not alone" "$@" || alone=$?
   return "$alone"
 }
 

@@ -184,7 +184,8 @@ class PostfixSite:
 
     def records(self) -> list[dict[str, object]]:
         """What the daemon has logged of messages."""
-        lines = [json.loads(line) for line in self.daemon.log().splitlines() if line.startswith("{")]
+        written = self.daemon.log().splitlines(keepends=True)
+        lines = [json.loads(line) for line in written if line.startswith("{") and line.endswith("\n")]
         return [line for line in lines if "action" in line]
 
     def record(self, queue_id: str) -> dict[str, object]:

@@ -294,7 +294,7 @@ def test_a_session_is_given_up_later_than_the_mta_gives_up_its_client(monkeypatc
     told = Mock()
     monkeypatch.setattr(engine_libmilter, "milter", told)
     monkeypatch.setattr(engine_libmilter, "LibmilterSocket", Mock())
-    engine_libmilter.Engine(Mock())
+    engine_libmilter.Engine(Mock(doors=(Mock(),)))
     told.settimeout.assert_called_once_with(engine.MESSAGE_TIMEOUT_S)
 
 
