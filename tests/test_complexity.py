@@ -31,6 +31,7 @@ from mailguard.domain import Domain
 from mailguard.envelope import Envelope
 from mailguard.errors import DomainError, TagListError
 from mailguard.message import HeaderField, Message
+from mailguard.mtasts.record import MAX_RECORD_BYTES, StsRecord
 from mailguard.pipeline import sign_dkim
 from mailguard.policy import Disposition, Mode
 from mailguard.spf.macro import DomainSpec, MacroError, parse_macros
@@ -332,6 +333,19 @@ def test_signing_many_fields() -> None:
         return lambda: sign_dkim(message, keys=[our_key("ed25519-sha256")], now=NOW)
 
     assert_linear(make, 240)
+
+
+STS_RUNS = [b" ", b"\t", b";", b" ;", b"; ", b"a=b;", b"a=b ; ", b"a", b"a=", b"="]
+
+
+@pytest.mark.parametrize("run", STS_RUNS)
+@pytest.mark.parametrize("before", [b"v=STSv1", b"v=STSv1;", b"v=STSv1; id=a", b"v=STSv1; id=a;"])
+def test_mta_sts_record(before: bytes, run: bytes) -> None:
+    def make(length: int) -> Work:
+        text = before + filled(run, length - len(before))
+        return lambda: StsRecord.parse(text)
+
+    assert_linear(make, MAX_RECORD_BYTES // 4)
 
 
 @pytest.mark.attack("D42")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailguard.mtasts.malformed import Malformed
-from mailguard.mtasts.policy import MAX_AGE_S, MAX_POLICY_BYTES, StsMode, StsPolicy, matches
+from mailguard.mtasts.policy import MAX_AGE_S, MAX_PATTERNS, MAX_POLICY_BYTES, StsMode, StsPolicy, matches
 
 T09 = pytest.mark.attack("T09")
 T10 = pytest.mark.attack("T10")
@@ -58,7 +58,7 @@ def read(octets: bytes) -> StsPolicy:
     ],
 )
 def test_policies(octets: bytes, mode: str, mx: tuple[str, ...], max_age_s: int) -> None:
-    assert read(octets) == StsPolicy(StsMode(mode), mx, max_age_s, octets.decode())
+    assert read(octets) == StsPolicy(StsMode(mode), mx, max_age_s)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,27 @@ def test_what_is_written_is_read(mx: list[str], max_age_s: int) -> None:
     octets = text(mx="".join(f"mx: {name}\n" for name in mx), max_age=f"max_age: {max_age_s}\n")
     policy = read(octets)
     assert (policy.mx, policy.max_age_s) == (tuple(dict.fromkeys(mx)), max_age_s)
+    # And what it is kept as.
+    assert read(policy.text.encode()) == policy
+
+
+@T09
+def test_patterns_are_bounded() -> None:
+    """As many as fit into the octets would take a megabyte of memory in each policy."""
+    most = "".join(f"mx: m{number}.test\n" for number in range(MAX_PATTERNS))
+    policy = read(text(mx=most + most))
+    assert len(policy.mx) == MAX_PATTERNS
+    for mode in ("enforce", "none"):
+        refused = StsPolicy.parse(text(mode=mode, mx=most + "mx: one-more.test\n"))
+        assert isinstance(refused, Malformed)
+        assert refused.detail == f"line {3 + MAX_PATTERNS}: it names more than {MAX_PATTERNS} different mx"
+
+
+@T09
+def test_nothing_else_is_kept() -> None:
+    policy = read(text(more="note: " + "x" * 60_000 + "\n"))
+    assert policy.text == "version: STSv1\nmode: enforce\nmx: a.test\nmax_age: 86400\n"
+    assert not hasattr(policy, "__dict__")
 
 
 @given(st.binary() | st.text(alphabet="versionSTSv1mode:enforce\r\n \tmx.*max_age0\x00é").map(str.encode))

@@ -24,6 +24,7 @@ def found(*texts: bytes, status: Status = Status.NOERROR) -> Discovery:
     [
         pytest.param(b"v=STSv1; id=20160831085700Z;", StsRecord("20160831085700Z"), id="of-the-rfc"),
         pytest.param(b"v=STSv1;id=a", StsRecord("a"), id="short"),
+        pytest.param(b"v=STSv1\t ; \tid=a \t; \tx=y ; ", StsRecord("a", (("x", "y"),)), id="white-space"),
         pytest.param(b"v=STSv1;note=b;id=a", StsRecord("a", (("note", "b"),)), id="any-order"),
         pytest.param(b"v=STSv1; id=a; id=b; x=1; x=2", StsRecord("a", (("x", "1"),)), id="first-counts"),
         pytest.param(b"v=STSv1; id=a; id=not-an-id", StsRecord("a"), id="later-id-is-any-field"),
@@ -68,6 +69,7 @@ def test_what_is_no_record_of_this_version(text: bytes) -> None:
         (b"v=STSv1; id=a;;", "a field is empty"),
         (b"v=STSv1; id =a", "not name=value"),
         (b"v=STSv1; id=a b", "not name=value"),
+        (b"v=STSv1; id=a ", "not name=value"),
         (b"v=STSv1; id=a\n", "not name=value"),
         (b"v=STSv1; id=a; x=\xc3\xa9", r"xc3"),
         (b"v=STSv1; id=a; x=" + b"y" * MAX_RECORD_BYTES, "more than"),
@@ -100,6 +102,16 @@ def test_the_dns_may_have_nothing(status: Status, expected: DiscoveryStatus, ttl
 
 def test_two_records_are_none() -> None:
     assert found(b"v=STSv1; id=a", b"v=STSv1; id=a").status is DiscoveryStatus.SEVERAL
+
+
+def test_of_thousands_none_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(text: bytes) -> None:
+        raise AssertionError(text)
+
+    monkeypatch.setattr(StsRecord, "parse", refuse)
+    discovery = found(*[b"v=STSv1; id=a"] * 4_000)
+    assert discovery.status is DiscoveryStatus.SEVERAL
+    assert "4000 records" in discovery.detail
 
 
 def test_only_the_domain_itself_is_asked() -> None:

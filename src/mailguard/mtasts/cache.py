@@ -6,6 +6,9 @@ end, in any case. A policy whose text changes while its id does not is seen at t
 server uses it, with `fetcher.fetch` and `cache.save` in a thread of a pool:
 
     standing = cache.policy_for(domain, now=now)
+    if standing.is_to_be_recalled:           # memory is bounded; the store has more
+        cache.recall(domain, now=now)
+        standing = cache.policy_for(domain, now=now)
     if standing.is_to_be_looked_up:          # where standing.held is None, the answer waits for what follows
         discovery = await evaluate_async(lambda answers: discover(domain, answers), resolver, deadline=...)
         fetch = cache.noticed(domain, discovery, now=now)
@@ -15,7 +18,9 @@ server uses it, with `fetcher.fetch` and `cache.save` in a thread of a pool:
     for fetch in cache.due(now=now): ...     # every minute or so, the same with each; then cache.save
 
 Each `Fetch` that was given out is brought back with `fetched`, with FetchReason.FAULT if all else fails. Nothing here
-waits but `load` and `save`. Left out: the doing, and the clock: `now` is in POSIX seconds. Thread-safe.
+waits but `load`, `recall` and `save`. Where memory is full, what was asked for least recently leaves it, policies
+that demand nothing before those of mode enforce; the store keeps it, and `recall` brings it back. Left out: the
+doing, and the clock: `now` is in POSIX seconds. Thread-safe.
 """
 
 from __future__ import annotations
@@ -23,8 +28,9 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import inf
 from threading import Lock
 
 from mailguard.domain import Domain
@@ -40,7 +46,7 @@ from mailguard.mtasts.cache_entry import (
 from mailguard.mtasts.malformed import Malformed
 from mailguard.mtasts.policy import StsMode, StsPolicy
 from mailguard.mtasts.record import Discovery
-from mailguard.mtasts.result import FetchOutcome
+from mailguard.mtasts.result import FetchOutcome, FetchReason
 from mailguard.mtasts.store import PolicyRow, PolicyStore, StoreUnusable
 
 __all__ = ["CacheLimits", "Fetch", "HeldPolicy", "PolicyCache", "Standing"]
@@ -59,6 +65,10 @@ REFRESHED_WHILE_ASKED_S = 30 * 86_400.0
 # How long the DNS is not asked again: as long as it said, within bounds; where it failed, briefly.
 LOOKED_UP_AT_MOST_S = 300.0
 LOOKED_UP_AT_LEAST_S = 10.0
+# The store learns that a policy is asked for when it has not heard of it for so long.
+NOTED_EVERY_S = 86_400.0
+# The part of the memory for what was pushed out of it and is not in the store yet.
+WAITING_SHARE = 0.125
 # Entries of the queue that mean nothing any more, for each that does.
 STALE_FACTOR = 2
 _LOGGER = "mailguard"
@@ -91,6 +101,8 @@ class PolicyCache:
         self._lock = Lock()
         # Least recently asked for first.
         self._with_policy: OrderedDict[Domain, CacheEntry] = OrderedDict()
+        # Those of them that demand nothing.
+        self._lenient: OrderedDict[Domain, None] = OrderedDict()
         self._without: OrderedDict[Domain, CacheEntry] = OrderedDict()
         self._bytes = 0
         # When policies are to be refreshed, soonest first; what an entry does not say any more is passed over.
@@ -98,6 +110,11 @@ class PolicyCache:
         self._going_on: dict[Domain, Fetch] = {}
         self._refreshing = 0
         self._unsaved: dict[Domain, None] = {}
+        # What was pushed out of memory before it was in the store, oldest first, and its weight.
+        self._waiting: OrderedDict[Domain, CacheEntry] = OrderedDict()
+        self._waiting_bytes = 0
+        # Policies whose `asked_at` the store is to learn.
+        self._asked: dict[Domain, None] = {}
         self._is_loaded = store is None
         self._is_store_down = False
 
@@ -109,14 +126,20 @@ class PolicyCache:
             entry = self._with_policy.get(domain)
             if entry is not None:
                 self._with_policy.move_to_end(domain)
+                if domain in self._lenient:
+                    self._lenient.move_to_end(domain)
                 entry.asked_at = now
+                if self._store is not None and abs(now - entry.noted_at) >= NOTED_EVERY_S:
+                    self._asked[domain] = None
             else:
                 entry = self._without.get(domain)
                 if entry is None:
-                    return Standing(None, True, self._going_on.get(domain))
+                    return Standing(None, True, self._going_on.get(domain), self._store is not None)
             # A clock that was set back must not make that knowledge last.
             is_fresh = entry.look_up_at - LOOKED_UP_AT_MOST_S - CLOCK_SKEW_S <= now < entry.look_up_at
-            return Standing(entry.counting(now), not is_fresh, self._going_on.get(domain))
+            held = entry.counting(now)
+            is_to_be_recalled = held is None and self._store is not None and not entry.is_recalled(now)
+            return Standing(held, not is_fresh, self._going_on.get(domain), is_to_be_recalled)
 
     def noticed(self, domain: Domain, discovery: Discovery, *, now: float) -> Fetch | None:
         """Take in what the DNS says; what is to be fetched because of it, if anything."""
@@ -125,6 +148,8 @@ class PolicyCache:
             lasts_s = max(LOOKED_UP_AT_LEAST_S, min(LOOKED_UP_AT_MOST_S, float(discovery.ttl_s)))
             entry.look_up_at = now + lasts_s
             held = entry.counting(now)
+            if held is not None:
+                entry.look_up_at = min(entry.look_up_at, held.expires_at)
             published = discovery.record.id if discovery.record is not None else None
             # RFC 8461 §3.1, §5.1: without a usable record there is no new policy, and the one that counts stays. Its
             # refresh does not depend on the record (RFC 8461 §10.2).
@@ -175,13 +200,15 @@ class PolicyCache:
             if not fetch.is_refresh:
                 entry.asked_at = now
             if outcome.policy is not None:
-                self._hold(fetch.domain, entry, HeldPolicy.of(outcome.policy, record_id=fetch.record_id, now=now))
                 self._unsaved[fetch.domain] = None
+                self._hold(fetch.domain, entry, HeldPolicy.of(outcome.policy, record_id=fetch.record_id, now=now))
             elif entry.held is not None:
                 self._enqueue(fetch.domain, entry)
             held, failures = entry.counting(now), entry.failures
-        # RFC 8461 §3.3: administrators are told, unless the policy is one of mode none.
-        if outcome.policy is None and held is not None and held.policy.mode is not StsMode.NONE:
+        # RFC 8461 §3.3: administrators are told, unless the policy is one of mode none. A fault of our own has been
+        # told of where it happened.
+        is_told = outcome.policy is not None or outcome.reason is FetchReason.FAULT
+        if not is_told and held is not None and held.policy.mode is not StsMode.NONE:
             logging.getLogger(_LOGGER).warning(
                 "the MTA-STS policy of %s cannot be fetched anew (%s, %d in a row); the old one counts %d s more: %s",
                 fetch.domain,
@@ -194,7 +221,7 @@ class PolicyCache:
     # -- the store
 
     def load(self, *, now: float) -> int:
-        """Read the store, once, at the start; how many policies it had that count. May block for seconds."""
+        """Read the store, once, at the start; how many of its policies are in memory then. May block for seconds."""
         if self._store is None:
             return 0
         try:
@@ -206,7 +233,33 @@ class PolicyCache:
         with self._lock:
             self._is_loaded = True
             # The most recently asked for last: the last to go.
-            return sum(self._take(row, now) for row in reversed(rows))
+            taken = {self._take(row, now) for row in reversed(rows)}
+            return sum(domain in self._with_policy for domain in taken if domain is not None)
+
+    def recall(self, domain: Domain, *, now: float) -> None:
+        """Read the policy of one domain from the store, where memory has none that counts. May block for a second."""
+        with self._lock:
+            entry = self._entry(domain)
+            waiting = self._waiting.get(domain)
+            if self._store is None or entry.counting(now) is not None:
+                return
+            if waiting is not None and waiting.held is not None and waiting.counting(now) is not None:
+                entry.asked_at = now
+                self._unsaved[domain] = None
+                self._hold(domain, entry, waiting.held, waiting.refresh_at)
+                return
+        try:
+            row = self._store.recall(domain)
+        except StoreUnusable as error:
+            self._note_store(error)
+            return
+        with self._lock:
+            entry = self._entry(domain)
+            if entry.counting(now) is None:
+                entry.recalled_at = now
+                entry.asked_at = now
+                if row is not None:
+                    self._take(row, now)
 
     def save(self, *, now: float) -> bool:
         """Write what is not in the store yet. False where that fails, and the next call tries again. May block."""
@@ -218,18 +271,22 @@ class PolicyCache:
         # A second time where the file turns out to be a new one: then everything is to be written.
         for _ in range(2):
             with self._lock:
-                domains, self._unsaved = self._unsaved, {}
-                rows = [row for domain in domains if (row := self._row(domain)) is not None]
-            if not rows:
+                # What is in memory is newer, and written last.
+                entries = [*self._waiting.items(), *self._in_memory(self._unsaved)]
+                asked = {domain: entry.asked_at for domain, entry in self._in_memory(self._asked)}
+                rows = [row for domain, entry in entries if (row := _row(domain, entry)) is not None]
+                held = [entry.held for _, entry in entries]
+            if not rows and not asked:
                 break
             try:
+                self._store.note_asked(asked)
                 is_whole = self._store.write(rows, now=now)
             except StoreUnusable as error:
-                with self._lock:
-                    self._unsaved.update(domains)
                 self._note_store(error)
                 return False
             self._note_store(None)
+            with self._lock:
+                self._note_saved(zip(entries, held, strict=True), asked)
             if is_whole:
                 break
             with self._lock:
@@ -247,6 +304,29 @@ class PolicyCache:
         elif domain in self._without:
             self._without.move_to_end(domain)
         return entry
+
+    def _in_memory(self, domains: Iterable[Domain]) -> list[tuple[Domain, CacheEntry]]:
+        return [(domain, entry) for domain in domains if (entry := self._with_policy.get(domain)) is not None]
+
+    def _note_saved(
+        self, written: Iterable[tuple[tuple[Domain, CacheEntry], HeldPolicy | None]], asked: Mapping[Domain, float]
+    ) -> None:
+        for (domain, entry), held in written:
+            # It may have been replaced, or pushed out, while it was written.
+            if self._waiting.get(domain) is entry:
+                self._stop_waiting(domain)
+            if self._with_policy.get(domain) is entry and entry.held is held:
+                self._unsaved.pop(domain, None)
+            entry.noted_at = entry.asked_at
+        for domain, at in asked.items():
+            self._asked.pop(domain, None)
+            if domain in self._with_policy:
+                self._with_policy[domain].noted_at = at
+
+    def _stop_waiting(self, domain: Domain) -> None:
+        entry = self._waiting.pop(domain, None)
+        if entry is not None and entry.held is not None:
+            self._waiting_bytes -= entry.held.weight
 
     def _has_room(self, *, is_refresh: bool) -> bool:
         return len(self._going_on) < self._limits.fetches and (
@@ -275,13 +355,38 @@ class PolicyCache:
         lasts_s = held.expires_at - held.fetched_at
         share = REFRESH_FROM + (REFRESH_UNTIL - REFRESH_FROM) * self._draw()
         entry.refresh_at = refresh_at if refresh_at is not None else held.fetched_at + share * lasts_s
+        entry.look_up_at = min(entry.look_up_at, held.expires_at)
+        entry.recalled_at = -inf
         self._without.pop(domain, None)
+        self._stop_waiting(domain)
         self._with_policy[domain] = entry
+        if held.policy.mode is StsMode.ENFORCE:
+            self._lenient.pop(domain, None)
+        else:
+            self._lenient[domain] = None
         self._enqueue(domain, entry)
         while len(self._with_policy) > self._limits.entries or self._bytes > self._limits.bytes:
-            _, gone = self._with_policy.popitem(last=False)
-            if gone.held is not None:
-                self._bytes -= gone.held.weight
+            self._push_out(next(iter(self._lenient or self._with_policy)))
+
+    def _push_out(self, domain: Domain) -> None:
+        gone = self._with_policy.pop(domain)
+        self._lenient.pop(domain, None)
+        self._asked.pop(domain, None)
+        is_unsaved = domain in self._unsaved
+        self._unsaved.pop(domain, None)
+        # What is known of its host stays; the DNS is asked at once when it is wanted again.
+        self._without[domain] = replace(gone, held=None, look_up_at=0.0, recalled_at=-inf)
+        while len(self._without) > self._limits.entries:
+            self._without.popitem(last=False)
+        if gone.held is None:
+            return
+        self._bytes -= gone.held.weight
+        if self._store is not None and is_unsaved:
+            self._waiting[domain] = gone
+            self._waiting_bytes += gone.held.weight
+            while self._waiting_bytes > WAITING_SHARE * self._limits.bytes:
+                # The store has failed for a while.
+                self._stop_waiting(next(iter(self._waiting)))
 
     def _enqueue(self, domain: Domain, entry: CacheEntry) -> None:
         heapq.heappush(self._queue, (max(entry.refresh_at, entry.retry_at), domain))
@@ -289,31 +394,25 @@ class PolicyCache:
             self._queue = [(max(one.refresh_at, one.retry_at), name) for name, one in self._with_policy.items()]
             heapq.heapify(self._queue)
 
-    def _row(self, domain: Domain) -> PolicyRow | None:
-        entry = self._with_policy.get(domain)
-        if entry is None or entry.held is None:
-            return None
-        held = entry.held
-        times = (held.fetched_at, held.expires_at, entry.refresh_at, entry.asked_at)
-        return PolicyRow(domain, held.record_id, held.policy.text.encode(), *times)
-
-    def _take(self, row: PolicyRow, now: float) -> bool:
-        """Hold what a row of the store says, if it counts; whether it does."""
+    def _take(self, row: PolicyRow, now: float) -> Domain | None:
+        """Hold what a row of the store says, if it counts; whose it is then."""
         try:
             domain = Domain.parse(row.domain)
             policy = StsPolicy.parse(bytes(row.text))
             fetched_at, expires_at, refresh_at, asked_at = (float(at) for at in row[3:])
         except (DomainError, TypeError, ValueError):
-            return False
-        if isinstance(policy, Malformed) or expires_at < now:
-            return False
-        held = HeldPolicy(policy, str(row.record_id), fetched_at, min(expires_at, fetched_at + policy.max_age_s))
+            return None
+        if isinstance(policy, Malformed):
+            return None
+        # The clock was ahead when it was fetched, or is behind now. It counts, and is fetched anew.
+        is_of_the_future = fetched_at > now + CLOCK_SKEW_S
+        held = HeldPolicy(policy, str(row.record_id), fetched_at, expires_at).as_of(now)
         entry = self._entry(domain)
-        if entry.held is not None and entry.held.fetched_at >= fetched_at:
-            return False
-        entry.asked_at = max(entry.asked_at, asked_at)
-        self._hold(domain, entry, held, min(refresh_at, held.expires_at))
-        return True
+        if held.expires_at < now or (entry.held is not None and entry.held.fetched_at >= held.fetched_at):
+            return None
+        entry.asked_at, entry.noted_at = max(entry.asked_at, min(asked_at, now)), asked_at
+        self._hold(domain, entry, held, now if is_of_the_future else min(refresh_at, held.expires_at))
+        return domain
 
     def _note_store(self, error: StoreUnusable | None) -> None:
         """Say it when the store fails, and when it works again."""
@@ -322,3 +421,11 @@ class PolicyCache:
         elif error is None and self._is_store_down:
             logging.getLogger(_LOGGER).warning("MTA-STS policies are written to their file again")
         self._is_store_down = error is not None
+
+
+def _row(domain: Domain, entry: CacheEntry) -> PolicyRow | None:
+    held = entry.held
+    if held is None:
+        return None
+    times = (held.fetched_at, held.expires_at, entry.refresh_at, entry.asked_at)
+    return PolicyRow(domain, held.record_id, held.policy.text.encode(), *times)

@@ -15,10 +15,13 @@ from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.errors import DomainError
 from mailguard.mtasts.malformed import Malformed, shown
 
-__all__ = ["MAX_AGE_S", "MAX_POLICY_BYTES", "StsMode", "StsPolicy", "matches"]
+__all__ = ["MAX_AGE_S", "MAX_PATTERNS", "MAX_POLICY_BYTES", "StsMode", "StsPolicy", "matches"]
 
 # RFC 8461 §3.3 suggests it.
 MAX_POLICY_BYTES = 65_536
+# RFC 8461 has no bound. What large providers publish has a dozen; thousands would fit into the octets, and fill the
+# memory of every sender.
+MAX_PATTERNS = 256
 # RFC 8461 §3.2: one year of 365.25 days.
 MAX_AGE_S = 31_557_600
 
@@ -51,8 +54,12 @@ class StsPolicy:
     """The patterns: lower-case names, with `*.` in front where one label more is wanted. Each once, in order."""
     max_age_s: int
     """At most `MAX_AGE_S`."""
-    text: str
-    """As it was published."""
+
+    @property
+    def text(self) -> str:
+        """The policy written anew, with what is known of it and nothing else; `parse` reads it back."""
+        patterns = "".join(f"mx: {pattern}\n" for pattern in self.mx)
+        return f"version: STSv1\nmode: {self.mode.value}\n{patterns}max_age: {self.max_age_s}\n"
 
     @classmethod
     def parse(cls, octets: bytes) -> Self | Malformed:
@@ -78,12 +85,14 @@ class StsPolicy:
                 if pattern is None:
                     return Malformed(f"line {number}: {shown(value.encode())} is not a pattern for hosts")
                 mx[pattern] = None
+                if len(mx) > MAX_PATTERNS:
+                    return Malformed(f"line {number}: it names more than {MAX_PATTERNS} different mx")
             # RFC 8461 §3.2: of any other key that occurs again, the first counts.
             fields.setdefault(key, value)
-        return cls._checked(fields, tuple(mx), text)
+        return cls._checked(fields, tuple(mx))
 
     @classmethod
-    def _checked(cls, fields: dict[str, str], mx: tuple[str, ...], text: str) -> Self | Malformed:
+    def _checked(cls, fields: dict[str, str], mx: tuple[str, ...]) -> Self | Malformed:
         for key in ("version", "mode", "max_age"):
             if key not in fields:
                 return Malformed(f"it has no {key}")
@@ -97,7 +106,7 @@ class StsPolicy:
         if not mx and mode is not StsMode.NONE:
             return Malformed(f"its mode is {mode.value}, and it names no mx")
         # A longer one is cut to the longest there can be: a policy that asks for too much is still meant.
-        return cls(mode, mx, min(int(fields["max_age"]), MAX_AGE_S), text)
+        return cls(mode, mx, min(int(fields["max_age"]), MAX_AGE_S))
 
     def allows(self, mx_host: str) -> bool:
         """Whether one of the patterns matches the name of an MX record (RFC 8461 §4.1)."""

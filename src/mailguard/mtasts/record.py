@@ -21,9 +21,7 @@ __all__ = ["Discovery", "DiscoveryStatus", "StsRecord", "discover", "record_ques
 # A record has some 40 octets; a TXT record could have 65,535.
 MAX_RECORD_BYTES = 4_096
 
-# RFC 8461 §3.1, sts-field-delim: white space may stand before the semicolon, also before the first one.
-_DELIMITER = re.compile(rb"[ \t]*;[ \t]*")
-_VERSION = re.compile(rb"v=STSv1[ \t]*;[ \t]*")
+_WHITE_SPACE = b" \t"
 _FIELD = re.compile(rb"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=([!-:<>-~]+)")
 _ID = re.compile(rb"[A-Za-z0-9]{1,32}")
 
@@ -39,13 +37,14 @@ class StsRecord:
     @classmethod
     def parse(cls, text: bytes) -> Self | Malformed | None:
         """Read one TXT record, its strings joined; None for one that is not of this version, or of anything else."""
-        version = _VERSION.match(text)
-        if version is None:
+        if not _is_of_this_version(text):
             return None
         if len(text) > MAX_RECORD_BYTES:
             return Malformed(f"it has more than {MAX_RECORD_BYTES} octets")
         fields: dict[bytes, bytes] = {}
-        parts = _DELIMITER.split(text[version.end() :])
+        # RFC 8461 §3.1, sts-field-delim: white space may stand on either side of a semicolon, and nowhere else.
+        *inner, last = text.split(b";")[1:]
+        parts = [*(part.strip(_WHITE_SPACE) for part in inner), last.lstrip(_WHITE_SPACE)]
         if parts[-1] == b"":
             # RFC 8461 §3.1, sts-text-record: one more delimiter may end it.
             parts.pop()
@@ -62,6 +61,11 @@ class StsRecord:
             return Malformed(f"its id is not 1 to 32 letters and digits: {shown(identifier)}")
         extensions = tuple((name.decode("ascii"), value.decode("ascii")) for name, value in fields.items())
         return cls(identifier.decode("ascii"), extensions)
+
+
+def _is_of_this_version(text: bytes) -> bool:
+    version, semicolon, _ = text.partition(b";")
+    return bool(semicolon) and version.rstrip(_WHITE_SPACE) == b"v=STSv1"
 
 
 def _field(part: bytes) -> tuple[bytes, bytes] | Malformed:
@@ -114,12 +118,14 @@ def discover(domain: Domain, answers: Answers) -> Discovery:
     if answer.status in (Status.TEMPFAIL, Status.BOGUS):
         return Discovery(status=DiscoveryStatus.UNAVAILABLE, detail=f"{question}: {answer.status.value}")
     # RFC 8461 §3.1: records that do not begin with the version are discarded, before they are counted.
-    read = [record for record in map(StsRecord.parse, answer.texts()) if record is not None]
-    if len(read) != 1:
-        status = DiscoveryStatus.SEVERAL if read else DiscoveryStatus.ABSENT
-        detail = f"{question}: {len(read)} records, which count as none" if read else f"{question}: no record"
-        return Discovery(status=status, ttl_s=answer.ttl_s, detail=detail)
-    (record,) = read
+    texts = [text for text in answer.texts() if _is_of_this_version(text)]
+    if len(texts) > 1:
+        # None of them is read: an answer may have thousands.
+        detail = f"{question}: {len(texts)} records, which count as none"
+        return Discovery(status=DiscoveryStatus.SEVERAL, ttl_s=answer.ttl_s, detail=detail)
+    record = StsRecord.parse(texts[0]) if texts else None
+    if record is None:
+        return Discovery(status=DiscoveryStatus.ABSENT, ttl_s=answer.ttl_s, detail=f"{question}: no record")
     if isinstance(record, Malformed):
         detail = f"{question}: {record.detail}"
         return Discovery(status=DiscoveryStatus.MALFORMED, ttl_s=answer.ttl_s, detail=detail)

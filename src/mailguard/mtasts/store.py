@@ -2,8 +2,10 @@
 
 Nothing here is worth stopping for: a file that is damaged, or that another version has written, is moved aside and a
 new one made; one that is full, locked or gone is tried again at the next call. Every write is atomic and on the disk
-when it returns. Of two processes that write, the newer fetch wins. Left out: what a policy means and how long it is
-kept (cache.py). Thread-safe; calls may block for seconds, and belong into a thread where something waits.
+when it returns. Of two processes that write, the newer fetch wins. The file is bounded: what was asked for least
+recently makes room. Nothing is deleted because of the time alone, which may be wrong for a while. Left out: what a
+policy means and how long it counts (cache.py). Thread-safe; calls may block for seconds, and belong into a thread
+where something waits.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, TypeVar
+
+from mailguard.domain import Domain
 
 __all__ = ["PolicyRow", "PolicyStore", "StoreUnusable"]
 
@@ -28,9 +33,18 @@ APPLICATION_ID = 0x6D677374
 # What a damaged database is renamed to; there is never more than one.
 ASIDE_SUFFIX = ".damaged"
 WAIT_FOR_LOCK_S = 5.0
+# Mail waits for it; with its log, the file can be read while another process writes.
+WAIT_TO_RECALL_S = 1.0
 POLL_S = 0.01
-# A clock that was ahead for a while has made nothing disappear when it is set right.
-KEPT_AFTER_EXPIRY_S = 7 * 86_400
+# What the file may hold. The octets are those of the policies: usually some 100 in each, 64 kB at most.
+MAX_ROWS = 200_000
+MAX_BYTES = 256 * 1024 * 1024
+# How much of that is left when it was too much, so that it is not too much again at once.
+LEFT = 0.9
+# What `read` gives at most: the rest is found by `recall`.
+MAX_READ_BYTES = 64 * 1024 * 1024
+# The clock may be corrected by as much without notice.
+CLOCK_SKEW_S = 300
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -47,17 +61,28 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-# Another process may have written a policy that was fetched later.
+# Another process may have written a policy that was fetched later; not in the future, though.
 _WRITE = (
     "INSERT INTO policy (domain, record_id, text, fetched_at, expires_at, refresh_at, asked_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (domain) DO UPDATE SET"
     " record_id = excluded.record_id, text = excluded.text, fetched_at = excluded.fetched_at,"
     " expires_at = excluded.expires_at, refresh_at = excluded.refresh_at, asked_at = excluded.asked_at"
-    " WHERE excluded.fetched_at >= policy.fetched_at"
+    " WHERE excluded.fetched_at >= policy.fetched_at OR policy.fetched_at > ?"
 )
+_NOTE = "UPDATE policy SET asked_at = ? WHERE domain = ?"
+# The names are sorted without the policies, which are then read one by one.
 _READ = (
-    "SELECT domain, record_id, text, fetched_at, expires_at, refresh_at, asked_at FROM policy"
-    " ORDER BY asked_at DESC LIMIT ?"
+    "SELECT domain, record_id, text, fetched_at, expires_at, refresh_at, asked_at"
+    " FROM (SELECT domain AS name FROM policy ORDER BY asked_at DESC LIMIT ?) CROSS JOIN policy ON domain = name"
+)
+_RECALL = "SELECT domain, record_id, text, fetched_at, expires_at, refresh_at, asked_at FROM policy WHERE domain = ?"
+_SIZE = "SELECT count(*), total(length(text)) FROM policy"
+# What has expired goes first, then what was asked for least recently.
+_TRIM = (
+    "DELETE FROM policy WHERE domain IN (SELECT domain FROM (SELECT domain, row_number() OVER first AS number,"
+    " sum(length(text)) OVER first AS octets FROM policy"
+    " WINDOW first AS (ORDER BY expires_at < :now, asked_at DESC, domain ROWS UNBOUNDED PRECEDING))"
+    " WHERE number > :rows OR octets > :octets)"
 )
 _LOGGER = "mailguard"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -88,21 +113,44 @@ class PolicyRow(NamedTuple):
 class PolicyStore:
     """The file at `path`. Making the object touches nothing."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES) -> None:
         self.path = path
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
         self._lock = Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._tried: tuple[int, int] | None = None
         self._is_new = False
+        self._asked: dict[Domain, float] = {}
 
     def read(self, limit: int) -> list[PolicyRow]:
-        """The `limit` policies that were asked for last. Raises StoreUnusable."""
+        """The `limit` policies that were asked for last; fewer where they are large. Raises StoreUnusable."""
         with self._lock:
             return self._in_a_new_one_if_damaged(lambda connection: _rows(connection, limit))
 
+    def recall(self, domain: str) -> PolicyRow | None:
+        """The policy of one domain. Waits for no other call. Raises StoreUnusable."""
+        try:
+            if not stat.S_ISREG(os.stat(self.path, follow_symlinks=False).st_mode):
+                raise StoreUnusable(f"{self.path} is not a regular file")
+            # A connection of its own: the other one may be waiting for another process.
+            uri = f"{Path(self.path).absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=WAIT_TO_RECALL_S)) as connection:
+                found = connection.execute(_RECALL, (domain,)).fetchone()
+        except FileNotFoundError:
+            return None
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnusable(f"{self.path} cannot be read: {error}") from None
+        return PolicyRow(*found) if found is not None else None
+
+    def note_asked(self, asked: Mapping[Domain, float]) -> None:
+        """When these domains were asked for last, in POSIX seconds: for the next `write`. Touches nothing."""
+        with self._lock:
+            self._asked = dict(asked)
+
     def write(self, rows: Sequence[PolicyRow], *, now: float) -> bool:
-        """Keep these, all or none, and forget what expired long before `now`.
+        """Keep these, all or none, and what was noted; then make room, if there is too much.
 
         False where the database is a new one, which lacks everything that was written before. Raises StoreUnusable.
         """
@@ -111,11 +159,16 @@ class PolicyStore:
 
             def act(connection: sqlite3.Connection) -> None:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(_WRITE, rows)
-                connection.execute("DELETE FROM policy WHERE expires_at < ?", (now - KEPT_AFTER_EXPIRY_S,))
+                connection.executemany(_WRITE, [(*row, now + CLOCK_SKEW_S) for row in rows])
+                connection.executemany(_NOTE, [(at, domain) for domain, at in self._asked.items()])
+                count, octets = connection.execute(_SIZE).fetchone()
+                if count > self._max_rows or octets > self._max_bytes:
+                    left = {"rows": int(LEFT * self._max_rows), "octets": LEFT * self._max_bytes, "now": now}
+                    connection.execute(_TRIM, left)
                 connection.execute("COMMIT")
 
             self._in_a_new_one_if_damaged(act)
+            self._asked = {}
             return not self._is_new and before in (None, self._identity)
 
     def close(self) -> None:
@@ -191,7 +244,16 @@ class PolicyStore:
 
 
 def _rows(connection: sqlite3.Connection, limit: int) -> list[PolicyRow]:
-    return [PolicyRow(*row) for row in connection.execute(_READ, (limit,))]
+    rows, octets = [], 0
+    with contextlib.closing(connection.execute(_READ, (limit,))) as cursor:
+        for found in cursor:
+            row = PolicyRow(*found)
+            # What another program has put there need not be octets.
+            octets += len(row.text) if isinstance(row.text, bytes) else 0
+            if octets > MAX_READ_BYTES:
+                break
+            rows.append(row)
+    return rows
 
 
 def _claim(path: str) -> None:
