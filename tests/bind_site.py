@@ -111,7 +111,7 @@ class Bind:
     def _answers(self) -> bool:
         query = dns.message.make_query(f"{next(iter(self._zones))}.", "SOA")
         try:
-            return dns.query.udp(query, HOST, port=self.port, timeout=1).rcode() == dns.rcode.NOERROR
+            return dns.query.udp(query, HOST, port=self.port, timeout=0.1).rcode() == dns.rcode.NOERROR
         except OSError:
             return False
         except dns.exception.Timeout:

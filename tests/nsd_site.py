@@ -114,7 +114,7 @@ class Nsd:
     def _answers(self) -> bool:
         query = dns.message.make_query(f"{next(iter(self._zones), 'test')}.", "SOA")
         try:
-            dns.query.udp(query, self.address, timeout=1)
+            dns.query.udp(query, self.address, timeout=0.1)
         except (OSError, dns.exception.Timeout):
             return False
         return True

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 
+import dns.message
+import dns.query
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli_process import Command, mailguard_command
-from mailguard.dns.authoritative import normal_rdata
+from dane_certificates import server as made_certificate
+from mailguard.cli import mail_hosts
+from mailguard.cli.live_records import live_records
+from mailguard.dmarc.report_uri import ReportUri
+from mailguard.dns.authoritative import (
+    MAX_ADDRESSES,
+    MAX_SERVERS,
+    AuthoritativeDns,
+    NameServer,
+    Unreachable,
+)
+from mailguard.dns.validation import Validation, ValidationStatus
 from mailguard.domain import Domain
 from mailguard.records.choices import Choices, MailHost
-from mailguard.records.compare import Comparison, Found, State, compare
 from mailguard.records.generate import records
 from mailguard.records.record import Record
 from nsd_site import Nsd
 
 __all__ = ["mailguard_command"]
 
-FIRST, SECOND = "127.0.0.61", "127.0.0.62"
+FIRST, SECOND, SILENT = "127.0.0.61", "127.0.0.62", "127.0.0.63"
 HEAD = f"""\
 $TTL 300
 @ IN SOA ns1.us.test. h.us.test. 1 60 60 60 60
@@ -47,9 +65,17 @@ def zone(text: str = "") -> dict[str, str]:
     return {"us.test": HEAD + (text or RIGHT + STS.format(id=sts_id()))}
 
 
+class Kept(Nsd):
+    """Begins again only for other zones."""
+
+    def serve(self, zones: Mapping[str, str]) -> None:
+        if zones != self._zones:
+            super().serve(zones)
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Nsd, Nsd]]:
-    with Nsd(FIRST, zone()) as first, Nsd(SECOND, zone()) as second:
+    with Kept(FIRST, zone()) as first, Kept(SECOND, zone()) as second:
         yield first, second
 
 
@@ -122,7 +148,7 @@ def test_a_server_that_does_not_know_the_zone(mailguard_command: Command, both: 
 
 
 def test_a_domain_that_is_not_there(mailguard_command: Command, both: tuple[Nsd, Nsd], config: str) -> None:
-    done = mailguard_command("dns", "nowhere.test", "-c", config, "--diff")
+    done = mailguard_command("dns", "nowhere.test", "-c", config, "--mx", "mx.nowhere.test", "--diff")
     assert done.code == 75
     assert "could not be found" in done.out
     assert "Traceback" not in done.err
@@ -141,70 +167,317 @@ def test_the_keys_of_the_configuration(mailguard_command: Command, tmp_path: Pat
     for each in keys:
         assert each["zone_line"] in done.out
     assert "us.test. 3600 IN MX 10 mx.us.test." in done.out
-    other = mailguard_command("dns", "other.test", "-c", str(path))
+    other = mailguard_command("dns", "other.test", "-c", str(path), "--mx", "mx.us.test")
     assert "_domainkey" not in other.out
     assert "no key of other.test is known" in other.err
 
 
-MISTAKES = [
-    ("no domain", ["us test"], "is not a domain name"),
-    ("no config", ["us.test", "-c", "/no/such/file"], "/no/such/file"),
-    ("all is ours", ["us.test", "--spf", "-all"], "the record ends with ~all"),
-    ("no term", ["us.test", "--spf", "ip4:1.2.3"], "--spf: in its term 1"),
-    ("no address", ["us.test", "--report-to", "postmaster"], "is not an address"),
-    ("an address that ends a tag", ["us.test", "--report-to", '"a;b"@us.test'], "is not an address"),
-    ("no host", ["us.test", "--mx", "a b"], "is not the name of a host"),
-    ("no certificate", ["us.test", "--mx", "mx.us.test", "--certificate", "/no/such"], "/no/such: cannot be read"),
-    ("a directory", ["us.test", "--mx", "mx.us.test", "--certificate", "/etc"], "/etc: cannot be read"),
-    ("another file", ["us.test", "--mx", "mx.us.test", "--certificate", "/etc/passwd"], "no certificate"),
-    ("no such form", ["us.test", "--format", "xml"], "'xml' is not one of"),
+# Servers that cannot be asked
+
+
+def with_second(name: str) -> dict[str, str]:
+    """The zone with another second server."""
+    return {"us.test": zone()["us.test"].replace("NS ns2.us.test.", f"NS {name}")}
+
+
+MX = ("--mx", "mx.us.test")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ns2.other.test.", "its address (A) could not be looked up"),
+        ("gone.us.test.", "it has no address"),
+        ("mx.us.test.", "it has no address"),
+    ],
+    ids=["its zone is refused", "no such name", "a name with other records"],
+)
+def test_a_server_without_address_is_broken(
+    mailguard_command: Command, both: tuple[Nsd, Nsd], config: str, name: str, said: str
+) -> None:
+    zones = with_second(name)
+    both[0].serve({"us.test": zones["us.test"] + 'mx IN TXT "x"\n'})
+    done = mailguard_command("dns", "us.test", "-c", config, *MX, "--diff", "--json")
+    assert done.code == 75, done.out
+    assert ("present", "us.test", "ns1.us.test") in states(done.out)
+    assert ("broken", "us.test", name.removesuffix(".")) in states(done.out)
+    assert said in done.out
+
+
+def test_what_the_bounds_cut_off_is_broken(both: tuple[Nsd, Nsd]) -> None:
+    names = [f"s{n:02}" for n in range(MAX_SERVERS + 2)]
+    text = "".join(f"@ IN NS {name}\n{name} IN A {FIRST}\n" for name in names)
+    text += "".join(f"s00 IN A 127.0.0.{n}\n" for n in range(100, 100 + MAX_ADDRESSES))
+    both[0].serve({"us.test": HEAD.replace("@ IN NS ns1.us.test.\n@ IN NS ns2.us.test.\n", "") + text})
+    authoritative = AuthoritativeDns([FIRST])
+    found = authoritative.servers("us.test")
+    assert {each.name: each.fault for each in found if each.fault} == {
+        "s00.us.test": f"it has {MAX_ADDRESSES + 1} addresses, and {MAX_ADDRESSES} are asked",
+        **{f"{name}.us.test": "not asked: the zone us.test has 28 servers, and 26 are asked" for name in names[-2:]},
+    }
+    assert len({each.address for each in found if each.name == "s00.us.test"} - {""}) == MAX_ADDRESSES
+    with pytest.raises(Unreachable, match="not asked"):
+        authoritative.ask(found[-1], "us.test", "MX")
+    assert authoritative.servers("us.test") is found
+
+
+DUAL = [
+    ("one of two", [FIRST, "2001:db8::53"], {"ns1.us.test (127.0.0.61)": True}),
+    ("the only one", ["2001:db8::53"], {"ns1.us.test (2001:db8::53)": False}),
+    (
+        "two",
+        ["2001:db8::53", "2001:db8::54"],
+        dict.fromkeys(("ns1.us.test (2001:db8::53)", "ns1.us.test (2001:db8::54)"), False),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), [row[1:] for row in MISTAKES], ids=[row[0] for row in MISTAKES])
-def test_mistakes(mailguard_command: Command, config: str, arguments: list[str], said: str) -> None:
-    named = [] if "-c" in arguments else ["-c", config]
-    done = mailguard_command("dns", *arguments, *named)
-    assert done.code in (64, 78)
-    assert said in done.err
-    assert "Traceback" not in done.err
-    assert done.out == ""
+@pytest.mark.parametrize("error", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL])
+@pytest.mark.parametrize(("addresses", "expected"), [row[1:] for row in DUAL], ids=[row[0] for row in DUAL])
+def test_a_host_without_ipv6(
+    both: tuple[Nsd, Nsd],
+    monkeypatch: pytest.MonkeyPatch,
+    error: int,
+    addresses: list[str],
+    expected: dict[str, bool],
+) -> None:
+    asks = dns.query.udp_with_fallback
+
+    def ask(query: dns.message.Message, where: str, timeout: float) -> tuple[dns.message.Message, bool]:
+        if ":" in where:
+            raise OSError(error, os.strerror(error))
+        return asks(query, where, timeout=timeout)
+
+    authoritative = AuthoritativeDns([FIRST])
+    servers = tuple(NameServer("ns1.us.test", address) for address in addresses)
+    monkeypatch.setattr(authoritative, "servers", lambda zone: servers)
+    monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
+    record = Record(name="us.test", rdtype="MX", value="10 mx.us.test.", why="w")
+    found = live_records(authoritative, [record])[("us.test", "MX")]
+    assert {server: not there.fault for server, there in found.items()} == expected
 
 
-# The comparison by itself
-
-WANTED = Record(name="a.us.test", rdtype="TXT", value="v=DKIM1; k=rsa; p=AAAA", why="w")
-SPF = Record(name="us.test", rdtype="TXT", value="v=spf1 mx ~all", why="w", replaces=False)
-TLSA = Record(name="t.us.test", rdtype="TLSA", value="3 1 1 " + "ab" * 32, why="w")
-CASES = [
-    ("same", WANTED, ["v=DKIM1; k=rsa; p=AAAA"], [State.PRESENT]),
-    ("white space", WANTED, ["v=DKIM1;k=rsa ; p= AAAA ;"], [State.PRESENT]),
-    ("case counts", WANTED, ["v=DKIM1; k=rsa; p=aaaa"], [State.DIFFERENT]),
-    ("nothing", WANTED, [], [State.MISSING]),
-    ("one more", WANTED, ["v=DKIM1; k=rsa; p=AAAA", "other"], [State.PRESENT, State.EXTRA]),
-    ("twice", WANTED, ["v=DKIM1; k=rsa; p=AAAA", "v=DKIM1;k=rsa;p=AAAA"], [State.PRESENT, State.EXTRA]),
-    ("other texts at the domain", SPF, ["v=spf1 mx ~all", "site=1"], [State.PRESENT]),
-    ("only other texts", SPF, ["site=1"], [State.MISSING]),
-    ("another SPF", SPF, ["v=spf1 -all"], [State.DIFFERENT]),
-    ("two SPF", SPF, ["v=spf1 mx ~all", "V=SPF1 -all"], [State.PRESENT, State.EXTRA]),
-    ("TLSA in other letters", TLSA, ["3 1 1 " + "AB" * 32], [State.PRESENT]),
-    ("another TLSA beside it", TLSA, ["3 1 1 " + "ab" * 32, "3 1 1 " + "cd" * 32], [State.PRESENT, State.EXTRA]),
-]
+def test_a_server_that_is_silent_is_asked_twice_and_no_more() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((SILENT, 53))
+        silent.setblocking(False)
+        authoritative = AuthoritativeDns([FIRST], timeout_s=0.1)
+        for _ in range(5):
+            with pytest.raises(Unreachable, match="no answer"):
+                authoritative.ask(NameServer("ns", SILENT), "us.test", "MX")
+        heard = 0
+        with contextlib.suppress(BlockingIOError):
+            while silent.recv(4096):
+                heard += 1
+    assert heard == 2
 
 
-@pytest.mark.parametrize(("record", "there", "expected"), [row[1:] for row in CASES], ids=[row[0] for row in CASES])
-def test_the_comparison(record: Record, there: list[str], expected: list[State]) -> None:
-    live = {(record.name, record.rdtype): {"ns": Found(tuple(there))}}
-    assert [each.state for each in compare([record], live, normal=normal_rdata)] == expected
+def test_all_questions_together_have_an_end(both: tuple[Nsd, Nsd]) -> None:
+    authoritative = AuthoritativeDns([FIRST], total_time_s=0.0)
+    record = Record(name="us.test", rdtype="MX", value="10 mx.us.test.", why="w")
+    found = live_records(authoritative, [record])
+    assert [each.fault for each in found[("us.test", "MX")].values()] == [
+        "not asked: the time for all questions is over"
+    ]
+    with pytest.raises(Unreachable, match="the time for all questions is over"):
+        authoritative.ask(NameServer("ns1.us.test", FIRST), "us.test", "MX")
 
 
-def test_a_fault_is_neither_missing_nor_present() -> None:
-    live = {(WANTED.name, "TXT"): {"ns": Found(fault="no answer: timeout")}}
-    assert compare([WANTED], live, normal=normal_rdata) == [
-        Comparison(State.BROKEN, WANTED.name, "TXT", "ns", WANTED.value, detail="no answer: timeout")
+# Aliases
+
+HOSTER = """\
+$TTL 300
+@ IN SOA ns1.us.test. h.us.test. 1 60 60 60 60
+@ IN NS ns1.us.test.
+@ IN NS ns2.us.test.
+"""
+ALIASED = RIGHT.replace("_dmarc IN TXT", "_dmarc IN CNAME d.host.test.\n; _dmarc IN TXT") + STS.format(id=sts_id())
+DMARC = 'd IN TXT "v=DMARC1; p=none; rua=mailto:postmaster@us.test"\n'
+
+
+@pytest.mark.parametrize(("lagging", "code", "state"), [(DMARC, 0, "present"), ("", 1, "missing")])
+def test_each_server_of_an_aliases_target_is_asked(
+    mailguard_command: Command, both: tuple[Nsd, Nsd], config: str, lagging: str, code: int, state: str
+) -> None:
+    own = zone(ALIASED)["us.test"]
+    both[0].serve({"us.test": own, "host.test": HOSTER + DMARC})
+    both[1].serve({"us.test": own, "host.test": HOSTER + lagging})
+    done = mailguard_command("dns", "us.test", "-c", config, *MX, "--diff", "--json")
+    assert done.code == code, done.out
+    found = {(each["server"], each["state"]) for each in json.loads(done.out) if each["name"] == "_dmarc.us.test"}
+    assert found == {
+        (f"ns1.us.test ({FIRST}) for d.host.test", "present"),
+        (f"ns2.us.test ({SECOND}) for d.host.test", state),
+    }
+
+
+@pytest.mark.parametrize(
+    ("hoster", "state", "said"),
+    [
+        ("d IN CNAME e\ne IN CNAME d\n", "broken", ""),
+        ("d IN CNAME e0\n" + "".join(f"e{n} IN CNAME e{n + 1}\n" for n in range(9)), "broken", "more than 8 aliases"),
+        ("", "missing", ""),
+        ("d IN CNAME e\n" + DMARC.replace("d IN", "e IN"), "present", ""),
+    ],
+    ids=["a circle", "too many", "to nothing", "two steps"],
+)
+def test_where_an_alias_leads(
+    mailguard_command: Command, both: tuple[Nsd, Nsd], config: str, hoster: str, state: str, said: str
+) -> None:
+    for server in both:
+        server.serve({"us.test": zone(ALIASED)["us.test"], "host.test": HOSTER + hoster})
+    done = mailguard_command("dns", "us.test", "-c", config, *MX, "--diff", "--json")
+    assert {each["state"] for each in json.loads(done.out) if each["name"] == "_dmarc.us.test"} == {state}
+    assert said in done.out
+
+
+# Zones
+
+OTHER = """\
+$TTL 300
+@ IN SOA ns1.us.test. h.us.test. 1 60 60 60 60
+@ IN NS ns1.us.test.
+mx IN A 192.0.2.1
+"""
+
+
+@pytest.fixture
+def zones(both: tuple[Nsd, Nsd]) -> None:
+    both[0].serve({**zone(), "other.test": OTHER, "null.test": OTHER + "@ IN MX 0 .\n"})
+
+
+def test_the_zone_of_an_alias_is_its_own(both: tuple[Nsd, Nsd]) -> None:
+    both[0].serve({**zone(), "sub.us.test": OTHER + "x IN CNAME y.us.test.\n"})
+    authoritative = AuthoritativeDns([FIRST])
+    names = ("us.test", "y.us.test", "a.b.us.test", "sub.us.test", "x.sub.us.test", "y.x.sub.us.test")
+    assert [authoritative.zone_of(name) for name in names] == ["us.test"] * 3 + ["sub.us.test"] * 3
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> str:
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(made_certificate(None, "mx.us.test").certificate.public_bytes(Encoding.PEM))
+    return str(path)
+
+
+@pytest.mark.parametrize("named", [(), ("--zone", "us.test")])
+def test_a_domain_inside_of_a_zone(
+    mailguard_command: Command, zones: None, config: str, named: tuple[str, ...]
+) -> None:
+    done = mailguard_command("dns", "mail.us.test", "-c", config, *MX, *named, "--format", "web")
+    assert done.code == 0
+    assert "zone:  mail.us.test" not in done.out
+    assert "  zone:  us.test\n  name:  _dmarc.mail\n  type:  TXT\n" in done.out
+    assert "  zone:  us.test\n  name:  mail\n  type:  MX\n" in done.out
+    assert ("mail.us.test is in the zone us.test" in done.err) is (not named)
+    done = mailguard_command("dns", "mail.us.test", "-c", config, *MX, *named, "--format", "octodns")
+    assert '"_dmarc.mail":' in done.out
+    assert "# us.test.yaml" in done.out
+
+
+def test_hosts_in_other_zones(mailguard_command: Command, zones: None, config: str, certificate: str) -> None:
+    asked = ("dns", "us.test", "-c", config, "--mx", "mx.other.test", "--certificate", certificate)
+    found = json.loads(mailguard_command(*asked, "--json").out)["records"]
+    assert {each["type"]: each["zone"] for each in found if each["type"] in ("TLSA", "MX")} == {
+        "TLSA": "other.test",
+        "MX": "us.test",
+    }
+    for form in ("nsupdate", "octodns", "zone"):
+        lines = mailguard_command(*asked, "--format", form).out.splitlines()
+        tlsa = [line for line in lines if "_25._tcp" in line]
+        assert tlsa, form
+        assert all(line.startswith((";", "#")) for line in tlsa), tlsa
+
+
+def test_without_dns_the_names_still_say_which_zone(mailguard_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mailguard.toml"
+    path.write_text(f'authserv_id = "mx.us.test"\n[dns]\nnameservers = ["{SILENT}"]\n')
+    done = mailguard_command("dns", "us.test", "-c", str(path), *MX, "--report-to", "a@other.test", "--json")
+    assert done.code == 0
+    assert {each["zone"] for each in json.loads(done.out)["records"]} == {"us.test", "other.test"}
+    assert "the zone of us.test, other.test is not known" in done.err
+
+
+# What the DNS says of mail hosts
+
+
+def test_a_dns_that_is_down_is_not_a_domain_without_mx(mailguard_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mailguard.toml"
+    path.write_text(f'authserv_id = "mx.us.test"\n[dns]\nnameservers = ["{SILENT}"]\n')
+    for more in ((), ("--diff",)):
+        done = mailguard_command("dns", "us.test", "-c", str(path), *more)
+        assert (done.code, done.out) == (75, "")
+        assert "the MX records of us.test could not be looked up" in done.err
+        assert "has no MX" not in done.err
+
+
+def test_a_domain_that_takes_no_mail(mailguard_command: Command, zones: None, config: str) -> None:
+    done = mailguard_command("dns", "null.test", "-c", config)
+    assert done.code == 0
+    assert 'null.test. 3600 IN TXT "v=spf1 -all"' in done.out
+    assert "null.test. 3600 IN MX 0 ." in done.out
+    assert "rua=" not in done.out
+    assert "null.test takes no mail (null MX); where it sends none either, v=spf1 -all" in done.err
+    assert "name the hosts" not in done.err
+    done = mailguard_command("dns", "null.test", "-c", config, "--spf", "ip4:192.0.2.1", "--report-to", "a@us.test")
+    assert '"v=spf1 ip4:192.0.2.1 ~all"' in done.out
+    assert "rua=mailto:a@us.test" in done.out
+
+
+@pytest.mark.parametrize(
+    ("validation", "said"),
+    [
+        (ValidationStatus.VALIDATES, "the zone of mx.us.test has no DNSSEC"),
+        (None, "it cannot be told whether the zone of mx.us.test has DNSSEC"),
+    ],
+)
+def test_what_is_not_known_of_dnssec(
+    mailguard_command: Command,
+    zones: None,
+    config: str,
+    certificate: str,
+    monkeypatch: pytest.MonkeyPatch,
+    validation: ValidationStatus | None,
+    said: str,
+) -> None:
+    """nsd does not validate: what it does not say is not known."""
+    if validation is not None:
+        found = Validation(validation, "", ())
+        monkeypatch.setattr(mail_hosts, "check_validation", lambda config, *, deadline: found)
+    done = mailguard_command("dns", "us.test", "-c", config, *MX, "--certificate", certificate)
+    assert f"; not yet: {said}" in done.out
+
+
+def test_the_certificates_in_use_and_next(mailguard_command: Command, config: str, tmp_path: Path) -> None:
+    made = [made_certificate(None, "mx.us.test"), made_certificate(None, "mx.us.test", subject="another")]
+    for number, each in enumerate(made):
+        (tmp_path / f"{number}.pem").write_bytes(each.certificate.public_bytes(Encoding.PEM))
+    named = [word for name in ("0.pem", "1.pem", "0.pem") for word in ("--certificate", str(tmp_path / name))]
+    found = json.loads(mailguard_command("dns", "us.test", "-c", config, *MX, *named, "--json").out)["records"]
+    assert [each["value"] for each in found if each["type"] == "TLSA"] == [
+        f"3 1 1 {sha256(each.spki).hexdigest()}" for each in made
     ]
 
 
-def test_what_is_held_back_is_not_compared() -> None:
-    held = Record(name="t.us.test", rdtype="TLSA", value="3 1 1 " + "ab" * 32, why="w", held_back="no DNSSEC")
-    assert compare([held], {("t.us.test", "TLSA"): {"ns": Found()}}, normal=normal_rdata) == []
+@pytest.mark.parametrize(
+    ("address", "uri"),
+    [
+        ("dmarc+x@Other.Test", "mailto:dmarc+x@other.test"),
+        ("a&b?c=d#e%f!g/h@other.test", "mailto:a%26b%3Fc%3Dd%23e%25f%21g%2Fh@other.test"),
+        ("u@b\u00fccher.example", "mailto:u@xn--bcher-kva.example"),
+    ],
+)
+def test_addresses_in_records(
+    mailguard_command: Command, both: tuple[Nsd, Nsd], config: str, address: str, uri: str
+) -> None:
+    done = mailguard_command("dns", "us.test", "-c", config, *MX, "--report-to", address, "--json")
+    found = {each["name"]: each["value"] for each in json.loads(done.out)["records"]}
+    assert found["_dmarc.us.test"] == f"v=DMARC1; p=none; rua={uri}"
+    assert found["_smtp._tls.us.test"] == f"v=TLSRPTv1; rua={uri}"
+    read = ReportUri.parse(uri.encode())
+    assert read is not None
+    assert read.address == address.rpartition("@")[0] + "@" + read.host
+    assert f"us.test._report._dmarc.{read.host}" in found
+
+
+LONG_NAME = ".".join(["a" * 60] * 4) + ".abcdef"

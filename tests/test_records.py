@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,11 +22,14 @@ from octodns.zone import Zone
 
 from bind_site import Bind
 from dane_certificates import server as made_certificate
+from mailguard.cli.dns_report import exit_code
 from mailguard.dkim.signing_key import SigningKey, generate_ed25519, generate_rsa
 from mailguard.dmarc.record import DmarcPolicy, DmarcRecord
+from mailguard.dns.authoritative import normal_rdata
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
 from mailguard.records.choices import Choices, MailHost, PublicKey, Stage
+from mailguard.records.compare import Comparison, Found, State, compare
 from mailguard.records.fingerprints import certificate_key_digest, sshfp
 from mailguard.records.generate import policy_address, policy_file, records
 from mailguard.records.record import Record, quoted_strings
@@ -52,8 +56,8 @@ def choices() -> Choices:
         domain=US,
         keys=[public(key) for key in keys],
         hosts=[
-            MailHost(name=MX1, preference=10, key_digest=DIGEST, is_signed=True),
-            MailHost(name=MX2, preference=20, key_digest=DIGEST, is_signed=False),
+            MailHost(name=MX1, preference=10, key_digests=[DIGEST], is_signed=True),
+            MailHost(name=MX2, preference=20, key_digests=[DIGEST], is_signed=False),
         ],
         senders=["mx", "ip4:192.0.2.0/24"],
         reports="dmarc@reports.test",
@@ -240,6 +244,79 @@ def test_bind_takes_what_nsupdate_sends(publication: Publication, server: Bind) 
     assert found == own(publication) | there
 
 
+def test_an_update_keeps_the_tlsa_in_use(choices: Choices, server: Bind) -> None:
+    """RFC 7671 §8.1: it goes when no server presents its key any more."""
+    in_use, coming = bytes(32), bytes([1] * 32)
+    texts = []
+    for digest in (in_use, coming):
+        made = replace(choices, hosts=[MailHost(name=MX1, key_digests=[digest], is_signed=True)])
+        texts.append(FORMATS["nsupdate"](Publication(US, records(made), "", "")))
+        server.update(texts[-1])
+    reply = dns.query.tcp(dns.message.make_query("_25._tcp.mx1.us.test.", "TLSA"), HOST, port=server.port, timeout=5)
+    found = {data.to_text() for rrset in reply.answer for data in rrset}
+    assert {f"3 1 1 {in_use.hex()}", f"3 1 1 {coming.hex()}"} <= found
+
+
+# Zones
+
+ELSEWHERE = Choices(
+    domain=Domain.parse("mail.us.test"),
+    zone="us.test",
+    hosts=[
+        MailHost(name=MX1, key_digests=[DIGEST], is_signed=True),
+        MailHost(name=MX2, key_digests=[DIGEST], is_signed=True),
+    ],
+    host_keys=[(Domain.parse("h.elsewhere.test"), "4 2 " + "ab" * 32)],
+    reports="d@sub.reports.test",
+    zones={MX2: "elsewhere.test", "h.elsewhere.test": "elsewhere.test", "sub.reports.test": "reports.test"},
+)
+THERE = {
+    "_25._tcp.mx2.elsewhere.test": "elsewhere.test",
+    "h.elsewhere.test": "elsewhere.test",
+    "mail.us.test._report._dmarc.sub.reports.test": "reports.test",
+}
+
+
+@pytest.fixture(scope="module")
+def below() -> Publication:
+    return Publication(ELSEWHERE.domain, records(ELSEWHERE), "", "", "us.test")
+
+
+def test_each_record_names_its_zone(below: Publication) -> None:
+    found = {each["name"]: each["zone"] for each in json.loads(FORMATS["json"](below))["records"]}
+    assert {name: zone for name, zone in found.items() if zone != "us.test"} == THERE
+    web = FORMATS["web"](below)
+    assert "  zone:  elsewhere.test\n  name:  _25._tcp.mx2\n" in web
+    assert "  zone:  reports.test\n  name:  mail.us.test._report._dmarc.sub\n" in web
+    assert "  zone:  us.test\n  name:  _25._tcp.mx1\n" in web
+    assert "  zone:  us.test\n  name:  _dmarc.mail\n" in web
+
+
+@pytest.mark.parametrize(("form", "mark"), [("nsupdate", ";"), ("octodns", "#")])
+def test_what_a_form_leaves_out_it_says(below: Publication, form: str, mark: str) -> None:
+    lines = FORMATS[form](below).splitlines()
+    for name, zone in THERE.items():
+        named = [line for line in lines if name in line and "left out" in line]
+        assert len(named) == 1
+        assert named[0].startswith(f"{mark} left out: {name} ")
+        assert named[0].endswith(f"which belongs in the zone {zone}")
+    assert not [line for line in lines if any(name in line for name in THERE) and not line.startswith(mark)]
+    held = replace(ELSEWHERE, hosts=[MailHost(name=MX1, key_digests=[DIGEST], is_signed=None)])
+    text = FORMATS[form](Publication(ELSEWHERE.domain, records(held), "", "", "us.test"))
+    assert f"{mark} left out: _25._tcp.mx1.us.test TLSA: not yet: it cannot be told" in text
+
+
+def test_octodns_reads_names_below_the_zone(below: Publication, tmp_path: Path) -> None:
+    (tmp_path / "us.test.yaml").write_text(FORMATS["octodns"](below))
+    zone = Zone("us.test.", [])
+    YamlProvider("test", str(tmp_path), escaped_semicolons=True).populate(zone)
+    names = {(record.fqdn, record._type) for record in zone.records}
+    assert ("mail.us.test.", "MX") in names
+    assert ("_dmarc.mail.us.test.", "TXT") in names
+    assert ("_25._tcp.mx1.us.test.", "TLSA") in names
+    assert len(names) == len({(each.name, each.rdtype) for each in below.records if not each.zone})
+
+
 # Fingerprints
 
 
@@ -281,3 +358,64 @@ def test_strings_are_cut_and_escaped(octets: bytes, text: str) -> None:
     assert quoted_strings(octets) == text
     data = dns.rdata.from_text("IN", "TXT", text)
     assert b"".join(data.strings) == octets  # type: ignore[attr-defined]  # dnspython's types do not tell
+
+
+# The comparison by itself
+
+PLAIN_KEY = Record(name="a.us.test", rdtype="TXT", value="v=DKIM1; k=rsa; p=AAAA", why="w")
+SPF = Record(name="us.test", rdtype="TXT", value="v=spf1 mx ~all", why="w", replaces=False)
+KEY = Record(name="s._domainkey.us.test", rdtype="TXT", value="v=DKIM1; k=rsa; p=AAAABBBB", why="w")
+POLICY = Record(name="_dmarc.us.test", rdtype="TXT", value="v=DMARC1; p=none; rua=mailto:a@us.test", why="w")
+TLSA = Record(name="t.us.test", rdtype="TLSA", value="3 1 1 " + "ab" * 32, why="w")
+CASES = [
+    ("same", PLAIN_KEY, ["v=DKIM1; k=rsa; p=AAAA"], [State.PRESENT]),
+    ("white space", PLAIN_KEY, ["v=DKIM1;k=rsa ; p= AAAA ;"], [State.PRESENT]),
+    ("case counts", PLAIN_KEY, ["v=DKIM1; k=rsa; p=aaaa"], [State.DIFFERENT]),
+    ("white space in base64", KEY, ["v=DKIM1; k=rsa; p=AAAA BBBB"], [State.PRESENT]),
+    ("the default type", KEY, ["v=DKIM1; p=AAAABBBB"], [State.PRESENT]),
+    ("without version", KEY, ["k=rsa; p=AAAABBBB"], [State.PRESENT]),
+    ("another type", KEY, ["v=DKIM1; k=ed25519; p=AAAABBBB"], [State.DIFFERENT]),
+    ("a version that comes late", KEY, ["k=rsa; v=DKIM1; p=AAAABBBB"], [State.DIFFERENT]),
+    ("a restriction", KEY, ["v=DKIM1; k=rsa; p=AAAABBBB; t=s"], [State.DIFFERENT]),
+    ("another text beside a key", KEY, ["v=DKIM1; p=AAAABBBB", "x"], [State.PRESENT, State.EXTRA]),
+    ("a tag twice", KEY, ["v=DKIM1; p=AAAABBBB; p=AAAABBBB"], [State.DIFFERENT]),
+    ("words in capitals", POLICY, ["v=DMARC1;p=NONE;rua=mailto:a@us.test"], [State.PRESENT]),
+    ("other order", POLICY, ["v=DMARC1;rua=mailto:a@us.test;p=none"], [State.PRESENT]),
+    ("an address in capitals", POLICY, ["v=DMARC1;p=none;rua=mailto:A@us.test"], [State.DIFFERENT]),
+    ("a version in other letters", POLICY, ["v=dmarc1;p=none;rua=mailto:a@us.test"], [State.DIFFERENT]),
+    ("a foreign text", POLICY, ["v=DMARC1; p=none; rua=mailto:a@us.test", "g=1"], [State.PRESENT, State.BESIDE]),
+    ("only a foreign text", POLICY, ["g=1"], [State.MISSING, State.BESIDE]),
+    ("nothing", PLAIN_KEY, [], [State.MISSING]),
+    ("one more", PLAIN_KEY, ["v=DKIM1; k=rsa; p=AAAA", "other"], [State.PRESENT, State.EXTRA]),
+    ("twice", PLAIN_KEY, ["v=DKIM1; k=rsa; p=AAAA", "v=DKIM1;k=rsa;p=AAAA"], [State.PRESENT, State.EXTRA]),
+    ("other texts at the domain", SPF, ["v=spf1 mx ~all", "site=1"], [State.PRESENT]),
+    ("only other texts", SPF, ["site=1"], [State.MISSING]),
+    ("another SPF", SPF, ["v=spf1 -all"], [State.DIFFERENT]),
+    ("two SPF", SPF, ["v=spf1 mx ~all", "V=SPF1 -all"], [State.PRESENT, State.EXTRA]),
+    ("TLSA in other letters", TLSA, ["3 1 1 " + "AB" * 32], [State.PRESENT]),
+    ("a TLSA of another kind", TLSA, ["3 1 1 " + "ab" * 32, "0 0 1 " + "cd" * 32], [State.PRESENT, State.EXTRA]),
+    ("another TLSA beside it", TLSA, ["3 1 1 " + "ab" * 32, "3 1 1 " + "cd" * 32], [State.PRESENT, State.BESIDE]),
+]
+
+
+@pytest.mark.parametrize(("record", "there", "expected"), [row[1:] for row in CASES], ids=[row[0] for row in CASES])
+def test_the_comparison(record: Record, there: list[str], expected: list[State]) -> None:
+    live = {(record.name, record.rdtype): {"ns": Found(tuple(there))}}
+    assert [each.state for each in compare([record], live, normal=normal_rdata)] == expected
+
+
+@pytest.mark.parametrize(("states", "code"), [([State.PRESENT, State.BESIDE], 0), ([State.BESIDE, State.BROKEN], 75)])
+def test_what_does_no_harm_is_no_failure(states: list[State], code: int) -> None:
+    assert exit_code([Comparison(state, "a.test", "TXT", "ns") for state in states]) == code
+
+
+def test_a_fault_is_neither_missing_nor_present() -> None:
+    live = {(PLAIN_KEY.name, "TXT"): {"ns": Found(fault="no answer: timeout")}}
+    assert compare([PLAIN_KEY], live, normal=normal_rdata) == [
+        Comparison(State.BROKEN, PLAIN_KEY.name, "TXT", "ns", PLAIN_KEY.value, detail="no answer: timeout")
+    ]
+
+
+def test_what_is_held_back_is_not_compared() -> None:
+    held = Record(name="t.us.test", rdtype="TLSA", value="3 1 1 " + "ab" * 32, why="w", held_back="no DNSSEC")
+    assert compare([held], {("t.us.test", "TLSA"): {"ns": Found()}}, normal=normal_rdata) == []

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from cli_process import Command, mailguard_command
 from mailguard.dkim.signing_key import SigningKey, generate_ed25519, generate_rsa
-from mailguard.dns.answers import evaluate
+from mailguard.dns.answers import Answers, evaluate
 from mailguard.dns.question import Dnssec, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
+from mailguard.envelope import Envelope
 from mailguard.explain.explanation import Explanation
 from mailguard.mtasts.policy import StsPolicy
 from mailguard.mtasts.result import FetchOutcome, FetchReason
 from mailguard.scorecard.card import Mark
 from mailguard.scorecard.domain_card import domain_card
+from mailguard.spf.check import check_host
+from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
 
 __all__ = ["mailguard_command"]
 
@@ -113,6 +123,89 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
     ("all is +all", "SPF", spf("v=spf1 mx all"), "problem", "all: everybody may send"),
     ("?all", "SPF", spf("v=spf1 mx ?all"), "note", "?all: nothing is said of all other hosts"),
     ("no all", "SPF", spf("v=spf1 mx"), "note", "the record of us.test says nothing of all other hosts"),
+    (
+        "include of +all",
+        "SPF",
+        spf("v=spf1 include:b.test -all", b_test={"TXT": [b"v=spf1 +all"]}),
+        "problem",
+        "b.test, which is included, ends with +all: everybody may send for us.test",
+    ),
+    (
+        "include of an include of +all",
+        "SPF",
+        spf(
+            "v=spf1 include:b.test -all",
+            b_test={"TXT": [b"v=spf1 include:c.test -all"]},
+            c_test={"TXT": [b"v=spf1 all"]},
+        ),
+        "problem",
+        "c.test, which is included, ends with all: everybody",
+    ),
+    (
+        "-include of +all",
+        "SPF",
+        spf("v=spf1 mx -include:b.test ~all", b_test={"TXT": [b"v=spf1 +all"]}),
+        "ok",
+        "",
+    ),
+    (
+        "?include of a wide network",
+        "SPF",
+        spf("v=spf1 mx ?include:b.test -all", b_test={"TXT": [b"v=spf1 ip4:0.0.0.0/0 -all"]}),
+        "ok",
+        "",
+    ),
+    (
+        "an include that fails a wide network",
+        "SPF",
+        spf("v=spf1 mx include:b.test -all", b_test={"TXT": [b"v=spf1 -ip4:0.0.0.0/0 ip4:192.0.2.1 -all"]}),
+        "ok",
+        "",
+    ),
+    (
+        "include of a wide network",
+        "SPF",
+        spf("v=spf1 mx include:b.test -all", b_test={"TXT": [b"v=spf1 ip4:0.0.0.0/0 -all"]}),
+        "problem",
+        "ip4:0.0.0.0/0: so many",
+    ),
+    (
+        "wide a",
+        "SPF",
+        {
+            **spf("v=spf1 a/0 -all"),
+            "us.test": {"TXT": [b"v=spf1 a/0 -all"], "A": ["192.0.2.1"], "MX": [(1, "mx.us.test")]},
+        },
+        "problem",
+        "a/0: so many",
+    ),
+    ("wide mx", "SPF", spf("v=spf1 mx/1 -all"), "problem", "mx/1: so many"),
+    ("wide mx for IPv6", "SPF", spf("v=spf1 mx//20 -all"), "note", "mx//20: so many"),
+    ("wide a of nothing", "SPF", spf("v=spf1 mx a:gone.test/0 -all"), "note", "a:gone.test/0: gone.test has no such"),
+    ("-a of all", "SPF", spf("v=spf1 -a:mx.us.test/0 mx ~all"), "ok", ""),
+    (
+        "exists that always answers",
+        "SPF",
+        spf("v=spf1 exists:mx.us.test -all"),
+        "problem",
+        "exists:mx.us.test: mx.us.test has an address: everybody",
+    ),
+    ("-exists that always answers", "SPF", spf("v=spf1 mx -exists:mx.us.test ~all"), "ok", ""),
+    ("exists of nothing", "SPF", spf("v=spf1 exists:no.test -all"), "note", "exists:no.test: no.test has no such"),
+    (
+        "three voids by exists",
+        "SPF",
+        spf("v=spf1 exists:a1.test exists:a2.test exists:a3.test -all"),
+        "problem",
+        "3 of its names do not exist or have no address; 2 may",
+    ),
+    (
+        "three hosts without IPv6",
+        "SPF",
+        spf("v=spf1 a:mx.us.test a:mx.us.test a:mx.us.test -all"),
+        "problem",
+        "3 of its names do not exist or have no address, for clients with IPv6; 2 may",
+    ),
     ("ptr", "SPF", spf("v=spf1 ptr -all"), "note", "ptr: ptr is slow"),
     ("wide", "SPF", spf("v=spf1 ip4:10.0.0.0/8 -all"), "problem", "ip4:10.0.0.0/8: so many"),
     ("rather wide", "SPF", spf("v=spf1 ip4:10.0.0.0/12 -all"), "note", "ip4:10.0.0.0/12: so many"),
@@ -219,7 +312,8 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
 def test_what_is_found(title: str, zone: Zone, mark: str, detail: str) -> None:
     found = part(scored(zone), title)
     assert found.status == mark
-    assert [each for each in said(found) if each[0] == mark and each[1].startswith(detail)], found.text()
+    if detail or mark != "ok":
+        assert [each for each in said(found) if each[0] == mark and each[1].startswith(detail)], found.text()
     if mark != "ok":
         assert scored(zone).status == mark
 
@@ -237,7 +331,7 @@ def test_the_look_ups_are_counted() -> None:
         b_test={"TXT": [b"v=spf1 exists:%{i}.x.test include:%{d}.y.test -all"]},
     )
     found = part(scored(zone), "SPF")
-    assert found.facts == (("look-ups", "5 of 10"), ("voids", "0 of 2"))
+    assert found.facts == (("look-ups", "5 of 10"), ("voids", "1 of 2"))
     assert "what it names hangs on the message" in found.text()
 
 
@@ -273,6 +367,69 @@ def test_a_dns_that_does_not_answer_is_neither_good_nor_bad() -> None:
         ("MX", "SPF", "DKIM", "DMARC", "MTA-STS", "TLSRPT", "DANE"), "unknown"
     ) | {"DMARC": part(card, "DMARC").status}
     assert part(card, "DMARC").status in ("unknown", "problem")
+
+
+@pytest.mark.parametrize(
+    ("term", "name", "rdtype"),
+    [
+        ("a:h.test", "h.test", "A"),
+        ("a:h.test", "h.test", "AAAA"),
+        ("mx:h.test", "h.test", "MX"),
+        ("exists:h.test", "h.test", "A"),
+        ("include:h.test", "h.test", "TXT"),
+    ],
+)
+@pytest.mark.parametrize("status", [Status.TEMPFAIL, Status.BOGUS])
+def test_what_a_term_names_and_the_dns_does_not_tell(term: str, name: str, rdtype: str, status: Status) -> None:
+    found = part(scored(spf(f"v=spf1 {term} -all"), status={(name, rdtype): status}), "SPF")
+    assert found.status == "unknown", found.text()
+
+
+VOIDS = [
+    "v=spf1 exists:a1.test exists:a2.test exists:a3.test -all",
+    "v=spf1 a:mx.us.test a:mx.us.test a:mx.us.test -all",
+    "v=spf1 mx:gone.us.test a:no1.test mx:no2.test -all",
+    "v=spf1 mx:gone.us.test a:mx.us.test a:no.test -all",
+    "v=spf1 a:six.test a:six.test a:mx.us.test a:mx.us.test -all",
+    "v=spf1 ip4:192.0.2.77 a:six.test a:six.test a:six.test -all",
+]
+
+
+def evaluated(zone: Zone, client: str) -> SpfResult:
+    envelope = Envelope(client_ip=ip_address(client), helo=b"x.test", mail_from=b"a@us.test")
+
+    def evaluation(answers: Answers) -> SpfResult:
+        return check_host(envelope, answers, identity=SpfIdentity.MAIL_FROM, now=0.0)
+
+    return evaluate(evaluation, ZoneResolver(zone), deadline=0)
+
+
+@pytest.mark.parametrize("record", VOIDS)
+def test_voids_are_counted_as_the_engine_counts(record: str) -> None:
+    """RFC 7208 §4.6.4: whoever connects, the card and the evaluation agree on whether there are too many."""
+    zone = {
+        **spf(record),
+        "six.test": {"AAAA": ["2001:db8::6"]},
+        "gone.us.test": {"MX": [(1, "g1.test"), (2, "g2.test"), (3, "g3.test")]},
+    }
+    results = [evaluated(zone, client) for client in ("192.0.2.9", "2001:db8::9")]
+    # The engine gives up at the third.
+    assert {result.status for result in results} <= {SpfStatus.PERMERROR, SpfStatus.FAIL}
+    is_refused = SpfStatus.PERMERROR in {result.status for result in results}
+    found = part(scored(zone), "SPF")
+    assert (found.status == "problem") is is_refused, found.text()
+    counted = int(dict(found.facts)["voids"].partition(" ")[0])
+    assert min(counted, 3) == max(result.voids for result in results)
+
+
+def test_a_long_record_is_read_in_few_rounds() -> None:
+    """Each round begins the card again, and there is an end of them."""
+    record = " ".join(["v=spf1", *[f"a:h{n}.test" for n in range(20)], "-all"])
+    hosts = {f"h{n}.test": {"A": [f"192.0.2.{n}"], "AAAA": [f"2001:db8::{n + 1}"]} for n in range(20)}
+    found = part(scored({**spf(record), **hosts}), "SPF")
+    assert found.status == "problem"
+    assert "it needs 20 look-ups" in found.text()
+    assert "unknown" not in found.text()
 
 
 def test_a_problem_weighs_more_than_what_is_unknown() -> None:
@@ -312,3 +469,27 @@ def test_mistakes(mailguard_command: Command, arguments: list[str], code: int, t
     assert (done.code, done.out) == (code, "")
     assert text in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_what_takes_long_says_so_on_a_terminal(tmp_path: Path, is_silent: bool) -> None:
+    """A DNS that is silent is waited for; a zone file is not."""
+    config, zone = tmp_path / "mailguard.toml", tmp_path / "zone"
+    zone.write_text('$ORIGIN us.test.\n@ TXT "v=spf1 -all"\n')
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        config.write_text(f'authserv_id = "mx.us.test"\n[dns]\nnameservers = ["127.0.0.1"]\nport = {port}\n')
+        more = [] if is_silent else ["--zone", str(zone)]
+        master, slave = pty.openpty()
+        command = [sys.executable, "-m", "mailguard", "check", "us.test", "--no-fetch", "-c", str(config), *more]
+        environment = {**os.environ, "TERM": "xterm"}
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave, env=environment) as process:
+            os.close(slave)
+            shown = b""
+            with contextlib.suppress(OSError):  # Linux says EIO when the last writer is gone
+                while b"asking the DNS" not in shown and (octets := os.read(master, 4096)):
+                    shown += octets
+            process.kill()
+        os.close(master)
+    assert (b"asking the DNS about us.test" in shown) is is_silent, shown

@@ -11,6 +11,7 @@ import click
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import as_domain, as_selectors
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dns.answers import Resolver, evaluate
@@ -59,7 +60,7 @@ def check(
         config = load(config_file or DEFAULT_PATH)
         known += [selector for owner, selector, _ in keys_of(config) if owner == domain]
         asked = resolver_config(config.dns, zone_file=zone)
-    with open_resolver(asked) as resolver:
+    with waiting(f"asking the DNS about {domain}"), open_resolver(asked) as resolver:
         fetched = None if no_fetch or asked.zone_file is not None else _policy_file(domain, resolver)
         deadline = time.monotonic() + LOOKUP_TIME_S
         card = evaluate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-import time
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -13,23 +13,24 @@ import click
 from mailguard.cli.dns_report import comparison_json, comparison_text, exit_code
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.live_records import live_records
+from mailguard.cli.mail_hosts import NoAnswer, host_name, mail_hosts, with_certificates
 from mailguard.cli.parameters import as_domain
+from mailguard.cli.record_zones import zones_of
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
-from mailguard.dns.answers import Resolver
-from mailguard.dns.authoritative import AuthoritativeDns, normal_rdata
-from mailguard.dns.live import open_resolver
-from mailguard.dns.question import Dnssec, Question, RecordType
+from mailguard.dns.authoritative import TOTAL_TIME_S, AuthoritativeDns, Unreachable, normal_rdata
+from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
-from mailguard.errors import DomainError, KeyFileError
+from mailguard.errors import KeyFileError
 from mailguard.key_places import keys_of
-from mailguard.pipeline import LOOKUP_TIME_S
-from mailguard.records.choices import Choices, MailHost, PublicKey, Stage
+from mailguard.records.choices import Choices, PublicKey, Stage
 from mailguard.records.compare import compare
 from mailguard.records.fingerprints import certificate_key_digest, sshfp
 from mailguard.records.generate import policy_address, policy_file, records
+from mailguard.records.record import Record
 from mailguard.records.render import FORMATS, Publication
+from mailguard.scorecard.spf_width import is_too_wide
 from mailguard.senders.identity import Unusable, parse_address
 from mailguard.spf.record import Record as SpfRecord
 from mailguard.spf.record import RecordError
@@ -37,9 +38,13 @@ from mailguard.spf.record import RecordError
 __all__ = ["dns"]
 
 SSH_KEYS = "/etc/ssh/ssh_host_*_key.pub"
-# The order in which a host of several preferences is named.
-PREFERENCE_STEP = 10
 MAX_FILE_BYTES = 1 << 20
+# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text.
+MAX_NAME_CHARS = 253
+# What the zones are called is worth a moment; without an answer the names say it nearly as well.
+ZONE_TIME_S = 6.0
+# RFC 5322 §3.2.3, dot-atom: nobody sends reports to other local parts.
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 
 
 @click.command()
@@ -60,8 +65,15 @@ MAX_FILE_BYTES = 1 << 20
 )
 @click.option("--mx", "mx", metavar="HOST", multiple=True, help="A host that takes mail; default: what is live.")
 @click.option("--spf", "senders", metavar="TERM", multiple=True, help='Who sends, as SPF writes it; default: "mx".')
-@click.option("--certificate", metavar="FILE", help="That of the hosts that take mail (PEM), for TLSA.")
+@click.option(
+    "--certificate",
+    "certificates",
+    metavar="FILE",
+    multiple=True,
+    help="That of the hosts that take mail (PEM), for TLSA: the one in use, and once more the next.",
+)
 @click.option("--ssh-host", metavar="HOST", help=f"Make SSHFP for the keys of this machine ({SSH_KEYS}).")
+@click.option("--zone", metavar="NAME", help="The zone that DOMAIN is in; default: what the DNS says.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="zone", show_default=True)
 @click.option("--diff", is_flag=True, help="Compare with what each authoritative server publishes.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
@@ -72,8 +84,9 @@ def dns(
     reports: str,
     mx: Sequence[str],
     senders: Sequence[str],
-    certificate: str | None,
+    certificates: Sequence[str],
     ssh_host: str | None,
+    zone: str | None,
     form: str,
     diff: bool,
     as_json: bool,
@@ -85,25 +98,48 @@ def dns(
     With --diff it ends with 0 if every server has exactly these, 1 if one has not, 75 if one did not answer.
     """
     config = _configuration(config_file)
-    with open_resolver(resolver_config(config.dns) if config is not None else None) as resolver:
-        choices = Choices(
-            domain=domain,
-            stage=Stage(stage),
-            keys=tuple(_public_keys(config, domain)),
-            hosts=_hosts(domain, mx, certificate, resolver),
-            senders=tuple(senders) or ("mx",),
-            reports=_report_address(reports),
-            host_keys=tuple(_host_keys(ssh_host)),
-        )
-    _check_spf(choices)
+    _check_spf(senders)
+    if zone is not None and not domain.is_equal_or_below(zone := host_name(zone)):
+        raise click.UsageError(f"--zone: {domain} is not in {zone}")
+    digests = tuple(certificate_key_digest(_read(each)) for each in certificates)
+    asked = resolver_config(config.dns) if config is not None else ResolverConfig()
+    with open_resolver(asked) as resolver:
+        try:
+            hosts, takes_mail = mail_hosts(domain, mx, resolver)
+        except NoAnswer as error:
+            click.echo(f"mailguard: {error}", err=True)
+            return ExitCode.TEMPORARY
+        if digests:
+            hosts = with_certificates(hosts, digests, resolver, asked)
+    choices = Choices(
+        domain=domain,
+        stage=Stage(stage),
+        keys=tuple(_public_keys(config, domain)),
+        hosts=hosts,
+        takes_mail=takes_mail,
+        senders=tuple(senders) or (("mx",) if takes_mail else ()),
+        reports=_report_address(reports),
+        host_keys=tuple(_host_keys(ssh_host)),
+        zone=zone or "",
+    )
     for note in _notes(choices, config_file or DEFAULT_PATH):
         click.echo(f"mailguard: note: {note}", err=True)
-    wanted = records(choices)
+    try:
+        authoritative = _authoritative(config, TOTAL_TIME_S if diff else ZONE_TIME_S)
+    except Unreachable as error:
+        click.echo(f"mailguard: {error}", err=True)
+        return ExitCode.TEMPORARY
     if not diff:
-        publication = Publication(domain, wanted, policy_file(choices), policy_address(choices))
+        found = zones_of(choices, authoritative)
+        for note in found.notes:
+            click.echo(f"mailguard: note: {note}", err=True)
+        choices = replace(choices, zone=found.zone, zones=found.zones)
+    wanted = records(choices)
+    _check_names(wanted)
+    if not diff:
+        publication = Publication(domain, wanted, policy_file(choices), policy_address(choices), choices.zone)
         click.echo(FORMATS["json" if as_json else form](publication), nl=False)
         return ExitCode.PASS
-    authoritative = AuthoritativeDns(config.dns.nameservers if config else (), port=config.dns.port if config else 53)
     compared = compare(wanted, live_records(authoritative, wanted), normal=normal_rdata)
     click.echo(comparison_json(compared) if as_json else comparison_text(compared))
     return exit_code(compared)
@@ -114,6 +150,12 @@ def _configuration(path: str | None) -> Config | None:
     if path is None and not os.path.exists(DEFAULT_PATH):
         return None
     return load(path or DEFAULT_PATH)
+
+
+def _authoritative(config: Config | None, total_time_s: float) -> AuthoritativeDns:
+    """Raises Unreachable."""
+    nameservers, port = (config.dns.nameservers, config.dns.port) if config else ((), 53)
+    return AuthoritativeDns(nameservers, port=port, total_time_s=total_time_s)
 
 
 def _public_keys(config: Config | None, domain: Domain) -> Iterator[PublicKey]:
@@ -132,32 +174,6 @@ def _public_keys(config: Config | None, domain: Domain) -> Iterator[PublicKey]:
         yield PublicKey(key.selector, key.public_name, key.record(), key.algorithm, key.bits)
 
 
-def _hosts(domain: Domain, named: Sequence[str], certificate: str | None, resolver: Resolver) -> tuple[MailHost, ...]:
-    deadline = time.monotonic() + LOOKUP_TIME_S
-    if named:
-        hosts = [MailHost(name=_host(name), preference=PREFERENCE_STEP * at) for at, name in enumerate(named, 1)]
-    else:
-        live = resolver.resolve([Question(domain, RecordType.MX)], deadline=deadline).popitem()[1]
-        hosts = [
-            MailHost(name=_host(mx.exchange), preference=mx.preference)
-            for mx in sorted(live.exchanges())
-            if mx.exchange
-        ]
-    digest = certificate_key_digest(_read(certificate)) if certificate is not None else None
-    if digest is None:
-        return tuple(hosts)
-    answers = resolver.resolve([Question(host.name, RecordType.A) for host in hosts], deadline=deadline)
-    signed = {question.name for question, answer in answers.items() if answer.dnssec is Dnssec.SECURE}
-    return tuple(replace(host, key_digest=digest, is_signed=host.name in signed) for host in hosts)
-
-
-def _host(name: str) -> Domain:
-    try:
-        return Domain.parse(name.removesuffix("."))
-    except DomainError as error:
-        raise click.UsageError(f"{name!r} is not the name of a host: {error}") from None
-
-
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -170,7 +186,7 @@ def _report_address(address: str) -> str:
     if not address:
         return ""
     read = parse_address(address)
-    if isinstance(read, Unusable) or not read.exact.isascii() or any(mark in address for mark in ",;! %"):
+    if isinstance(read, Unusable) or not read.exact.isascii() or _LOCAL_PART.fullmatch(read.local_part) is None:
         raise click.UsageError(f"--report-to: {address!r} is not an address that a record can hold")
     return read.exact
 
@@ -183,17 +199,36 @@ def _host_keys(host: str | None) -> Iterator[tuple[Domain, str]]:
         raise click.UsageError(f"--ssh-host: there is no {SSH_KEYS}")
     for path in found:
         if (value := sshfp(_read(path).decode("utf-8", "replace"))) is not None:
-            yield _host(host), value
+            yield host_name(host), value
 
 
-def _check_spf(choices: Choices) -> None:
-    for term in choices.senders:
-        if term.lstrip("+-~?").lower() == "all":
-            raise click.UsageError(f"--spf {term}: the record ends with ~all, or with -all for --policy reject")
+def _check_spf(senders: Sequence[str]) -> None:
+    for text in senders:
+        if not text or len(text.split()) != 1 or text.lower().startswith("v="):
+            raise click.UsageError(f"--spf {text!r}: it takes one term, such as ip4:192.0.2.1; give it once for each")
+        try:
+            record = SpfRecord.parse(f"v=spf1 {text}".encode())
+        except RecordError as error:
+            raise click.UsageError(f"--spf: {error}") from None
+        if record.redirect is not None:
+            raise click.UsageError(
+                f"--spf {text}: with the all at the end of the record it means nothing; use include:"
+            )
+        for term in record.terms:
+            if term.mechanism == "all":
+                raise click.UsageError(f"--spf {text}: the record ends with ~all, or with -all for --policy reject")
+            if is_too_wide(term):
+                raise click.UsageError(f"--spf {text}: so many addresses are not your own servers")
     try:
-        SpfRecord.parse(f"v=spf1 {' '.join(choices.senders)}".encode())
+        SpfRecord.parse(f"v=spf1 {' '.join(senders)}".encode())
     except RecordError as error:
         raise click.UsageError(f"--spf: {error}") from None
+
+
+def _check_names(wanted: Sequence[Record]) -> None:
+    for record in wanted:
+        if len(record.name) > MAX_NAME_CHARS:
+            raise click.UsageError(f"{record.name}: a name has at most {MAX_NAME_CHARS} characters")
 
 
 def _notes(choices: Choices, config_file: str) -> Iterator[str]:
@@ -202,5 +237,10 @@ def _notes(choices: Choices, config_file: str) -> Iterator[str]:
             f"no key of {choices.domain} is known, so that there is no DKIM record; make one with mailguard key new"
             f" and name it in {config_file}"
         )
-    if not choices.hosts:
+    if not choices.takes_mail:
+        none = "where it sends none either, v=spf1 -all and --policy reject say so"
+        yield f"{choices.domain} takes no mail (null MX); {none}"
+        if not choices.reports:
+            yield "reports cannot be sent to it: name an address elsewhere with --report-to"
+    elif not choices.hosts:
         yield f"{choices.domain} has no MX now: name the hosts that take its mail with --mx, for MX and MTA-STS"

@@ -1,60 +1,143 @@
 """What each authoritative server publishes at the names of some records, for `mailguard dns --diff`.
 
-All servers are asked at the same time; what takes longer shows its progress on a terminal.
+All servers are asked at the same time, and those of an alias' target after them; what takes longer shows its progress
+on a terminal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
 
-from mailguard.dns.authoritative import AuthoritativeDns, NameServer, Unreachable
+from mailguard.dns.authoritative import Alias, AuthoritativeDns, NameServer, NotFromHere, Unreachable
 from mailguard.records.compare import Found
 from mailguard.records.record import Record
 
 __all__ = ["live_records"]
 
-# Queries wait for the network nearly all the time.
-PARALLEL = 16
+# Queries wait for the network nearly all the time; a zone with as many servers as are asked fits in.
+PARALLEL = 32
+# Longer chains are a circle, or nobody's intention.
+MAX_ALIASES = 8
 NO_SERVER = "the DNS"
 
+_Key = tuple[str, str]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
-def live_records(
-    authoritative: AuthoritativeDns, records: Iterable[Record]
-) -> Mapping[tuple[str, str], Mapping[str, Found]]:
-    """By name and type, and then by server. Where no server can be found, that is what one of them says."""
-    keys = list(dict.fromkeys((record.name, record.rdtype) for record in records if not record.held_back))
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A record to look for at one name: its own, or the one that an alias leads to."""
+
+    key: _Key
+    name: str
+
+    def label(self, server: str) -> str:
+        return server if self.name == self.key[0] else f"{server} for {self.name}"
+
+
+_Reply = tuple[str, ...] | Alias | Unreachable
+
+
+class _Survey:
+    """The questions of one comparison, asked in parallel."""
+
+    def __init__(self, authoritative: AuthoritativeDns, threads: ThreadPoolExecutor, progress: Progress) -> None:
+        self._authoritative = authoritative
+        self._threads = threads
+        self._progress = progress
+        self._task = progress.add_task("", visible=progress.console.is_terminal)
+        self._zones: dict[str, str | Unreachable] = {}
+        self._servers: dict[str, tuple[NameServer, ...] | Unreachable] = {}
+
+    def asked(self, visits: Iterable[_Visit]) -> list[tuple[_Visit, NameServer | None, _Reply]]:
+        """What each server says to each visit; None for the server where none could be found."""
+        visits = list(visits)
+        names = dict.fromkeys(visit.name for visit in visits if visit.name not in self._zones)
+        self._zones.update(self._each("finding the zones", names, self._authoritative.zone_of))
+        zones = dict.fromkeys(zone for zone in self._zones.values() if isinstance(zone, str))
+        new = [zone for zone in zones if zone not in self._servers]
+        self._servers.update(self._each("finding their servers", new, self._authoritative.servers))
+        pairs: list[tuple[_Visit, NameServer]] = []
+        lost: list[tuple[_Visit, NameServer | None, _Reply]] = []
+        for visit in visits:
+            zone = self._zones[visit.name]
+            servers = self._servers[zone] if isinstance(zone, str) else zone
+            if isinstance(servers, Unreachable):
+                lost.append((visit, None, servers))
+            else:
+                pairs += [(visit, server) for server in servers]
+        replies = self._each("asking each server", pairs, self._ask)
+        return [*lost, *((visit, server, reply) for (visit, server), reply in replies.items())]
+
+    def _ask(self, pair: tuple[_Visit, NameServer]) -> tuple[str, ...] | Alias:
+        visit, server = pair
+        return self._authoritative.ask(server, visit.name, visit.key[1])
+
+    def _each(self, what: str, inputs: Iterable[_In], ask: Callable[[_In], _Out]) -> dict[_In, _Out | Unreachable]:
+        inputs = list(inputs)
+        self._progress.update(self._task, description=what, total=len(inputs), completed=0)
+        found: dict[_In, _Out | Unreachable] = {}
+        for each, answer in zip(inputs, self._threads.map(lambda each: _tried(ask, each), inputs), strict=True):
+            found[each] = answer
+            self._progress.advance(self._task)
+        return found
+
+
+def live_records(authoritative: AuthoritativeDns, records: Iterable[Record]) -> Mapping[_Key, Mapping[str, Found]]:
+    """By name and type, and then by server. Where no server can be found, that is what one of them says.
+
+    Where a server has an alias, each server of the target says what is there.
+    """
+    keys = dict.fromkeys((record.name, record.rdtype) for record in records if not record.held_back)
+    live: dict[_Key, dict[str, Found]] = {key: {} for key in keys}
     console = Console(stderr=True)
     with ThreadPoolExecutor(PARALLEL) as threads, Progress(console=console, transient=True) as progress:
-        task = progress.add_task("finding the servers", total=len(keys), visible=console.is_terminal)
-        servers: dict[tuple[str, str], tuple[NameServer, ...] | str] = {}
-        for key, found in zip(keys, threads.map(lambda key: _servers(authoritative, key[0]), keys), strict=True):
-            servers[key] = found
-            progress.advance(task)
-        asked = [(key, server) for key, found in servers.items() if not isinstance(found, str) for server in found]
-        progress.update(task, description="asking each server", total=len(asked), completed=0)
-        live: dict[tuple[str, str], dict[str, Found]] = {
-            key: {NO_SERVER: Found(fault=found)} if isinstance(found, str) else {} for key, found in servers.items()
-        }
-        answers = threads.map(lambda each: _ask(authoritative, each[1], *each[0]), asked)
-        for (key, server), there in zip(asked, answers, strict=True):
-            live[key][str(server)] = there
-            progress.advance(task)
+        survey = _Survey(authoritative, threads, progress)
+        visits = {_Visit(key, key[0]): None for key in keys}
+        for depth in range(MAX_ALIASES + 1):
+            following: dict[_Visit, None] = {}
+            for visit, server, reply in _heard(survey.asked(visits)):
+                label = visit.label(NO_SERVER if server is None else str(server))
+                if isinstance(reply, Unreachable):
+                    live[visit.key][label] = Found(fault=str(reply))
+                elif not isinstance(reply, Alias):
+                    live[visit.key][label] = Found(reply)
+                elif depth < MAX_ALIASES:
+                    following[_Visit(visit.key, reply.target)] = None
+                else:
+                    live[visit.key][label] = Found(fault=f"more than {MAX_ALIASES} aliases lead from one to the next")
+            visits = following
+            if not visits:
+                break
     return live
 
 
-def _servers(authoritative: AuthoritativeDns, name: str) -> tuple[NameServer, ...] | str:
-    try:
-        return authoritative.servers(name)
-    except Unreachable as error:
-        return str(error)
+def _heard(
+    replies: Iterable[tuple[_Visit, NameServer | None, _Reply]],
+) -> Iterable[tuple[_Visit, NameServer | None, _Reply]]:
+    """Without the addresses that cannot be asked from here, where the same server has another that can."""
+    replies = list(replies)
+    asked = {
+        (visit, server.name)
+        for visit, server, reply in replies
+        if server is not None and server.address and not isinstance(reply, NotFromHere)
+    }
+    return [
+        (visit, server, reply)
+        for visit, server, reply in replies
+        if server is None or not isinstance(reply, NotFromHere) or (visit, server.name) not in asked
+    ]
 
 
-def _ask(authoritative: AuthoritativeDns, server: NameServer, name: str, rdtype: str) -> Found:
+def _tried(ask: Callable[[_In], _Out], each: _In) -> _Out | Unreachable:
     try:
-        return Found(authoritative.ask(server, name, rdtype))
+        return ask(each)
     except Unreachable as error:
-        return Found(fault=str(error))
+        return error

@@ -7,12 +7,15 @@ threads.
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dns.exception
 import dns.flags
 import dns.message
+import dns.name
 import dns.query
 import dns.rcode
 import dns.rdata
@@ -20,15 +23,26 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
-__all__ = ["AuthoritativeDns", "NameServer", "Unreachable", "normal_rdata"]
+__all__ = ["TOTAL_TIME_S", "Alias", "AuthoritativeDns", "NameServer", "NotFromHere", "Unreachable", "normal_rdata"]
 
 # A zone has a handful of servers; more than this is an attack on our patience.
 MAX_SERVERS = 26
 MAX_ADDRESSES = 4
+# UDP loses a packet now and then; who says nothing twice is not asked again.
+ATTEMPTS = 2
+# All questions of one command together.
+TOTAL_TIME_S = 30.0
+
+# This host has no IPv6, or no IPv4; what cannot be sent says nothing of the server.
+_NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 class Unreachable(Exception):
-    """A zone or its servers could not be found; the text says which and why."""
+    """A zone, a server or an answer could not be had; the text says which and why."""
+
+
+class NotFromHere(Unreachable):
+    """This host has no way to addresses of this kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +51,35 @@ class NameServer:
 
     name: str
     address: str
+    fault: str = ""
+    """Why it cannot be asked, where its address is not known or there are too many."""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.address})"
+        return f"{self.name} ({self.address})" if self.address else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """What a server has at a name instead of records: the name to ask for (RFC 1034 §3.6.2)."""
+
+    target: str
 
 
 class AuthoritativeDns:
-    """Finds the servers of a zone with a recursive resolver, and asks them."""
+    """Finds the servers of a zone with a recursive resolver, and asks them. What it found of zones it keeps."""
 
-    def __init__(self, nameservers: Sequence[str] = (), *, port: int = 53, timeout_s: float = 3.0) -> None:
-        """`nameservers` recurse, at `port`; none: those of /etc/resolv.conf. Raises Unreachable if it has none."""
+    def __init__(
+        self,
+        nameservers: Sequence[str] = (),
+        *,
+        port: int = 53,
+        timeout_s: float = 3.0,
+        total_time_s: float = TOTAL_TIME_S,
+    ) -> None:
+        """`nameservers` recurse, at `port`; none: those of /etc/resolv.conf. Raises Unreachable if it has none.
+
+        The total time begins now; what is asked after it is Unreachable.
+        """
         try:
             self._resolver = dns.resolver.Resolver(configure=not nameservers)
         except dns.exception.DNSException as error:
@@ -54,60 +87,119 @@ class AuthoritativeDns:
         if nameservers:
             self._resolver.nameservers = list(nameservers)
             self._resolver.port = port
-        self._resolver.lifetime = 3 * timeout_s
         self._timeout_s = timeout_s
+        self._deadline = time.monotonic() + total_time_s
+        # Two threads may find the same at the same time, which does no harm.
+        self._servers: dict[str, tuple[NameServer, ...]] = {}
+        self._silent: set[str] = set()
 
-    def servers(self, name: str) -> tuple[NameServer, ...]:
-        """Those of the zone that `name` is in, each with its addresses. Raises Unreachable."""
+    def zone_of(self, name: str) -> str:
+        """The zone that `name` is in: the nearest name upwards that has a SOA record. Raises Unreachable."""
         try:
-            zone = dns.resolver.zone_for_name(f"{name}.", resolver=self._resolver)
-            names = sorted(str(record.target) for record in self._resolver.resolve(zone, "NS"))
+            at = dns.name.from_text(f"{name}.")
+            while at != dns.name.root and (zone := self._zone_above(at)) is None:
+                at = at.parent()
         except dns.exception.DNSException as error:
-            raise Unreachable(f"the servers of the zone of {name} could not be found: {error}") from None
-        found = [
-            NameServer(each.rstrip("."), address) for each in names[:MAX_SERVERS] for address in self._addresses(each)
-        ]
-        if not found:
-            raise Unreachable(f"no server of the zone of {name} has an address: {', '.join(names)}")
-        return tuple(found)
+            raise Unreachable(f"the zone of {name} could not be found: {_reason(error)}") from None
+        return "" if at == dns.name.root or zone is None else zone.to_text(omit_final_dot=True).lower()
 
-    def ask(self, server: NameServer, name: str, rdtype: str) -> tuple[str, ...]:
+    def _zone_above(self, name: dns.name.Name) -> dns.name.Name | None:
+        """The zone as the reply for the SOA of `name` has it; None where only a name further up can tell."""
+        response: dns.message.Message
+        try:
+            response = self._resolver.resolve(
+                name, "SOA", raise_on_no_answer=False, lifetime=self._patience()
+            ).response
+        except dns.resolver.NXDOMAIN as error:
+            response = error.response(name)  # type: ignore[no-untyped-call]  # dnspython has no type for it
+        if any(rrset.rdtype == dns.rdatatype.SOA and rrset.name == name for rrset in response.answer):
+            return name
+        # RFC 2308 §3: the SOA beside a negative answer is that of the zone; after an alias, that of another name's.
+        soas = [rrset.name for rrset in response.authority if rrset.rdtype == dns.rdatatype.SOA]
+        return next((soa for soa in soas if name.is_subdomain(soa)), None) if not response.answer else None
+
+    def servers(self, zone: str) -> tuple[NameServer, ...]:
+        """Those of `zone`, each with its addresses, or with the fault that there is none. Raises Unreachable."""
+        found = self._servers.get(zone)
+        if found is None:
+            try:
+                answer = self._resolver.resolve(f"{zone}.", "NS", lifetime=self._patience())
+            except dns.exception.DNSException as error:
+                text = f"the servers of the zone {zone or '.'} could not be found: {_reason(error)}"
+                raise Unreachable(text) from None
+            names = sorted(record.target.to_text(omit_final_dot=True).lower() for record in answer)
+            listed = [server for name in names[:MAX_SERVERS] for server in self._addresses(name)]
+            if len(names) > MAX_SERVERS:
+                fault = f"not asked: the zone {zone} has {len(names)} servers, and {MAX_SERVERS} are asked"
+                listed += [NameServer(name, "", fault) for name in names[MAX_SERVERS:]]
+            found = self._servers[zone] = tuple(listed)
+        return found
+
+    def ask(self, server: NameServer, name: str, rdtype: str) -> tuple[str, ...] | Alias:
         """What `server` publishes there, each record as `normal_rdata` writes it; texts whole. Raises Unreachable."""
+        if server.fault:
+            raise Unreachable(server.fault)
         query = dns.message.make_query(f"{name}.", rdtype, use_edns=0)
         query.flags &= ~dns.flags.RD
-        try:
-            reply, _ = dns.query.udp_with_fallback(query, server.address, timeout=self._timeout_s)
-        except (dns.exception.DNSException, OSError, EOFError) as error:
-            raise Unreachable(f"no answer: {error or type(error).__name__}") from None
+        reply = self._reply(query, server.address)
         if reply.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
             raise Unreachable(f"it answers {dns.rcode.to_text(reply.rcode())}")
         if not reply.flags & dns.flags.AA:
             raise Unreachable("it does not speak for the zone (no authoritative answer)")
         number = dns.rdatatype.from_text(rdtype)
-        for rrset in reply.answer:
-            if rrset.rdtype == number and rrset.name == query.question[0].name:
+        own = [rrset for rrset in reply.answer if rrset.name == query.question[0].name]
+        for rrset in own:
+            if rrset.rdtype == number:
                 return tuple(_text(record) for record in rrset)
+        # RFC 1034 §4.3.2: what else is in the reply is not what this server speaks for.
+        for rrset in own:
+            if rrset.rdtype == dns.rdatatype.CNAME:
+                return Alias(rrset[0].target.to_text(omit_final_dot=True).lower())
         if any(rrset.rdtype == dns.rdatatype.CNAME for rrset in reply.answer):
-            return self._followed(name, rdtype)
+            raise Unreachable("its answer has an alias of another name")
         return ()
 
-    def _followed(self, name: str, rdtype: str) -> tuple[str, ...]:
-        """What an alias leads to, which other servers publish."""
-        try:
-            return tuple(_text(record) for record in self._resolver.resolve(f"{name}.", rdtype))
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            return ()
-        except dns.exception.DNSException as error:
-            raise Unreachable(f"where its alias leads could not be looked up: {error}") from None
+    def _reply(self, query: dns.message.Message, address: str) -> dns.message.Message:
+        reason = "it said nothing before"
+        for _ in range(ATTEMPTS):
+            if address in self._silent:
+                break
+            try:
+                return dns.query.udp_with_fallback(query, address, timeout=min(self._timeout_s, self._patience()))[0]
+            except dns.exception.Timeout as error:
+                reason = str(error)
+            except (dns.exception.DNSException, OSError, EOFError) as error:
+                if isinstance(error, OSError) and error.errno in _NO_ROUTE:
+                    raise NotFromHere(f"not asked from here: {error.strerror}") from None
+                raise Unreachable(f"no answer: {error or type(error).__name__}") from None
+        self._silent.add(address)
+        raise Unreachable(f"no answer: {reason}")
 
-    def _addresses(self, name: str) -> list[str]:
+    def _addresses(self, name: str) -> list[NameServer]:
         found: list[str] = []
+        faults: list[str] = []
         for rdtype in ("A", "AAAA"):
             try:
-                found += [str(record) for record in self._resolver.resolve(name, rdtype)]
-            except dns.exception.DNSException:
-                continue  # most servers have one kind only; without either, `servers` says so
-        return found[:MAX_ADDRESSES]
+                found += [
+                    str(record) for record in self._resolver.resolve(f"{name}.", rdtype, lifetime=self._patience())
+                ]
+            except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+                continue  # most servers have one kind only
+            except dns.exception.DNSException as error:
+                faults.append(f"its address ({rdtype}) could not be looked up: {_reason(error)}")
+        if len(found) > MAX_ADDRESSES:
+            faults.append(f"it has {len(found)} addresses, and {MAX_ADDRESSES} are asked")
+        if not found and not faults:
+            faults.append("it has no address")
+        servers = [NameServer(name, address) for address in found[:MAX_ADDRESSES]]
+        return [*servers, NameServer(name, "", "; ".join(faults))] if faults else servers
+
+    def _patience(self) -> float:
+        """How long the next question may take. Raises Unreachable where the time is over."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise Unreachable("not asked: the time for all questions is over")
+        return min(3 * self._timeout_s, left)
 
 
 def normal_rdata(rdtype: str, value: str) -> str:
@@ -116,6 +208,10 @@ def normal_rdata(rdtype: str, value: str) -> str:
         return _text(dns.rdata.from_text(dns.rdataclass.IN, rdtype, value))
     except dns.exception.DNSException:
         return value
+
+
+def _reason(error: dns.exception.DNSException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _text(record: dns.rdata.Rdata) -> str:

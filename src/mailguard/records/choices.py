@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 from mailguard.domain import Domain
@@ -36,10 +36,10 @@ class MailHost:
 
     name: Domain
     preference: int = 10
-    key_digest: bytes | None = None
-    """SHA-256 of its certificate's SubjectPublicKeyInfo, for TLSA; None where no certificate was named."""
-    is_signed: bool = False
-    """Whether its name is in a zone with DNSSEC."""
+    key_digests: Sequence[bytes] = ()
+    """SHA-256 of the SubjectPublicKeyInfo of its certificates, the one in use and the next, for TLSA."""
+    is_signed: bool | None = False
+    """Whether its name is in a zone with DNSSEC; None where that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,24 @@ class Choices:
     """SPF's terms before all: "mx", "ip4:192.0.2.1", "include:hoster.example"."""
     reports: str = ""
     """A mail address for reports; empty: postmaster of the domain."""
+    takes_mail: bool = True
+    """False: the null MX of RFC 7505."""
+    zone: str = ""
+    """The zone that the domain is in; empty: the domain is one."""
+    zones: Mapping[str, str] = field(default_factory=dict)
+    """The zone that another name is in, as far as it is known."""
     host_keys: Sequence[tuple[Domain, str]] = ()
     """SSHFP: the host and the record data (RFC 4255 §3.1)."""
 
     @property
     def report_address(self) -> str:
-        return self.reports or f"postmaster@{self.domain}"
+        """Empty where a domain without mail names no address elsewhere."""
+        return self.reports or (f"postmaster@{self.domain}" if self.takes_mail else "")
+
+    def zone_of(self, name: str, owner: str) -> str:
+        """The zone for a record at `name` of the host or domain `owner`; empty for the domain's own."""
+        own = self.zone or self.domain
+        if (known := self.zones.get(owner)) is not None:
+            return "" if known == own else known
+        # Unasked, what is below the domain is taken to be in its zone, and all else in a zone of its own.
+        return "" if name == own or name.endswith(f".{own}") else owner

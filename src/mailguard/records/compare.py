@@ -1,6 +1,7 @@
 """What is to be published against what each authoritative server publishes. Pure.
 
-Texts of the form tag=value; ... are compared by their tags, so that white space and a last semicolon do not matter.
+Texts of the form tag=value; ... are compared by what they mean: white space between tags, their order and values that
+are the default do not matter (RFC 6376 §3.2, RFC 6376 §3.6.1, RFC 9989 §4.8).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class State(Enum):
     MISSING = "missing"
     DIFFERENT = "different"
     EXTRA = "extra"
-    """It has one more than is to be published."""
+    """It has one more than is to be published, and that is one too many."""
+    BESIDE = "beside"
+    """It has one more, which does no harm."""
     BROKEN = "broken"
     """It gave no usable answer."""
 
@@ -69,6 +72,16 @@ def compare(
     ]
 
 
+# Kinds of text of which a receiver reads its own alone: RFC 7208 §4.5, RFC 9989 §4.7, RFC 8460 §3, RFC 8461 §3.1.
+_APART = frozenset({"v=spf1", "v=dmarc1", "v=tlsrptv1", "v=stsv1"})
+# RFC 6376 §3.6.1: what holds where the tag is absent.
+_DKIM_DEFAULTS = {"v": "DKIM1", "k": "rsa", "h": "", "s": "*", "t": "", "n": ""}
+# RFC 9989 §4.8: words, which RFC 5234 §2.3 makes the same in both cases.
+_DMARC_WORDS = frozenset({"p", "sp", "np", "psd", "t", "adkim", "aspf", "fo"})
+# RFC 7671 §5.1: a further one is the key of the next certificate, or of another server of that name.
+_DANE_EE = "3 1 1 "
+
+
 def _at_server(
     wanted: Sequence[Record], server: str, there: Found, normal: Callable[[str, str], str]
 ) -> Iterator[Comparison]:
@@ -79,11 +92,11 @@ def _at_server(
         return
 
     def form(value: str) -> str:
-        return _tags(value) if rdtype == "TXT" else normal(rdtype, value)
+        return _meaning(value, kind) if rdtype == "TXT" else normal(rdtype, value)
 
-    # Among the texts of a domain itself only those of the same kind count: others belong to somebody else.
-    kinds = {_kind(record.value) for record in wanted if not record.replaces}
-    mine = [value for value in there.values if not kinds or _kind(value) in kinds]
+    kind = _kind(wanted[0].value)
+    is_apart = rdtype == "TXT" and kind in _APART
+    mine = [value for value in there.values if not is_apart or _kind(value) == kind]
     left = {form(value): value for value in mine}
     absent = [record for record in wanted if left.pop(form(record.value), None) is None]
     twice = len(mine) - len({form(value) for value in mine})
@@ -94,9 +107,18 @@ def _at_server(
             yield Comparison(State.DIFFERENT, name, rdtype, server, record.value, tuple(left.values()))
         else:
             yield Comparison(State.MISSING, name, rdtype, server, record.value)
+    if wanted[0].replaces and is_apart:
+        for value in there.values:
+            if _kind(value) != kind:
+                detail = "it means nothing there, and is passed over"
+                yield Comparison(State.BESIDE, name, rdtype, server, found=(value,), detail=detail)
     if not absent:
-        for value in left.values():
-            yield Comparison(State.EXTRA, name, rdtype, server, found=(value,), detail="remove it, or list it")
+        for form_of, value in left.items():
+            if rdtype == "TLSA" and form_of.startswith(_DANE_EE):
+                detail = "another key: of the next certificate, or remove it when no server has it any more"
+                yield Comparison(State.BESIDE, name, rdtype, server, found=(value,), detail=detail)
+            else:
+                yield Comparison(State.EXTRA, name, rdtype, server, found=(value,), detail="remove it, or list it")
         if twice:
             yield Comparison(
                 State.EXTRA,
@@ -108,13 +130,31 @@ def _at_server(
 
 
 def _kind(value: str) -> str:
-    """What stands before the first space or semicolon: v=spf1, say."""
-    return value.partition(";")[0].partition(" ")[0].lower()
+    """The version, which stands before the first space or semicolon: v=spf1, say."""
+    name, equals, version = value.partition(";")[0].partition("=")
+    return "".join(f"{name}{equals}{version.strip().partition(' ')[0]}".split()).lower()
 
 
-def _tags(value: str) -> str:
-    """RFC 6376 §3.2: white space around tags, and a semicolon at the end, mean nothing. Not so in SPF."""
-    if ";" not in value:
+def _meaning(value: str, kind: str) -> str:
+    """One text for all that mean the same to who reads this kind."""
+    if kind == "v=spf1" or (";" not in value and "=" not in value):
         return " ".join(value.split())
-    tags = ("=".join(part.strip() for part in tag.split("=", 1)) for tag in value.split(";"))
-    return ";".join(tag for tag in tags if tag)
+    tags: dict[str, str] = {}
+    for specification in value.split(";"):
+        tag, equals, content = specification.partition("=")
+        if not equals and not tag.strip():
+            continue
+        tag = tag.strip()
+        if not equals or tag in tags:
+            return value  # malformed, and equal to nothing but itself
+        tags[tag] = content.strip()
+    if kind == "v=dkim1":
+        if "v" in tags and next(iter(tags)) != "v":
+            return value  # RFC 6376 §3.6.1: v= comes first
+        # RFC 6376 §3.6.1: base64 may have white space in it.
+        tags = {tag: "".join(content.split()) if tag == "p" else content for tag, content in tags.items()}
+        tags = {tag: content for tag, content in tags.items() if _DKIM_DEFAULTS.get(tag) != content}
+    if kind == "v=dmarc1":
+        tags = {tag: content.lower() if tag in _DMARC_WORDS else content for tag, content in tags.items()}
+    first = tags.pop("v", "")
+    return ";".join([f"v={first}", *(f"{tag}={content}" for tag, content in sorted(tags.items()))])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import sha256
+from urllib.parse import quote
 
 from mailguard.records.choices import Choices, MailHost, Stage
 from mailguard.records.record import Record
@@ -18,6 +19,8 @@ __all__ = ["policy_address", "policy_file", "records"]
 TESTING_MAX_AGE_S = 604_800
 ENFORCED_MAX_AGE_S = 2_592_000
 SMTP_PORT = 25
+# RFC 6068 §2: of what a local part may have, that which needs no encoding in a mailto URI.
+_AS_THEY_ARE = "$'*+-._~"
 
 _ASKS = {
     Stage.NONE: "only to report (p=none)",
@@ -50,6 +53,9 @@ def policy_file(choices: Choices) -> str:
 
 
 def _mx(choices: Choices) -> Iterator[Record]:
+    if not choices.takes_mail:
+        # RFC 7505 §3.
+        yield Record(name=choices.domain, rdtype="MX", value="0 .", why=f"{choices.domain} takes no mail (null MX)")
     for host in choices.hosts:
         value = f"{host.preference} {host.name}."
         yield Record(
@@ -59,9 +65,10 @@ def _mx(choices: Choices) -> Iterator[Record]:
 
 def _spf(choices: Choices) -> Iterator[Record]:
     # RFC 7208 §8.5: softfail while it is tried out; who forwards mail breaks SPF, so DMARC is what refuses.
-    last = "-all" if choices.stage is Stage.REJECT else "~all"
+    last = "-all" if choices.stage is Stage.REJECT or not choices.senders else "~all"
     terms = " ".join(["v=spf1", *choices.senders, last])
-    why = f"SPF: who sends for {choices.domain}; a domain has one such record, so merge it with one that is there"
+    who = "who" if choices.senders else "nobody"
+    why = f"SPF: {who} sends for {choices.domain}; a domain has one such record, so merge it with one that is there"
     yield Record(name=choices.domain, rdtype="TXT", value=terms, why=why, replaces=False)
 
 
@@ -73,26 +80,37 @@ def _dkim(choices: Choices) -> Iterator[Record]:
 
 def _dmarc(choices: Choices) -> Iterator[Record]:
     address = choices.report_address
-    value = f"v=DMARC1; p={choices.stage.value}; rua=mailto:{address}"
-    why = f"DMARC: asks receivers {_ASKS[choices.stage]}, and to send daily reports to {address}"
+    value = f"v=DMARC1; p={choices.stage.value}"
+    why = f"DMARC: asks receivers {_ASKS[choices.stage]}"
+    if address:
+        value += f"; rua={_mailto(address)}"
+        why += f", and to send daily reports to {address}"
     yield Record(name=f"_dmarc.{choices.domain}", rdtype="TXT", value=value, why=why)
     other = address.rpartition("@")[2]
-    if other != choices.domain and not other.endswith(f".{choices.domain}"):
+    if address and other != choices.domain and not other.endswith(f".{choices.domain}"):
         # RFC 9990 §4: without it, receivers send no reports there.
         yield Record(
             name=f"{choices.domain}._report._dmarc.{other}",
             rdtype="TXT",
             value="v=DMARC1",
             why=f"DMARC: {other} agrees to take the reports of {choices.domain}; it belongs in the zone of {other}",
-            zone=other,
+            zone=choices.zone_of(f"{choices.domain}._report._dmarc.{other}", other),
         )
 
 
+def _mailto(address: str) -> str:
+    """RFC 6068 §2, and RFC 9989 §4.8, which wants "," and "!" encoded as well."""
+    local, _, domain = address.rpartition("@")
+    return f"mailto:{quote(local, safe=_AS_THEY_ARE)}@{domain}"
+
+
 def _tls_reports(choices: Choices) -> Iterator[Record]:
+    if not choices.takes_mail:
+        return
     yield Record(
         name=f"_smtp._tls.{choices.domain}",
         rdtype="TXT",
-        value=f"v=TLSRPTv1; rua=mailto:{choices.report_address}",
+        value=f"v=TLSRPTv1; rua={_mailto(choices.report_address)}",
         why="TLSRPT: asks senders to report when they could not use TLS to reach you",
     )
 
@@ -116,21 +134,31 @@ def policy_address(choices: Choices) -> str:
 
 def _tlsa(choices: Choices) -> Iterator[Record]:
     for host in choices.hosts:
-        if host.key_digest is not None:
+        name = f"_{SMTP_PORT}._tcp.{host.name}"
+        for digest in dict.fromkeys(host.key_digests):
             yield Record(
-                name=f"_{SMTP_PORT}._tcp.{host.name}",
+                name=name,
                 rdtype="TLSA",
-                value=f"3 1 1 {host.key_digest.hex()}",
-                why=f"DANE: the key of the certificate of {host.name}; publish the next one's before you change it",
+                value=f"3 1 1 {digest.hex()}",
+                why=f"DANE: the key of a certificate of {host.name}; publish the next one's before you change it",
                 held_back=_without_dnssec(host),
+                zone=choices.zone_of(name, host.name),
+                # RFC 7671 §8.1: the record of the certificate in use must stay until the next one has taken over.
+                replaces=False,
             )
 
 
 def _without_dnssec(host: MailHost) -> str:
     # RFC 7672 §2.1.1: without DNSSEC nobody reads it.
+    if host.is_signed is None:
+        return (
+            f"it cannot be told whether the zone of {host.name} has DNSSEC: ask through a resolver that validates,"
+            " on loopback or in trust_ad under [dns]"
+        )
     return "" if host.is_signed else f"the zone of {host.name} has no DNSSEC; sign it first"
 
 
 def _ssh(choices: Choices) -> Iterator[Record]:
     for name, value in choices.host_keys:
-        yield Record(name=name, rdtype="SSHFP", value=value, why=f"SSH: the fingerprint of a host key of {name}")
+        why = f"SSH: the fingerprint of a host key of {name}"
+        yield Record(name=name, rdtype="SSHFP", value=value, why=why, zone=choices.zone_of(name, name))

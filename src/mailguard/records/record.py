@@ -40,9 +40,10 @@ class Record:
     held_back: str = ""
     """Why it must not be published as things are; empty for a record to publish."""
     zone: str = ""
-    """The domain in whose zone it belongs, where that is not the one asked for: somebody else's, perhaps."""
+    """The zone that it belongs in, where that is not the one of the domain asked for: somebody else's, perhaps."""
     replaces: bool = True
-    """Whether nothing else of this type belongs at the name; the texts at the domain itself have many owners."""
+    """Whether nothing else of this type belongs at the name; the texts at the domain itself have many owners, and a
+    certificate in use has a TLSA beside the next one's."""
 
     @property
     def rdata(self) -> str:

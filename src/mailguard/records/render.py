@@ -6,7 +6,7 @@ RFC 1035 §5.1 (zone files), RFC 2136 (what nsupdate sends). Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,12 @@ class Publication:
     records: Sequence[Record]
     policy_file: str
     policy_address: str
+    zone: str = ""
+    """The zone that the domain is in; empty: the domain is one."""
+
+    def zone_of(self, record: Record) -> str:
+        """The zone that `record` belongs in."""
+        return record.zone or self.zone or self.domain
 
 
 def _zone(publication: Publication) -> str:
@@ -34,8 +40,9 @@ def _zone(publication: Publication) -> str:
             lines.append(f"; not yet: {record.held_back}")
         line = f"{record.name}. {record.ttl_s} IN {record.rdtype} {record.rdata}"
         # What belongs in another zone would be refused by the server of this one.
-        is_elsewhere = bool(record.zone)
-        lines.append(f"; {line}" if record.held_back or is_elsewhere else line)
+        if record.zone:
+            lines.append(f"; in the zone {record.zone}:")
+        lines.append(f"; {line}" if record.held_back or record.zone else line)
     return "\n".join([*lines[1:], *_policy_lines(publication, "; "), ""])
 
 
@@ -53,11 +60,12 @@ def _web(publication: Publication) -> str:
     """For the forms of hosters: the name below the domain, and the value in one line without quotes."""
     lines: list[str] = []
     for record in publication.records:
-        name = _relative(record.name, record.zone or publication.domain) or "@"
+        zone = publication.zone_of(record)
+        name = _relative(record.name, zone) or "@"
         lines += [f"{record.why}"]
         if record.held_back:
             lines.append(f"  NOT YET: {record.held_back}")
-        lines += [f"  zone:  {record.zone or publication.domain}", f"  name:  {name}", f"  type:  {record.rdtype}"]
+        lines += [f"  zone:  {zone}", f"  name:  {name}", f"  type:  {record.rdtype}"]
         lines += [f"  value: {record.value}", ""]
     return "\n".join([*lines, *_policy_lines(publication, "")[1:], ""])
 
@@ -72,7 +80,7 @@ def _json(publication: Publication) -> str:
                 "ttl": record.ttl_s,
                 "value": record.value,
                 "rdata": record.rdata,
-                "zone": record.zone or publication.domain,
+                "zone": publication.zone_of(record),
                 "why": record.why,
                 "held_back": record.held_back or None,
             }
@@ -86,13 +94,17 @@ def _json(publication: Publication) -> str:
 
 
 def _nsupdate(publication: Publication) -> str:
-    """Input of nsupdate(1). What is at a name of its own is replaced; texts at the domain itself are added to."""
+    """Input of nsupdate(1), for one zone.
+
+    What is at a name of its own is replaced; texts at the domain itself and TLSA are added to.
+    """
     lines = ["; for nsupdate -k KEYFILE; begin with a line: server ADDRESS, unless the SOA of the zone names it"]
     cleared: set[tuple[str, str]] = set()
-    for record in _published(publication):
-        if record.zone:
-            continue
+    for record in publication.records:
         lines.append(f"; {record.why}")
+        if left_out := _left_out(record):
+            lines.append(f"; {left_out}")
+            continue
         if record.replaces and (record.name, record.rdtype) not in cleared:
             cleared.add((record.name, record.rdtype))
             lines.append(f"update delete {record.name}. {record.rdtype}")
@@ -106,11 +118,14 @@ def _octodns(publication: Publication) -> str:
     Its strings are those of JSON, which YAML 1.2 reads. Names are in octoDNS' order, which its provider insists on.
     """
     by_name: dict[str, dict[str, list[Record]]] = {}
-    for record in _published(publication):
-        if not record.zone and _is_inside(record.name, publication.domain):
-            types = by_name.setdefault(_relative(record.name, publication.domain), {})
+    zone = publication.zone or publication.domain
+    lines = ["---", f"# {zone}.yaml, for octoDNS' YamlProvider with escaped_semicolons: true"]
+    for record in publication.records:
+        if left_out := _left_out(record):
+            lines.append(f"# {left_out}")
+        else:
+            types = by_name.setdefault(_relative(record.name, zone), {})
             types.setdefault(record.rdtype, []).append(record)
-    lines = ["---", "# for octoDNS' YamlProvider with escaped_semicolons: true"]
     for name in sorted(by_name):
         lines.append(f"{json.dumps(name)}:")
         for rdtype, found in sorted(by_name[name].items()):
@@ -150,8 +165,11 @@ _OCTODNS_VALUES: Mapping[str, Callable[[Record], Any]] = {
 }
 
 
-def _published(publication: Publication) -> Iterable[Record]:
-    return (record for record in publication.records if not record.held_back)
+def _left_out(record: Record) -> str:
+    """Why a form for programs does not have it; empty for what it has."""
+    if record.held_back:
+        return f"left out: {record.name} {record.rdtype}: not yet: {record.held_back}"
+    return f"left out: {record.name} {record.rdtype}, which belongs in the zone {record.zone}" if record.zone else ""
 
 
 def _is_inside(name: str, domain: str) -> bool:

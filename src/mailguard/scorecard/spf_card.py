@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.domain import Domain
 from mailguard.explain.explanation import Explanation, octets_text
 from mailguard.scorecard.card import Mark, card, finding
+from mailguard.scorecard.spf_width import is_rather_wide, is_too_wide
 from mailguard.spf.limits import MAX_HOSTS, MAX_TERMS, MAX_VOIDS
 from mailguard.spf.names import target_name
 from mailguard.spf.record import Published, Record, Term
@@ -21,53 +22,81 @@ from mailguard.spf.result import SpfStatus
 
 __all__ = ["spf_card"]
 
-# Twice what is allowed is enough to say by how much a record is too long.
+# Enough to say by how much a record is too long.
 MAX_FOLLOWED = 3 * MAX_TERMS
-# A network of this size is nobody's own mail servers.
-WIDE_IP4_PREFIX = 16
-WIDE_IP6_PREFIX = 32
+
+# What a term asks for at its own name: by address family for "a" (RFC 7208 §5.3), and always for A records for
+# "exists" (RFC 7208 §5.7).
+_ASKED = {
+    "include": (RecordType.TXT,),
+    "a": (RecordType.A, RecordType.AAAA),
+    "mx": (RecordType.MX,),
+    "exists": (RecordType.A,),
+}
+_VOID = frozenset({Status.NXDOMAIN, Status.NODATA})
 
 
 @dataclass(slots=True)
 class _Walk:
     """What was found on the way through the records."""
 
+    domain: Domain
     answers: Answers
     found: list[Explanation] = field(default_factory=list)
     looked_up: int = 0
-    voids: int = 0
+    voids: dict[str, int] = field(default_factory=lambda: {"IPv4": 0, "IPv6": 0})
+    """RFC 7208 §4.6.4: terms that look up what does not exist, for clients of each kind."""
     followed: int = 0
 
     def note(self, mark: Mark, detail: str, advice: str = "") -> None:
         self.found.append(finding(mark, detail, advice))
 
+    def count_voids(self, for_ip4: Answer, for_ip6: Answer) -> bool:
+        """Whether both are void: the name leads nowhere for everybody."""
+        is_void = [answer.status in _VOID for answer in (for_ip4, for_ip6)]
+        for family, each in zip(self.voids, is_void, strict=True):
+            self.voids[family] += each
+        return all(is_void)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the tree a record stands."""
+
+    above: tuple[str, ...] = ()
+    is_own: bool = True
+    """The domain's own record, or that of a redirect, whose "all" is the domain's."""
+    is_passing: bool = True
+    """Whether who passes there passes for the domain: not so below an include with "-", "~" or "?"."""
+
 
 def spf_card(domain: Domain, answers: Answers) -> Explanation:
     """Raises Unanswered while an answer is missing."""
-    walk = _Walk(answers)
-    trees = list(_visit(walk, domain, (), is_own=True))
+    walk = _Walk(domain, answers)
+    trees = list(_visit(walk, domain, _Place(), answers.get(Question(domain, RecordType.TXT))))
     facts: list[tuple[str, str]] = []
+    most = max(walk.voids.values())
     if trees:
-        facts = [("look-ups", f"{walk.looked_up} of {MAX_TERMS}"), ("voids", f"{walk.voids} of {MAX_VOIDS}")]
+        facts = [("look-ups", f"{walk.looked_up} of {MAX_TERMS}"), ("voids", f"{most} of {MAX_VOIDS}")]
     if walk.looked_up > MAX_TERMS:
         advice = "list addresses (ip4, ip6) in place of names, and remove what does not send any more"
         detail = f"it needs {walk.looked_up} look-ups, and {MAX_TERMS} are allowed: receivers answer permerror"
         walk.note(Mark.PROBLEM, detail, advice)
-    if walk.voids > MAX_VOIDS:
-        detail = f"{walk.voids} of its names do not exist or have no address; {MAX_VOIDS} may"
-        walk.note(Mark.PROBLEM, detail, "remove them")
+    if most > MAX_VOIDS:
+        who = [family for family, count in walk.voids.items() if count > MAX_VOIDS]
+        whom = f", for clients with {who[0]}" if len(who) == 1 else ""
+        detail = f"{most} of its names do not exist or have no address{whom}; {MAX_VOIDS} may"
+        walk.note(Mark.PROBLEM, detail, "remove them, or list addresses (ip4, ip6) in their place")
     return card("SPF", walk.found, facts=facts, others=trees)
 
 
-def _visit(walk: _Walk, name: str, above: tuple[str, ...], *, is_own: bool) -> Iterator[Explanation]:
+def _visit(walk: _Walk, name: str, place: _Place, answer: Answer) -> Iterator[Explanation]:
     """The record at `name` as a node, with those that it includes."""
-    answer = walk.answers.get(Question(name, RecordType.TXT))
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
-        walk.note(Mark.UNKNOWN, f"{name}: {answer.detail or 'the DNS did not answer'}")
+    if _is_unknown(walk, name, answer):
         return
     published = Published.of(answer)
     if not published.texts:
-        if is_own:
+        if place.is_own and not place.above:
             walk.note(Mark.PROBLEM, f"{name} has no SPF record", "mailguard dns prints one to publish")
         else:
             walk.note(Mark.PROBLEM, f"{name}, which is included, has no SPF record", "remove the include")
@@ -79,75 +108,105 @@ def _visit(walk: _Walk, name: str, above: tuple[str, ...], *, is_own: bool) -> I
     if record is None:
         walk.note(Mark.PROBLEM, f"the record of {name} is not valid: {published.fault or 'it is too long'}")
         return
-    targets = [target_name(term.spec.text) for term in record.terms if term.spec is not None and term.spec.is_literal]
-    walk.answers.want([Question(target, RecordType.TXT) for target in targets[:MAX_TERMS] if target])
-    # Only what the domain itself says of "all" counts; included records are asked only whether they pass.
-    if is_own:
-        _note_end(walk, name, record)
-    children = [child for term in record.terms for child in _term(walk, name, term, (*above, name))]
+    # All at once: each round of look-ups begins the whole card again.
+    walk.answers.need(list(dict.fromkeys(_questions(name, record)))[:MAX_FOLLOWED])
+    _note_end(walk, name, record, place)
+    inner = _Place((*place.above, name), is_own=False, is_passing=place.is_passing)
+    children = [child for term in record.terms for child in _term(walk, name, term, inner)]
     if record.redirect is not None:
-        children += _follow(walk, "redirect", record.redirect.text, (*above, name), is_own=is_own)
+        redirected = _Place(inner.above, is_own=place.is_own, is_passing=place.is_passing)
+        children += _follow(walk, "redirect", record.redirect.text, redirected)
     yield Explanation(title=name, detail=octets_text(published.texts[0]), children=tuple(children))
 
 
-def _note_end(walk: _Walk, name: str, record: Record) -> None:
+def _questions(name: str, record: Record) -> Iterator[Question]:
+    for term in record.terms:
+        if target := _target(name, term):
+            yield from (Question(target, rdtype) for rdtype in _ASKED.get(term.mechanism, ()))
+
+
+def _target(name: str, term: Term) -> str:
+    """Empty for a name that hangs on the message."""
+    if term.spec is None:
+        return name
+    return target_name(term.spec.text) if term.spec.is_literal else ""
+
+
+def _is_unknown(walk: _Walk, what: str, answer: Answer) -> bool:
+    if answer.status not in (Status.TEMPFAIL, Status.BOGUS):
+        return False
+    walk.note(Mark.UNKNOWN, f"{what}: {answer.detail or 'the DNS did not answer'}")
+    return True
+
+
+def _note_end(walk: _Walk, name: str, record: Record, place: _Place) -> None:
     last = record.terms[-1] if record.terms else None
-    if last is None or last.mechanism != "all":
+    if last is not None and last.mechanism == "all" and last.status is SpfStatus.PASS:
+        # RFC 7208 §5.2: an include matches where the included record passes.
+        if place.is_own:
+            walk.note(Mark.PROBLEM, f"{last.text}: everybody may send for {name}", "end it with ~all or -all")
+        elif place.is_passing:
+            detail = f"{name}, which is included, ends with {last.text}: everybody may send for {walk.domain}"
+            walk.note(Mark.PROBLEM, detail, "remove the include")
+    elif not place.is_own:
+        return  # an included record is asked only whether it passes
+    elif last is None or last.mechanism != "all":
         if record.redirect is None:
             walk.note(Mark.NOTE, f"the record of {name} says nothing of all other hosts", "end it with ~all or -all")
-    elif last.status is SpfStatus.PASS:
-        walk.note(Mark.PROBLEM, f"{last.text}: everybody may send for {name}", "end it with ~all or -all")
     elif last.status is SpfStatus.NEUTRAL:
         walk.note(Mark.NOTE, f"{last.text}: nothing is said of all other hosts", "end it with ~all or -all")
 
 
-def _term(walk: _Walk, name: str, term: Term, above: tuple[str, ...]) -> Iterator[Explanation]:
-    target = name if term.spec is None else target_name(term.spec.text) if term.spec.is_literal else ""
+def _term(walk: _Walk, name: str, term: Term, place: _Place) -> Iterator[Explanation]:
+    """`place` is that of a record which `term` would include."""
+    if term.mechanism == "include":
+        passing = place.is_passing and term.status is SpfStatus.PASS
+        text = term.spec.text if term.spec is not None else ""
+        yield from _follow(walk, "include", text, _Place(place.above, is_own=False, is_passing=passing))
+        return
     walk.looked_up += term.looks_up
+    if walk.looked_up > MAX_FOLLOWED:
+        return
+    has_hosts = True
     match term.mechanism:
-        case "include":
-            walk.looked_up -= 1  # counted when it is followed
-            yield from _follow(walk, "include", term.spec.text if term.spec is not None else "", above, is_own=False)
-        case "a" | "mx" if target:
-            _note_hosts(walk, term, target)
+        case "a" | "mx" | "exists" if target := _target(name, term):
+            has_hosts = _has_records(walk, term, target, place)
         case "ptr":
             walk.note(Mark.NOTE, f"{term.text}: ptr is slow and not reliable", "list addresses instead")
-        case "ip4" | "ip6" if term.status is SpfStatus.PASS:
-            _note_width(walk, term)
+    if has_hosts and place.is_passing and is_rather_wide(term):
+        mark = Mark.PROBLEM if is_too_wide(term) else Mark.NOTE
+        walk.note(mark, f"{term.text}: so many addresses are not your own servers", "list those that send")
 
 
-def _follow(walk: _Walk, kind: str, text: str, above: tuple[str, ...], *, is_own: bool) -> Iterator[Explanation]:
+def _follow(walk: _Walk, kind: str, text: str, place: _Place) -> Iterator[Explanation]:
     walk.looked_up += 1
     walk.followed += 1
     target = target_name(text) if "%" not in text else ""
     if not target:
         yield Explanation(title=f"{kind}: {text}", detail="what it names hangs on the message")
-    elif target in above:
+    elif target in place.above:
         walk.note(Mark.PROBLEM, f"{kind}: {target} leads back to itself", "remove it")
     elif walk.followed <= MAX_FOLLOWED:
-        yield from _visit(walk, target, above, is_own=is_own)
+        answer = walk.answers.get(Question(target, RecordType.TXT))
+        walk.count_voids(answer, answer)
+        yield from _visit(walk, target, place, answer)
 
 
-def _note_hosts(walk: _Walk, term: Term, target: str) -> None:
+def _has_records(walk: _Walk, term: Term, target: str, place: _Place) -> bool:
+    """Whether there is something at the name that can match."""
+    answers = [walk.answers.get(Question(target, rdtype)) for rdtype in _ASKED[term.mechanism]]
+    if any(_is_unknown(walk, f"{term.text}: {answer.question}", answer) for answer in answers):
+        return False
+    if walk.count_voids(answers[0], answers[-1]):
+        walk.note(Mark.NOTE, f"{term.text}: {target} has no such record", "remove it")
+        return False
     if term.mechanism == "mx":
-        answer = walk.answers.get(Question(target, RecordType.MX))
-        names = [mx.exchange for mx in answer.exchanges() if mx.exchange]
+        names = [mx.exchange for mx in answers[0].exchanges() if mx.exchange]
         if len(names) > MAX_HOSTS:
             walk.note(Mark.PROBLEM, f"{term.text}: {target} has {len(names)} mail hosts; {MAX_HOSTS} are allowed")
-        is_void = answer.status in (Status.NXDOMAIN, Status.NODATA)
-    else:
-        questions = [Question(target, RecordType.A), Question(target, RecordType.AAAA)]
-        walk.answers.need(questions)
-        statuses = {walk.answers.get(question).status for question in questions}
-        is_void = statuses <= {Status.NXDOMAIN, Status.NODATA}
-    if is_void:
-        walk.voids += 1
-        walk.note(Mark.NOTE, f"{term.text}: {target} has no such record", "remove it")
-
-
-def _note_width(walk: _Walk, term: Term) -> None:
-    is_ip4 = term.mechanism == "ip4"
-    prefix, wide = (term.prefix4, WIDE_IP4_PREFIX) if is_ip4 else (term.prefix6, WIDE_IP6_PREFIX)
-    if prefix < wide:
-        mark = Mark.PROBLEM if prefix <= wide // 2 else Mark.NOTE
-        walk.note(mark, f"{term.text}: so many addresses are not your own servers", "list those that send")
+        return bool(names)
+    if term.mechanism == "exists" and term.status is SpfStatus.PASS and place.is_passing:
+        # RFC 7208 §5.7: it matches whoever sends, as long as the name has an address.
+        detail = f"{term.text}: {target} has an address: everybody may send for {walk.domain}"
+        walk.note(Mark.PROBLEM, detail, "remove it, or name what hangs on the message (%{i})")
+    return True
