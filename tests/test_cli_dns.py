@@ -478,6 +478,3 @@ def test_addresses_in_records(
     assert read is not None
     assert read.address == address.rpartition("@")[0] + "@" + read.host
     assert f"us.test._report._dmarc.{read.host}" in found
-
-
-LONG_NAME = ".".join(["a" * 60] * 4) + ".abcdef"

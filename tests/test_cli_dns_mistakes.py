@@ -20,6 +20,7 @@ def config(tmp_path: Path) -> str:
     return str(path)
 
 
+LONG_NAME = ".".join(["a" * 60] * 4) + ".abcdef"
 MISTAKES = [
     ("no domain", ["us test"], "is not a domain name"),
     ("no config", ["us.test", "-c", "/no/such/file"], "/no/such/file"),
