@@ -16,7 +16,7 @@ from mailguard.dane.discover import InsecureMx
 from mailguard.dns.answers import evaluate
 from mailguard.dns.question import Dnssec, Status
 from mailguard.dns.zone import ZoneResolver
-from mailguard.mtasts.policy import StsPolicy
+from mailguard.mtasts.policy import MAX_PATTERNS, StsPolicy
 from mailguard.tlspolicy.decide import Decision, DecisionStatus, Level, Mixed, Why, decide, is_sts_needed
 from mailguard.tlspolicy.next_hop import NextHop, Parent, parse_key
 from mailguard.tlspolicy.override import DEFAULT, Overrides
@@ -333,13 +333,13 @@ def test_with_tls_reports() -> None:
 
 
 def test_a_policy_as_long_as_can_be_fits_into_a_reply() -> None:
-    """64 KiB of text; with what is reported it would be more than Postfix takes."""
-    names = [f"{'m' * 50}{number:04}.example.com" for number in range(920)]
+    """As many long patterns as a policy may have; with what is reported it would be more than Postfix takes."""
+    names = [f"{'m' * 60}.{'n' * 60}.{'o' * 60}{number:03}.example.com" for number in range(MAX_PATTERNS)]
     decision = secure(*names)
     for with_tlsrpt in (False, True):
         octets = reply_to(decision, with_tlsrpt=with_tlsrpt).octets()
         assert len(octets) <= MAX_REPLY_BYTES
-        assert octets.count(b":mmm") == 919
+        assert octets.count(b":mmm") == MAX_PATTERNS - 1
         assert b"policy_type" not in octets
 
 
