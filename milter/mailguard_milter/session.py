@@ -155,7 +155,6 @@ class Session:
 
     def _network_domains(self, message: Message) -> frozenset[Domain] | None:
         """All domains that the client's network is listed for, if those of the author are among them."""
-        """Of the network that is listed for the author's domain, all domains that it is listed for."""
         client, domains = self._client, set(message.author.domains)
         if client is None or not domains:
             return None

@@ -168,6 +168,7 @@ _DEFAULT_ACTIONS = {
     Rule.SENDER_SENDER: Disposition.REJECT,
     Rule.SENDER_RESENT: Disposition.REJECT,
     Rule.SENDER_NULL: Disposition.REJECT,
+    Rule.SENDER_UNAVAILABLE: Disposition.TEMPFAIL,
 }
 
 
