@@ -1,4 +1,4 @@
-"""What becomes of our own users' mail under a name that is not theirs: the actions, alignment, a source that is down."""
+"""What becomes of our own users' mail under a name that is not theirs: actions, alignment, a source that is down."""
 
 from __future__ import annotations
 
