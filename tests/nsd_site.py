@@ -1,7 +1,7 @@
 """Nsd: the real nsd as an authoritative server on a loopback address and port 53, where everybody looks for it.
 
-Needs root. It can be given other zones while it runs, be gone and come back. A context manager; its process and its
-files are gone afterwards. One object is for one thread.
+Needs root for that port; another can be named. It can be given other zones while it runs, be gone and come back. A
+context manager; its process and its files are gone afterwards. One object is for one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POLL_S = 0.05
 _SERVER = """\
 server:
     ip-address: {address}
-    port: 53
+    port: {port}
     username: ""
     chroot: ""
     zonesdir: "{directory}"
@@ -49,10 +49,11 @@ _ZONE = 'zone:\n    name: "{origin}"\n    zonefile: "{file}"\n'
 
 
 class Nsd:
-    """A server of `zones`: origin to the records of a master file, SOA and NS included."""
+    """A server of `zones`: origin without final dot to the records of a master file, SOA and NS included."""
 
-    def __init__(self, address: str, zones: Mapping[str, str]) -> None:
+    def __init__(self, address: str, zones: Mapping[str, str], *, port: int = 53) -> None:
         self.address = address
+        self.port = port
         self._zones = dict(zones)
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path()
@@ -81,7 +82,7 @@ class Nsd:
     def start(self) -> None:
         """Begin, or come back."""
         assert NSD is not None
-        configuration = _SERVER.format(directory=self._directory, address=self.address)
+        configuration = _SERVER.format(directory=self._directory, address=self.address, port=self.port)
         for number, (origin, text) in enumerate(self._zones.items()):
             file = self._directory / f"zone{number}"
             file.write_text(text)
@@ -114,7 +115,7 @@ class Nsd:
     def _answers(self) -> bool:
         query = dns.message.make_query(f"{next(iter(self._zones), 'test')}.", "SOA")
         try:
-            dns.query.udp(query, self.address, timeout=0.1)
+            dns.query.udp(query, self.address, port=self.port, timeout=0.1)
         except (OSError, dns.exception.Timeout):
             return False
         return True

@@ -319,3 +319,21 @@ def test_without_a_store_memory_is_all() -> None:
     (fetch,) = asking.cache.due(now=asking.now)
     asking.fetched(fetch, success())
     assert asking.held() is not None
+
+
+def test_what_an_error_of_ours_kept_from_being_written_is_written_later(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = Asking(PolicyStore(path))
+    asking.cache.load(now=NOW)
+    held = asking.learn()
+
+    def fail(*_: object, **__: object) -> bool:
+        raise RuntimeError("an error of ours")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(PolicyStore, "write", fail)
+        with pytest.raises(RuntimeError):
+            asking.cache.save(now=NOW)
+    assert asking.cache.save(now=NOW)
+    assert after_restart(path).held() == held

@@ -20,6 +20,7 @@ from mailguard.domain import Domain
 from mailguard.mtasts.cache import CacheLimits
 from mailguard.mtasts.result import FetchOutcome
 from mailguard.mtasts.store import PolicyRow, PolicyStore, StoreUnusable
+from mailguard.tlspolicy import policy_source
 from mailguard.tlspolicy.destinations import LookupRules
 from mailguard.tlspolicy.policy_source import FetchTurns
 from mailguard.tlspolicy.reply_cache import CacheBounds
@@ -278,6 +279,38 @@ def test_who_waits_for_a_turn_may_give_up() -> None:
         assert await asyncio.wait_for(_in_turn(turns, "e.test"), 5) == "e.test"
 
     asyncio.run(taken())
+
+
+def test_slow_zones_hold_others_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger with as many zones as it takes to have every turn has them all no second time."""
+    monkeypatch.setattr(policy_source, "SLOW_AFTER_S", 0.05)
+    slow = [f"{host}.slow{number}.test" for number in range(4) for host in "ab"]
+
+    async def attacked() -> list[int]:
+        turns, had = FetchTurns(8), []
+        for _ in range(2):
+            gate, running = asyncio.Event(), set[str]()
+            tasks = [asyncio.create_task(_hold(turns, name, gate, running)) for name in slow]
+            await asyncio.sleep(0.2)
+            had.append(len(running))
+            other = asyncio.create_task(_in_turn(turns, "mta-sts.other.test"))
+            await asyncio.sleep(0.02)
+            had.append(other.done())
+            gate.set()
+            await asyncio.wait_for(asyncio.gather(other, *tasks), 5)
+        monkeypatch.setattr(policy_source, "MAX_SLOW_ZONES", 2)
+        async with turns.turn(Domain("x.more.test")):
+            await asyncio.sleep(0.1)
+        had.append(len(turns._slow))
+        return had
+
+    assert asyncio.run(attacked()) == [8, False, 2, True, 4]
+
+
+async def _hold(turns: FetchTurns, name: str, gate: asyncio.Event, running: set[str]) -> None:
+    async with turns.turn(Domain(name)):
+        running.add(name)
+        await gate.wait()
 
 
 async def _in_turn(turns: FetchTurns, name: str) -> str:

@@ -25,7 +25,7 @@ from cli_process import Command, mailguard_command
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.errors import ConfigError
 from mailguard.mtasts.store import PolicyRow, PolicyStore
-from mailguard.tlspolicy.service import resolver_config
+from mailguard.tlspolicy.resolvers import resolver_config
 from policy_site import Authority, PolicySite, reply
 from tlspolicy_site import SETTINGS, Client, wait_for
 from unbound_site import UNBOUND, Unbound

@@ -16,7 +16,7 @@ from mailguard.config import Config
 from mailguard.dns.live import LiveResolver, ResolverConfig
 from mailguard.dns.question import Question
 from mailguard.dns.validation import Validation, ValidationStatus
-from mailguard.tlspolicy import service
+from mailguard.tlspolicy import resolvers, service
 
 GOOD = ValidationStatus.VALIDATES
 OFF = ValidationStatus.NO_TRUSTED_SERVER
@@ -49,9 +49,10 @@ class Around:
 @pytest.fixture
 def around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Around:
     made = Around(tmp_path / "resolv.conf")
-    monkeypatch.setattr(service, "resolver_config", made.config)
-    monkeypatch.setattr(service, "check_validation", made.validation)
-    monkeypatch.setattr(service, "VALIDATION_INTERVAL_S", 0.01)
+    monkeypatch.setattr(resolvers, "resolver_config", made.config)
+    monkeypatch.setattr(resolvers, "check_validation", made.validation)
+    for module in (resolvers, service):
+        monkeypatch.setattr(module, "VALIDATION_INTERVAL_S", 0.01)
     return made
 
 
@@ -59,7 +60,7 @@ def watched(around: Around, change: Callable[[], None]) -> None:
     """Examined a few times, then `change`, then a few times more."""
 
     async def watch() -> None:
-        task = asyncio.create_task(service._watch(CONFIG, LiveResolver(around.config(CONFIG))))
+        task = asyncio.create_task(service._watch(CONFIG, LiveResolver(around.config(CONFIG)).servers))
         for act in (change, lambda: None):
             seen = len(around.examined)
             while len(around.examined) < seen + 3:
@@ -84,7 +85,7 @@ def test_the_resolver_of_the_start_is_the_one_that_counts(around: Around, caplog
     assert set(around.examined) == {("192.0.2.53",)}
     assert said(caplog) == ["DANE is off", "the resolvers have changed"]
     fields = caplog.records[1].__dict__["fields"]
-    assert (fields["asked"], fields["named"], fields["remedy"]) == ("192.0.2.53", "127.0.0.1", "restart this server")
+    assert (fields["asked"], fields["named"], fields["remedy"]) == ("192.0.2.53", "127.0.0.1", "reload this server")
 
 
 def test_nothing_is_said_while_nothing_changes(around: Around, caplog: pytest.LogCaptureFixture) -> None:

@@ -217,7 +217,7 @@ def _is_failed(status: Status) -> bool:
 
 def _read_authorities(path: str) -> str:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
+        with open(path, encoding="ascii", errors="backslashreplace") as file:
             text = file.read()
         ssl.create_default_context(cadata=text)
     except (OSError, ValueError) as error:

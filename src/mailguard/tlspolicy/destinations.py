@@ -86,6 +86,10 @@ class Destinations:
         self._under_way: dict[bytes, asyncio.Task[_Found]] = {}
         self._refreshing: set[asyncio.Task[None]] = set()
 
+    def change(self, overrides: Overrides, rules: LookupRules, cache: ReplyCache) -> None:
+        """Answer by these from now on. What is being looked up goes to those who wait for it, and is not kept."""
+        self._overrides, self._rules, self._cache = overrides, rules, cache
+
     def at_once(self, request: Request) -> bytes | None:
         """The reply, if nothing has to be looked up for it."""
         key = request.key.lower()
@@ -151,6 +155,7 @@ class Destinations:
             await self._look_up_once(key, asked, is_asked=False)
 
     async def _look_up(self, key: bytes, next_hop: NextHop, *, is_asked: bool) -> _Found:
+        cache = self._cache
         try:
             found = await self._find_out(next_hop)
         except Exception as error:  # the edge: an error of ours must not send mail in the clear
@@ -164,7 +169,7 @@ class Destinations:
         if decision.status is not DecisionStatus.TEMPORARY:
             plain = reply_to(decision, with_tlsrpt=False).octets()
             reporting = reply_to(decision, with_tlsrpt=True).octets()
-            self._cache.put(
+            cache.put(
                 key,
                 plain,
                 reporting,

@@ -56,6 +56,12 @@ class Overrides:
             found = next((said[str(parent)] for parent in asked.parents() if str(parent) in said), None)
         return None if found == DISCOVER else found
 
+    def __eq__(self, other: object) -> bool:
+        return self._said == other._said if isinstance(other, Overrides) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._said.items()))
+
     def __len__(self) -> int:
         return len(self._said)
 

@@ -39,7 +39,15 @@ WAIT_S = 60.0
 RECALL_WAIT_S = 5.0
 # The part of all fetches that may be of hosts in one zone: who has many silent names there holds up nobody else.
 ZONE_SHARE = 4
+# A host that takes longer is slow; an honest one answers in less than one second.
+SLOW_AFTER_S = 5.0
+# For so long after that, the zone has its turns together with all others that were slow.
+SLOW_FOR_S = 3_600.0
+# Beyond this many, those that were slow longest ago are as good as new.
+MAX_SLOW_ZONES = 10_000
 
+# No name has it.
+_SLOW_ZONES = "slow zones"
 _LOGGER = "mailguard"
 T = TypeVar("T")
 
@@ -49,16 +57,23 @@ class Busy(Exception):
 
 
 class FetchTurns:
-    """How many fetches go on, in all and in one zone."""
+    """How many fetches go on, in all and in one zone.
+
+    The zones that were slow of late count as one: who has several of them holds others up once, and not for good.
+    """
 
     def __init__(self, at_once: int) -> None:
         self._turns = Turns(at_once=at_once, at_once_in_zone=max(1, at_once // ZONE_SHARE))
+        # Until when they count as slow; the one that was slow longest ago in front.
+        self._slow: dict[str, float] = {}
 
     @contextlib.asynccontextmanager
     async def turn(self, domain: Domain) -> AsyncIterator[None]:
         """Wait for a turn, and have it meanwhile."""
-        zone = zone_of(domain)
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        own_zone = zone_of(domain)
+        zone = _SLOW_ZONES if self._slow.get(own_zone, 0.0) > loop.time() else own_zone
+        begun: asyncio.Future[None] = loop.create_future()
 
         def begin() -> None:
             if begun.done():
@@ -73,10 +88,18 @@ class FetchTurns:
             if not begun.cancelled():
                 self._turns.give_back(zone)
             raise
+        slow = loop.call_later(SLOW_AFTER_S, self._note_slow, own_zone)
         try:
             yield
         finally:
+            slow.cancel()
             self._turns.give_back(zone)
+
+    def _note_slow(self, zone: str) -> None:
+        self._slow.pop(zone, None)
+        self._slow[zone] = asyncio.get_running_loop().time() + SLOW_FOR_S
+        if len(self._slow) > MAX_SLOW_ZONES:
+            del self._slow[next(iter(self._slow))]
 
 
 class PolicySource:

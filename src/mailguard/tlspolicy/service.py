@@ -14,17 +14,15 @@ import os
 import random
 import signal
 import socket
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 from mailguard.config import Config, DnsConfig
 from mailguard.dane.discover import InsecureMx
 from mailguard.dns.answers import Resolver
-from mailguard.dns.live import LiveResolver, ResolverConfig, open_resolver
-from mailguard.dns.question import Question, RecordType
+from mailguard.dns.live import open_resolver
 from mailguard.dns.servers import ServerAddress, server_addresses
-from mailguard.dns.validation import PROBE, Validation, ValidationStatus, check_validation, only_trusted
+from mailguard.dns.validation import Validation
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, MissingExtraError
 from mailguard.mtasts.cache import CacheLimits, PolicyCache
@@ -37,16 +35,13 @@ from mailguard.tlspolicy.next_hop import NextHop
 from mailguard.tlspolicy.override import Overrides
 from mailguard.tlspolicy.policy_source import PolicySource, in_thread
 from mailguard.tlspolicy.postfix_settings import faults, read_settings
+from mailguard.tlspolicy.reload import Reload, ReplaceableResolver, trust_fields
 from mailguard.tlspolicy.reply_cache import CacheBounds, ReplyCache
+from mailguard.tlspolicy.resolvers import VALIDATION_INTERVAL_S, ResolverWatch, resolver_config, validation_of
 from mailguard.tlspolicy.server import Server, ServerLimits
 
-__all__ = ["check_surroundings", "look_up", "overrides_of", "resolver_config", "run"]
+__all__ = ["check_surroundings", "look_up", "overrides_of", "run"]
 
-# What validates now may cease to: a resolver is replaced, or its trust anchor expires.
-VALIDATION_INTERVAL_S = 600.0
-# Until the resolver says something: both start with the host.
-VALIDATION_AGAIN_S = 15.0
-VALIDATION_TIME_S = 10.0
 DNS_PORT = 53
 _LOGGER = "mailguard"
 
@@ -59,32 +54,9 @@ def overrides_of(config: Config) -> Overrides:
         raise ConfigError(f"tlspolicy.overrides: {error}") from None
 
 
-def resolver_config(config: Config) -> ResolverConfig:
-    """How names are looked up: never at a server whose word does not count where there is one whose word does.
-
-    When the trusted one failed, answers of the other would make what DANE protects look unsigned (RFC 7672 §2.1.1).
-    """
-    dns = config.dns
-    made = ResolverConfig(
-        nameservers=dns.nameservers,
-        port=dns.port,
-        query_timeout_s=dns.query_timeout_s,
-        cache_entries=dns.cache_entries,
-        cache_bytes=dns.cache_bytes,
-        trust_ad=dns.trust_ad,
-        zone_file=dns.zone_file,
-    )
-    if made.zone_file is not None:
-        return made
-    try:
-        return only_trusted(made)
-    except ConfigError:
-        return made
-
-
 def check_surroundings(config: Config) -> tuple[Validation, list[str] | None]:
     """Whether the resolver validates, and what is wrong with Postfix's settings; None where there is no Postfix."""
-    return _validation(config), _settings_faults(config)
+    return validation_of(config), _settings_faults(config)
 
 
 def _settings_faults(config: Config) -> list[str] | None:
@@ -106,24 +78,31 @@ async def look_up(config: Config, next_hop: NextHop) -> Decision:
             return await destinations.decision(next_hop)
 
 
-async def run(config: Config, *, ready: Callable[[], None], stopping: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT. `ready` is called when clients are answered. Raises ConfigError."""
-    over = asyncio.Event()
+async def run(
+    config: Config, *, read: Callable[[], Config], ready: Callable[[], None], stopping: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT. `ready` is called when clients are answered. Raises ConfigError.
+
+    At SIGHUP `read` gives the configuration anew.
+    """
+    over, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
+    loop.add_signal_handler(signal.SIGHUP, hangup.set)
     sockets: list[ListeningSocket] = []
     try:
         for address in config.tlspolicy.listen:
             opened = open_socket(address, mode=config.tlspolicy.mode_bits, group=config.tlspolicy.group)
             sockets.append(opened)
-        with open_resolver(resolver_config(config)) as resolver:
+        with ReplaceableResolver(open_resolver(resolver_config(config))) as resolver:
             # The zone of a file has nothing to do with it, and a server that is down is no error.
             resolver.use_this_loop()
             store = PolicyStore(config.tlspolicy.cache_file)
             async with _opened(config, resolver, store) as (destinations, policies):
                 listening = [one.socket for one in sockets]
-                await _serve(config, resolver, destinations, policies, listening, over, ready, stopping)
+                reload = Reload(config, resolver, partial(_checked, read), partial(_apply, destinations))
+                await _serve(reload, resolver, destinations, policies, listening, (over, hangup), ready, stopping)
             await in_thread(store.close)
     finally:
         for each in sockets:
@@ -131,23 +110,24 @@ async def run(config: Config, *, ready: Callable[[], None], stopping: Callable[[
 
 
 async def _serve(
-    config: Config,
-    resolver: Resolver,
+    reload: Reload,
+    resolver: ReplaceableResolver,
     destinations: Destinations,
     policies: PolicySource | None,
     sockets: list[socket.socket],
-    over: asyncio.Event,
+    signals: tuple[asyncio.Event, asyncio.Event],
     ready: Callable[[], None],
     stopping: Callable[[], None],
 ) -> None:
-    log = logging.getLogger(_LOGGER)
+    log, config, (over, hangup) = logging.getLogger(_LOGGER), reload.config, signals
     kept = await policies.load() if policies is not None else 0
     limits = ServerLimits(connections=config.tlspolicy.connections, idle_s=config.tlspolicy.idle_s)
     server = Server(destinations, limits)
     await server.start(sockets)
     ready()
-    log.info("started", extra={"fields": {"listen": ",".join(config.tlspolicy.listen), "policies": kept}})
-    steady = [server.sweep(), destinations.refresh(), _watch(config, resolver)]
+    fields = {"listen": ",".join(config.tlspolicy.listen), "policies": kept, **trust_fields(resolver.servers)}
+    log.info("started", extra={"fields": fields})
+    steady = [server.sweep(), destinations.refresh(), _follow(reload, resolver, hangup)]
     if policies is not None:
         steady.append(policies.keep_fresh())
     tasks = [asyncio.create_task(each) for each in steady]
@@ -171,6 +151,38 @@ async def _until(event: asyncio.Event) -> None:
     await event.wait()
 
 
+async def _follow(reload: Reload, resolver: ReplaceableResolver, hangup: asyncio.Event) -> None:
+    """Watch what is around us, and read all of it again at each SIGHUP."""
+    while True:
+        watching = asyncio.create_task(_watch(reload.config, resolver.servers))
+        called = asyncio.create_task(_until(hangup))
+        try:
+            await asyncio.wait([watching, called], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                # It does not end by itself.
+                watching.result()
+        finally:
+            for task in (watching, called):
+                task.cancel()
+            await asyncio.gather(watching, called, return_exceptions=True)
+        hangup.clear()
+        try:
+            await reload.again()
+        except Exception:  # the edge: what serves goes on as it is
+            logging.getLogger(_LOGGER).exception("reload failed: our own error")
+
+
+def _checked(read: Callable[[], Config]) -> Config:
+    config = read()
+    overrides_of(config)
+    return config
+
+
+def _apply(destinations: Destinations, before: Config, config: Config) -> None:
+    if (overrides_of(config), _rules(config)) != (overrides_of(before), _rules(before)):
+        destinations.change(overrides_of(config), _rules(config), _reply_cache(config))
+
+
 @contextlib.asynccontextmanager
 async def _opened(
     config: Config, resolver: Resolver, store: PolicyStore | None
@@ -181,23 +193,12 @@ async def _opened(
         limits = CacheLimits(refreshes=settings.refreshes, fetches=settings.fetches + settings.refreshes)
         cache = PolicyCache(store, draw=random.random, limits=limits)
         policies = PolicySource(cache, limits, _fetch(config, resolver), resolver, lookup_s=config.dns.deadline_s)
-    bounds = CacheBounds(
-        entries=settings.cache_entries,
-        bytes=settings.cache_bytes,
-        refreshed_while_asked_s=settings.prefetch_s,
-    )
-    rules = LookupRules(
-        deadline_s=config.dns.deadline_s,
-        insecure_mx=InsecureMx(settings.insecure_mx),
-        mixed=Mixed(settings.mixed),
-        refreshes=settings.refreshes,
-    )
     destinations = Destinations(
         resolver,
         policies,
         overrides=overrides_of(config),
-        cache=ReplyCache(bounds, draw=random.random),
-        rules=rules,
+        cache=_reply_cache(config),
+        rules=_rules(config),
     )
     try:
         yield destinations, policies
@@ -205,6 +206,26 @@ async def _opened(
         await destinations.close()
         if policies is not None:
             await policies.close()
+
+
+def _reply_cache(config: Config) -> ReplyCache:
+    settings = config.tlspolicy
+    bounds = CacheBounds(
+        entries=settings.cache_entries,
+        bytes=settings.cache_bytes,
+        refreshed_while_asked_s=settings.prefetch_s,
+    )
+    return ReplyCache(bounds, draw=random.random)
+
+
+def _rules(config: Config) -> LookupRules:
+    settings = config.tlspolicy
+    return LookupRules(
+        deadline_s=config.dns.deadline_s,
+        insecure_mx=InsecureMx(settings.insecure_mx),
+        mixed=Mixed(settings.mixed),
+        refreshes=settings.refreshes,
+    )
 
 
 def _fetch(config: Config, resolver: Resolver) -> Callable[[Domain], FetchOutcome]:
@@ -233,32 +254,9 @@ def _other_resolvers(dns: DnsConfig, resolv_conf: str = "/etc/resolv.conf") -> I
         )
 
 
-def _validation(config: Config, servers: Sequence[ServerAddress] = ()) -> Validation:
-    """Whether those of the configuration validate, or these, which are asked already."""
-    probe = config.tlspolicy.dnssec_probe
-    question = PROBE if probe is None else Question(probe, RecordType.A)
-    deadline = time.monotonic() + VALIDATION_TIME_S
-    found = resolver_config(config)
-    if servers:
-        found = replace(found, nameservers=_addresses(servers))
-    return check_validation(found, deadline=deadline, probe=question)
-
-
-def _addresses(servers: Iterable[ServerAddress]) -> tuple[str, ...]:
-    return tuple(server.address for server in servers)
-
-
-def _named_servers(config: Config) -> tuple[ServerAddress, ...]:
-    """Those that a server would ask that started now."""
-    found = resolver_config(config)
-    return server_addresses(
-        found.nameservers, port=found.port, trust_ad=found.trust_ad, resolv_conf=found.resolv_conf
-    )
-
-
-async def _watch(config: Config, resolver: Resolver) -> None:
-    """Say what is wrong around us, once for each thing; what `resolver` asks is watched for as long as this runs."""
-    watch = _Watch(config, resolver.servers if isinstance(resolver, LiveResolver) else ())
+async def _watch(config: Config, asked: tuple[ServerAddress, ...]) -> None:
+    """Say what is wrong around us, once for each thing; the servers that are `asked`, for as long as this runs."""
+    watch = ResolverWatch(config, asked)
     log = logging.getLogger(_LOGGER)
     try:
         for fault in await in_thread(lambda: _settings_faults(config)) or ():
@@ -272,43 +270,3 @@ async def _watch(config: Config, resolver: Resolver) -> None:
         except Exception:  # the edge, as above
             log.exception("the resolver could not be examined: our own error")
         await asyncio.sleep(pause_s)
-
-
-class _Watch:
-    """What was said of the resolver last."""
-
-    def __init__(self, config: Config, asked: tuple[ServerAddress, ...]) -> None:
-        """`asked` are the servers of this process: resolv.conf is not read again for look-ups. None for a file."""
-        self._config = config
-        self._asked = self._named = asked
-        self._before: ValidationStatus | None = None
-
-    async def look(self) -> float:
-        """Examine it, and say what has changed; in how many seconds again."""
-        if self._asked:
-            self._compare(await in_thread(lambda: _named_servers(self._config)))
-        validation = await in_thread(lambda: _validation(self._config, self._asked))
-        log, before = logging.getLogger(_LOGGER), self._before
-        self._before = validation.status
-        if validation.status is before:
-            pass
-        elif validation.status not in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED):
-            fields = {
-                "status": validation.status.value,
-                "cause": validation.message.partition("\n")[0],
-                "remedy": "mailguard tlspolicy check",
-            }
-            log.error("DANE is off", extra={"fields": fields})
-        elif before is not None:
-            log.info("DANE is on", extra={"fields": {"resolver": validation.message}})
-        return VALIDATION_AGAIN_S if validation.status is ValidationStatus.NO_ANSWER else VALIDATION_INTERVAL_S
-
-    def _compare(self, named: tuple[ServerAddress, ...]) -> None:
-        if named not in (self._named, self._asked):
-            fields = {
-                "asked": ", ".join(_addresses(self._asked)),
-                "named": ", ".join(_addresses(named)),
-                "remedy": "restart this server",
-            }
-            logging.getLogger(_LOGGER).error("the resolvers have changed", extra={"fields": fields})
-        self._named = named

@@ -1,0 +1,202 @@
+"""SIGHUP: the configuration and the resolvers are read again, and nobody's protection is lost by it.
+
+With real unbounds where they are installed: one that validates, another that does, and one that does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from mailguard.config import Config
+from mailguard.dns.live import LiveResolver, ResolverConfig
+from mailguard.dns.servers import ServerAddress
+from mailguard.dns.validation import Validation, ValidationStatus
+from mailguard.tlspolicy import reload, resolvers
+from mailguard.tlspolicy.reload import Reload, ReplaceableResolver
+from test_tlspolicy_serve import TLSA, Serving, configured, serving
+from tlspolicy_site import Client, wait_for
+from unbound_site import UNBOUND, Unbound
+
+NEEDS_UNBOUND = pytest.mark.skipif(UNBOUND is None, reason="unbound is not installed")
+SIGNED = f"@ MX 10 mx\nmx A 192.0.2.1\n_25._tcp.mx TLSA {TLSA}\n_26._tcp.mx TLSA {TLSA}\n_27._tcp.mx TLSA {TLSA}\n"
+MORE = 'dnssec_probe = "mx.signed.test"\nmta_sts = false\n'
+
+
+def asking(port: int, address: str = "127.0.0.1") -> str:
+    return f'nameservers = ["{address}"]\nport = {port}'
+
+
+def reloaded(server: Serving, event: str = "event=reloaded") -> str:
+    """Have it read all again; the lines that it writes at that, up to the one with `event`."""
+    before, known = server.log.count(event), len(server.log)
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: server.log.count(event) > before or server.process.poll() is not None)
+    assert server.process.poll() is None, server.log
+    return server.log[known:]
+
+
+@NEEDS_UNBOUND
+@pytest.mark.attack("N02", "T02")
+def test_resolvers_that_would_turn_dane_off_are_not_taken(tmp_path: Path) -> None:
+    with (
+        Unbound({"signed.test.": SIGNED}, signed=["signed.test."]) as validating,
+        Unbound({"signed.test.": SIGNED}) as credulous,
+        Unbound({"signed.test.": SIGNED}, signed=["signed.test."]) as other,
+        serving(configured(tmp_path, dns=asking(validating.port), more=MORE)) as server,
+    ):
+        assert "dnssec=trusted resolvers=127.0.0.1" in server.log
+        assert server.ask("signed.test") == "OK dane-only"
+        for dns in (asking(credulous.port), asking(credulous.port, "192.0.2.53")):
+            configured(tmp_path, dns=dns, more=MORE)
+            said = reloaded(server)
+            assert 'event="DNSSEC would not be trusted any more: the old resolvers stay"' in said
+            assert "level=warning" in said
+            assert "event=reloaded dnssec=trusted resolvers=127.0.0.1\n" in said
+        assert server.ask("[mx.signed.test]:26") == "OK dane-only"
+        assert not credulous.asked() or {name for name, _ in credulous.asked()} == {"mx.signed.test"}
+        # The old ones are gone: mail waits, until others come that validate.
+        validating.kill()
+        assert server.ask("[mx.signed.test]:27") == "TEMP"
+        reloaded(server)
+        assert server.ask("[mx.signed.test]:27") == "TEMP"
+        configured(tmp_path, dns=asking(other.port), more=MORE)
+        assert "stay" not in reloaded(server)
+        assert server.ask("[mx.signed.test]:27") == "OK dane-only"
+        assert server.end() == 0
+        assert "Traceback" not in server.log
+
+
+@NEEDS_UNBOUND
+@pytest.mark.attack("N02")
+def test_trust_that_comes_with_a_reload(tmp_path: Path) -> None:
+    with (
+        Unbound({"signed.test.": SIGNED}, signed=["signed.test."]) as validating,
+        Unbound({"signed.test.": SIGNED}) as credulous,
+    ):
+        for before, word in (
+            (asking(validating.port, "192.0.2.53"), "untrusted"),
+            (asking(credulous.port), "trusted"),
+        ):
+            with serving(configured(tmp_path, dns=before, more=MORE)) as server:
+                assert f"dnssec={word} " in server.log
+                wait_for(lambda: "DANE is off" in server.log)
+                configured(tmp_path, dns=asking(validating.port), more=MORE)
+                assert "dnssec=trusted resolvers=127.0.0.1" in reloaded(server)
+                assert server.ask("signed.test") == "OK dane-only"
+
+
+def test_overrides_and_rules_count_at_once(tmp_path: Path) -> None:
+    zone = tmp_path / "zone"
+    zone.write_text("plain.test. MX 10 mx.plain.test.\nmx.plain.test. A 192.0.2.1\n")
+    dns = f'zone_file = "{zone}"'
+    with serving(configured(tmp_path, dns=dns, more="mta_sts = false")) as server, Client(server.path) as client:
+        assert client.ask("plain.test").status.value == "NOTFOUND"
+        assert "dnssec=untrusted" in server.log
+        more = 'mta_sts = false\nconnections = 7\n[tlspolicy.overrides]\n"plain.test" = "encrypt"\n'
+        configured(tmp_path, dns=dns, more=more)
+        said = reloaded(server)
+        assert 'event="changed: that takes effect at the next start" keys=tlspolicy.connections' in said
+        # On the same connection, and though the reply was at hand.
+        assert client.ask("plain.test").text == "encrypt"
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ('mixed = "none"', "mixed"),
+        ('[tlspolicy.overrides]\n"plain.test" = "encrypted"', "tlspolicy.overrides: plain.test"),
+    ],
+)
+def test_a_configuration_with_an_error_is_not_taken(tmp_path: Path, more: str, why: str) -> None:
+    zone = tmp_path / "zone"
+    zone.write_text("plain.test. MX 10 mx.plain.test.\nmx.plain.test. A 192.0.2.1\n")
+    dns = f'zone_file = "{zone}"'
+    good = 'mta_sts = false\n[tlspolicy.overrides]\n"plain.test" = "encrypt"\n'
+    with serving(configured(tmp_path, dns=dns, more=good)) as server:
+        configured(tmp_path, dns=dns, more=more)
+        event = 'event="reload failed; the old configuration stays"'
+        assert why in reloaded(server, event)
+        assert server.ask("plain.test") == "OK encrypt"
+        # And the next time it is right.
+        configured(tmp_path, dns=dns, more=good.replace('"encrypt"', '"may"'))
+        reloaded(server)
+        assert server.ask("plain.test") == "OK may"
+
+
+# -- resolv.conf ---------------------------------------------------------------------------------------------------
+
+CONFIG = Config.model_validate({"authserv_id": "x.test", "tlspolicy": {"postconf": None}})
+
+
+@pytest.mark.attack("N02")
+@pytest.mark.parametrize(
+    ("before", "validates_before", "after", "is_taken"),
+    [
+        # Those on loopback count; whether they validate, too, is in the last number.
+        ("127.0.0.1", "validates", "192.0.2.53", False),
+        ("127.0.0.1", "validates", "127.0.0.9", False),
+        ("127.0.0.1", "no-answer", "192.0.2.53", False),
+        ("127.0.0.1", "no-answer", "127.0.0.9", False),
+        ("127.0.0.1", "validates", "127.0.0.2", True),
+        ("127.0.0.1", "no-answer", "127.0.0.2", True),
+        ("127.0.0.1", "does-not-validate", "192.0.2.53", True),
+        ("192.0.2.53", "no-trusted-server", "192.0.2.54", True),
+        ("192.0.2.53", "no-trusted-server", "127.0.0.1", True),
+    ],
+)
+def test_resolv_conf_is_read_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    before: str,
+    validates_before: str,
+    after: str,
+    is_taken: bool,
+) -> None:
+    file = tmp_path / "resolv.conf"
+    config = ResolverConfig(resolv_conf=str(file))
+
+    def validation(_: Config, servers: tuple[ServerAddress, ...]) -> Validation:
+        statuses = {before: validates_before, "127.0.0.2": "validates", "127.0.0.9": "does-not-validate"}
+        return Validation(ValidationStatus(statuses[servers[0].address]), "as made up", servers)
+
+    for module in (reload, resolvers):
+        monkeypatch.setattr(module, "resolver_config", lambda _: config)
+    monkeypatch.setattr(reload, "validation_of", validation)
+    caplog.set_level(logging.INFO)
+
+    async def again() -> tuple[str, ...]:
+        file.write_text(f"nameserver {before}\n")
+        with ReplaceableResolver(LiveResolver(config)) as resolver:
+            resolver.use_this_loop()
+            reading = Reload(CONFIG, resolver, lambda: CONFIG, lambda before, after: None)
+            await reading.again()
+            assert resolvers.addresses(resolver.servers) == (before,)
+            file.write_text(f"nameserver {after}\n")
+            await reading.again()
+            return resolvers.addresses(resolver.servers)
+
+    assert asyncio.run(again()) == ((after,) if is_taken else (before,))
+    said = [record.getMessage() for record in caplog.records]
+    warned = ["DNSSEC would not be trusted any more: the old resolvers stay"] if not is_taken else []
+    assert said == ["reloaded", *warned, "reloaded"]
+
+
+def test_an_error_of_ours_ends_nothing(tmp_path: Path) -> None:
+    """As when there is no file left for another resolver."""
+    file = configured(tmp_path, dns=asking(9), more="mta_sts = false")
+    with serving(file) as server:
+        # A directory in its place.
+        text = file.read_text()
+        file.unlink()
+        file.mkdir()
+        assert re.search(r"event=\"reload failed[^\"]*\"", reloaded(server, "reload failed"))
+        file.rmdir()
+        file.write_text(text)
+        assert "dnssec=trusted" in reloaded(server)
