@@ -12,10 +12,11 @@ set -eu
 DEMO_PACKAGES="postfix libsasl2-modules sasl2-bin libmilter-dev gcc libc6-dev python3 python3-dev python3-venv
   ca-certificates"
 # The peers that the tests compare with, DNS servers, systemd-analyze for the unit, databases (MariaDB without its
-# service) with Postfix's clients for them, Dovecot for logins, and what docs/enforcing-senders.md calls.
+# service) with Postfix's clients for them, Dovecot for logins, what docs/enforcing-senders.md calls, the shells that
+# complete the command, and what shows manual pages.
 TEST_PACKAGES="$DEMO_PACKAGES opendkim opendkim-tools miltertest unbound nsd bind9 bind9-dnsutils systemd dovecot-core
   postgresql mariadb-server-core mariadb-client-core postfix-mysql postfix-pgsql postfix-sqlite postfix-lmdb
-  swaks sqlite3"
+  swaks sqlite3 zsh fish man-db groff-base mandoc"
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=/usr/sbin/policy-rc.d.before-mailguard-setup

@@ -255,7 +255,9 @@ def test_a_full_disk_and_a_closed_pipe_end_without_traceback(keys: Keys, verb: s
 @pytest.mark.parametrize("package", ["click", "rich", "pydantic"])
 def test_a_missing_extra_is_named(package: str) -> None:
     program = f"import sys; sys.modules[{package!r}] = None; import mailguard.cli; mailguard.cli.main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, "check", "a.test"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 78
     assert done.stderr.startswith("mailguard: ")
     assert done.stderr.rstrip().endswith(f"needs {package}; install it with: pip install 'mailguard-milter[cli]'")

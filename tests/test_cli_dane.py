@@ -311,7 +311,7 @@ def test_every_kind_of_record(mailguard_command: Command, place: Place, kind: tu
         (("not a name",), 64, "neither a file nor the name of a host"),
         (("rubbish",), 78, "no certificate in PEM or DER form can be read"),
         (("mx.gone.signed.test",), 75, "no connection"),
-        (("nowhere.signed.test",), 75, "it has no address"),
+        (("nowhere.signed.test",), 75, "it has no address that is known, and is no file"),
     ],
 )
 def test_tlsa_of_what_is_none(

@@ -117,6 +117,8 @@ def test_a_sound_host(mailguard_command: Command, sound: Site) -> None:
         "milters",
         "while",
         "macros",
+        "SMTP",
+        "who",
         "engine",
         "keys",
         "senders",
@@ -319,6 +321,43 @@ def test_macros_that_are_trimmed(mailguard_command: Command, sound: Site) -> Non
     code, tree = diagnosed(mailguard_command, sound.host)
     assert code == 1
     assert [each for each in said(tree, "problem") if "logins are not seen" in each]
+
+
+@pytest.mark.attack("X15")
+def test_who_may_speak_for_other_clients(mailguard_command: Command, sound: Site) -> None:
+    def shown() -> tuple[int, str, list[str], list[str]]:
+        code, tree = diagnosed(mailguard_command, sound.host)
+        (card,) = [each for each in tree["children"] if each["title"] == "who may speak for other clients"]
+        notes = [each for each in said(tree, "note") if each.startswith(card["title"])]
+        return code, card["status"], [f"{each['name']} = {each['value']}" for each in card["facts"]], notes
+
+    assert shown() == (0, "ok", ["main.cf: smtpd_authorized_xclient_hosts = 127.0.0.1"], [])
+    postconf("smtpd_authorized_xclient_hosts = 127.0.0.1, 192.0.2.0/24")(sound.host)
+    code, status, facts, notes = shown()
+    assert (code, status) == (0, "note")
+    assert facts == ["main.cf: smtpd_authorized_xclient_hosts = 127.0.0.1, 192.0.2.0/24"]
+    assert "XCLIENT is taken from 192.0.2.0/24" in notes[0]
+
+
+@pytest.mark.attack("X01")
+def test_a_postfix_that_takes_smuggled_messages(mailguard_command: Command, sound: Site) -> None:
+    """On a port that others can reach; the others of the sandbox are on loopback."""
+    directory = sound.host.postfix.directory / "config"
+    with open(directory / "master.cf", "a") as file:
+        file.write("2599 inet n - n - - smtpd\nsmtp inet n - n - - smtpd\n")
+    postconf("smtpd_forbid_bare_newline = no", "smtpd_forbid_unauth_pipelining = no", "inet_interfaces = all")(
+        sound.host
+    )
+    code, tree = diagnosed(mailguard_command, sound.host)
+    found = [each for each in said(tree, "problem") if each.startswith("SMTP smuggling")]
+    assert code == 1
+    assert any("smtpd_forbid_bare_newline" in each for each in found), found
+    assert any("commands out of turn" in each for each in found), found
+    # The commands that it names are the ones that mend it.
+    postconf("smtpd_forbid_bare_newline = normalize", "smtpd_forbid_unauth_pipelining = yes")(sound.host)
+    _, tree = diagnosed(mailguard_command, sound.host)
+    knows = "smtpd_forbid_bare_newline" in str(tree)
+    assert not knows or not [each for each in said(tree, "problem") if each.startswith("SMTP smuggling")]
 
 
 def test_an_engine_that_cannot_be_loaded(

@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ from mailguard_milter import supervisor
 from mailguard_milter.identity import Identity
 from mailguard_milter.listening import check_directory
 from mailguard_milter.refusal import Refusal
+from mailguard_milter.runtime_directory import RuntimeDirectory
 
 # Start and end
 
@@ -254,6 +256,14 @@ def test_the_command_line(arguments: list[str], code: int, told: str) -> None:
     assert told in done.stderr
 
 
+def test_the_version_is_that_of_the_distribution() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mailguard_milter", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"mailguard-milter, version {version('mailguard-milter')}\n"
+
+
 def test_check_config_says_what_it_found(daemon: Daemon) -> None:
     done = subprocess.run(
         [*DAEMON, str(daemon.config), "--check-config"], capture_output=True, text=True, check=False
@@ -264,8 +274,9 @@ def test_check_config_says_what_it_found(daemon: Daemon) -> None:
     assert not daemon.socket.exists()
 
 
-def test_a_python_that_the_user_cannot_run_is_said() -> None:
-    daemon = supervisor.Supervisor("mg.toml", generation_command=(__file__,))
+def test_a_python_that_the_user_cannot_run_is_said(tmp_path: Path) -> None:
+    directory = RuntimeDirectory(str(tmp_path))
+    daemon = supervisor.Supervisor("mg.toml", generation_command=(__file__,), _directory=directory)
     with pytest.raises(Refusal, match=r'the user "nobody" cannot run .*test_daemon_start\.py \(Permission denied\)'):
         daemon._spawn({"user": "nobody", "listeners": [], "trace": None})
 

@@ -72,7 +72,7 @@ def test_no_file_left(monkeypatch: pytest.MonkeyPatch) -> None:
         ask(resolver, "a.test")
         monkeypatch.setattr(Datagrams, "send", none_left)
         answer = ask(resolver, "b.test")
-        assert (answer.status, answer.detail) == (Status.TEMPFAIL, "127.0.0.1: UDP: OSError")
+        assert (answer.status, answer.detail) == (Status.TEMPFAIL, "127.0.0.1: UDP: Too many open files")
 
 
 @pytest.mark.parametrize("fault", ["read_plain_reply", "read_reply"])

@@ -13,7 +13,7 @@ from mailguard.domain import Domain
 from mailguard.envelope import Envelope
 from mailguard.evidence import Evidence
 from mailguard.explain import explain
-from mailguard.inbound import Judged
+from mailguard.inbound import InboundRules, Judged
 from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.policy import Mode, OverrideKind, Policy, TrustedSource
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
@@ -169,6 +169,16 @@ TREES: list[tuple[str, bytes, dict[str, Any], str, list[str]]] = [
             "permissive: the term covers half of all addresses or more",
             "end the record of evil.test with -all or ~all",
         ],
+    ),
+    (
+        "spf permissive, withheld",
+        mail("<x@evil.test>"),
+        {
+            "more": {"evil.test": {"TXT": ["v=spf1 +all"]}, "_dmarc.evil.test": {"TXT": ["v=DMARC1; p=reject"]}},
+            "rules": InboundRules(counts_permissive_spf=False),
+        },
+        "SPF evil.test: aligned (pass)",
+        ["counts: no: its term covers too many addresses"],
     ),
     (
         "spf includes",

@@ -16,7 +16,7 @@ from mailguard.dns.zone import ZoneResolver
 from mailguard.envelope import Envelope
 from mailguard.inbound import InboundPlan, InboundRules, Judged, judge_inbound, plan_inbound
 from mailguard.message import Message
-from zone0 import BODY, NOW, ke, mail, sign_as
+from zone0 import BODY, NOW, ke, key_record, mail, sign_as
 
 SUFFIXES = """// ===BEGIN ICANN DOMAINS===
 test
@@ -67,6 +67,7 @@ def rounds_of(plan: InboundPlan, zone: Any) -> tuple[list[list[str]], Judged]:
 
 
 PLAIN = mail("<ceo@bank.test>")
+WIDE = {"evil.test": {"TXT": ["v=spf1 +all"]}, "_dmarc.evil.test": {"TXT": ["v=DMARC1; p=reject"]}}
 SIGNED = sign_as(ke(), PLAIN, d="evil.test")
 
 
@@ -142,3 +143,33 @@ def test_which_identities_spf_checks(given: dict[str, Any], identities: list[str
     _, judged = rounds_of(plan_of(PLAIN, **given), {})
     results = (judged.evidence.spf, judged.evidence.helo_spf)
     assert [result.domain if result is not None else None for result in results] == identities
+
+
+@pytest.mark.attack("S22")
+@pytest.mark.parametrize(
+    ("record", "counts", "expected"),
+    [
+        pytest.param("v=spf1 +all", True, "pass", id="as the RFCs have it"),
+        pytest.param("v=spf1 +all", False, "fail", id="withheld"),
+        pytest.param("v=spf1 ip4:128.0.0.0/1", False, "fail", id="half of all addresses"),
+        pytest.param("v=spf1 ip4:198.51.100.0/24", False, "pass", id="a narrow term"),
+        pytest.param("v=spf1 include:nowhere.test", False, "fail", id="no pass"),
+        pytest.param("v=spf1 ip4:198.51.100.0/24 +all", False, "pass", id="a narrow term before a wide one"),
+    ],
+)
+def test_whether_a_permissive_pass_counts(record: str, counts: bool, expected: str) -> None:
+    zone = {**WIDE, "evil.test": {"TXT": [record]}}
+    plan = plan_of(mail("<x@evil.test>"), counts_permissive_spf=counts)
+    _, judged = rounds_of(plan, zone)
+    assert judged.verdict is not None
+    assert judged.verdict.status.value == expected
+
+
+@pytest.mark.attack("S22")
+def test_a_signature_counts_beside_a_permissive_pass() -> None:
+    signed = sign_as(ke(), mail("<x@evil.test>"), d="evil.test")
+    zone = {**WIDE, KEY: {"TXT": [key_record(ke()).decode()]}}
+    _, judged = rounds_of(plan_of(signed, counts_permissive_spf=False), zone)
+    assert judged.verdict is not None
+    assert [(each.method, each.counts) for each in judged.verdict.alignments] == [("spf", False), ("dkim", True)]
+    assert judged.verdict.status.value == "pass"

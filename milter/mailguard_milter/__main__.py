@@ -1,4 +1,4 @@
-"""`mailguard-milter [-c FILE] [--check-config]`: the daemon, always in the foreground.
+"""`mailguard-milter [-c FILE] [--check-config | --version]`: the daemon, always in the foreground.
 
 Exit codes (sysexits.h): 0, 64 usage, 70 internal, 75 try again (another one runs, an address is in use),
 78 configuration.
@@ -17,7 +17,7 @@ from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import EX_USAGE, Refusal
 from mailguard_milter.supervisor import Supervisor
 
-__all__ = ["main"]
+__all__ = ["command_line", "main"]
 
 # Not imported from mailguard.config: the supervisor stays small. A test compares the two.
 DEFAULT_CONFIG = "/etc/mailguard/mailguard.toml"
@@ -29,8 +29,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code."""
+def command_line() -> argparse.ArgumentParser:
+    """What reads the arguments."""
     parser = _Parser(
         prog="mailguard-milter",
         description="Signs and verifies mail for Postfix. Runs in the foreground; SIGHUP reloads, SIGTERM ends.",
@@ -39,7 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check-config", action="store_true", help="load the configuration and all keys, say what they are, and end"
     )
-    options = parser.parse_args(arguments)
+    parser.add_argument("--version", action="store_true", help="say which version this is, and end")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    options = command_line().parse_args(arguments)
+    if options.version:
+        # Not imported above: the supervisor stays small.
+        from importlib.metadata import version
+
+        print(f"mailguard-milter, version {version('mailguard-milter')}")
+        return 0
     path = os.path.abspath(options.config)
     if options.check_config:
         check = [sys.executable, "-P", "-m", "mailguard_milter.check_config", path]

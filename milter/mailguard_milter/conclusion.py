@@ -100,6 +100,7 @@ def _signed(
         **_told(decision),
         d=state.keys[0].domain,
         s=" ".join(key.selector for key in state.keys),
+        a=" ".join(key.algorithm for key in state.keys),
     )
 
 

@@ -50,6 +50,11 @@ class DmarcConfig(Section):
     suffix_list: FilePath | None = Field(
         default=None, description="The list of public suffixes to use with `psl`. Default: the one of the package."
     )
+    permissive_spf_counts: StrictBool = Field(
+        default=True,
+        description="Whether SPF's pass counts where its term covers half of all addresses or more, such as `+all`, as"
+        " RFC 9989 has it. `false`: such mail passes DMARC by its DKIM signature alone.",
+    )
 
     @model_validator(mode="after")
     def _uses_its_list(self) -> DmarcConfig:

@@ -54,6 +54,8 @@ class InboundRules:
     """This host's name, for %{r} in an explanation (RFC 7208 §7.3)."""
     suffixes: PublicSuffixes | None = None
     """Organizational Domains by this list, as RFC 7489 has it. None: by tree walk (RFC 9989 §4.10)."""
+    counts_permissive_spf: bool = True
+    """Whether a pass of SPF counts for DMARC where its term covers half of all addresses or more. RFC 9989: yes."""
     internal_networks: tuple[IPv4Network | IPv6Network, ...] = DEFAULT_INTERNAL_NETWORKS
     """Clients of our own: their address says nothing about the sender's domain."""
 
@@ -165,7 +167,15 @@ def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, 
     if plan.malformed is not None:
         return Judged(evidence, _malformed(evidence))
     verdicts = tuple(
-        judge(domain, spf=spf, dkim=evidence.dkim, answers=answers, suffixes=rules.suffixes, discovery=discovery)
+        judge(
+            domain,
+            spf=spf,
+            dkim=evidence.dkim,
+            answers=answers,
+            suffixes=rules.suffixes,
+            discovery=discovery,
+            counts_permissive=rules.counts_permissive_spf,
+        )
         for domain, discovery in zip(plan.author_domains, discoveries, strict=True)
     )
     return Judged(evidence, _one(verdicts), verdicts)

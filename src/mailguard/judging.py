@@ -31,6 +31,7 @@ def inbound_rules(config: Config) -> InboundRules:
         or config.policy.iprev.fail not in (None, "accept"),
         receiver=config.authserv_id,
         suffixes=_suffixes(config),
+        counts_permissive_spf=config.dmarc.permissive_spf_counts,
         internal_networks=config.policy.internal_networks,
     )
 

@@ -14,8 +14,13 @@ _PACKAGES_OF_THE_EXTRA = ("click", "pydantic", "pydantic_core", "rich")
 
 def main() -> None:
     """Run the command that sys.argv names, and end the process with its exit code (see exit_code.py)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         from mailguard.cli.group import run
+
+        sys.exit(run(sys.argv[1:]))
     except MissingExtraError as error:
         sys.exit(_missing(str(error)))
     except ModuleNotFoundError as error:
@@ -23,10 +28,6 @@ def main() -> None:
         if package not in _PACKAGES_OF_THE_EXTRA:
             raise
         sys.exit(_missing(f"the command needs {package}; install it with: pip install 'mailguard-milter[cli]'"))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
 
 
 def _missing(text: str) -> int:

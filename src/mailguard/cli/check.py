@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import as_domain, as_selectors
+from mailguard.cli.parameters import FILE, as_domain, as_selectors
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
@@ -42,9 +42,16 @@ _EXIT_CODES = {
     "--selector", "selectors", callback=as_selectors, multiple=True, metavar="NAME", help="A DKIM selector."
 )
 @click.option(
-    "-c", "--config", "config_file", metavar="CONFIG", help=f"Take selectors and resolver from it. [{DEFAULT_PATH}]"
+    "-c",
+    "--config",
+    "config_file",
+    type=FILE,
+    metavar="CONFIG",
+    help=f"Take selectors and resolver from it. [{DEFAULT_PATH}]",
 )
-@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file, and fetch nothing.")
+@click.option(
+    "--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file, and fetch nothing."
+)
 @click.option("--no-fetch", is_flag=True, help="Do not fetch the policy file of MTA-STS.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def check(
@@ -58,7 +65,7 @@ def check(
     asked, known = ResolverConfig(zone_file=zone), list(selectors)
     if config_file is not None or os.path.exists(DEFAULT_PATH):
         config = load(config_file or DEFAULT_PATH)
-        known += [selector for owner, selector, _ in keys_of(config) if owner == domain]
+        known += [selector for _, selector, _ in keys_of(config, domain)]
         asked = resolver_config(config.dns, zone_file=zone)
     with waiting(f"asking the DNS about {domain}"), open_resolver(asked) as resolver:
         fetched = None if no_fetch or asked.zone_file is not None else _policy_file(domain, resolver)

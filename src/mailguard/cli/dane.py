@@ -12,11 +12,12 @@ import click
 from mailguard.cli.dane_certificates import certificate_nodes, read_chain, record_for, record_words
 from mailguard.cli.dane_report import EXIT_CODES, dane_tree
 from mailguard.cli.dane_rollover import rollover_tree
-from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, settings, validating
+from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, Settings, settings, validating
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import as_domain
+from mailguard.cli.parameters import FILE, as_domain
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.dane.certificate import Certificate
 from mailguard.dane.destination import SMTP_PORT, Destination, DestinationKind
 from mailguard.dane.record import CertificateUsage, MatchingType, Selector
@@ -55,7 +56,8 @@ def check(destination: str, port: int | None, config_file: str | None, no_connec
     _destination(destination)
     found = settings(config_file)
     shake = None if no_connect else _shake(found.ca_file)
-    with open_resolver(validating(found)) as resolver:
+    trusted = validating(found)
+    with waiting(f"asking the DNS about {destination}"), open_resolver(trusted) as resolver:
         policy = check_dane(destination, resolver=resolver, port=port, insecure_mx=found.insecure_mx)
         unasked = [host.name for host in policy.hosts if host.reason is HostReason.INSECURE_MX]
         deadline = time.monotonic() + LOOKUP_TIME_S
@@ -66,14 +68,15 @@ def check(destination: str, port: int | None, config_file: str | None, no_connec
             Visit(host.name, host.base_domain or host.name, host.addresses or others.get(host.name, ()))
             for host in policy.hosts
         ]
-        shown = visits(lambda address, name, end: shake(address, policy.port, name, end), hosts)
+        with waiting(f"connecting to the servers of {destination}"):
+            shown = visits(lambda address, name, end: shake(address, policy.port, name, end), hosts)
     tree, mark = dane_tree(policy, shown, now=time.time())
     show(tree, as_json=as_json)
     return EXIT_CODES[mark]
 
 
 @dane.command()
-@click.argument("target", metavar="CERT|HOST")
+@click.argument("target", type=FILE, metavar="CERT|HOST")
 @click.option("--host", callback=as_domain, help="The server's name.  [default: the first in the certificate]")
 @_PORT
 @click.option("--usage", type=click.IntRange(0, 3), default=int(CertificateUsage.DANE_EE), show_default=True)
@@ -95,12 +98,14 @@ def tlsa(
 
     Of an authority (--usage 2) it is the record of the last certificate of the chain.
     """
+    found = settings(config_file)
     if os.path.exists(target):
         chain = read_chain(target)
         name = host or _first_name(chain[0])
     else:
         name = host or _host(target)
-        shown = _shown(target, port, name, config_file)
+        with waiting(f"connecting to {target}"):
+            shown = _shown(target, port, name, found)
         if shown.status is not HandshakeStatus.DONE:
             said = Explanation(target, detail=shown.detail)
             click.echo(f"mailguard: {said.title}: {said.detail}", err=True)
@@ -127,7 +132,7 @@ def tlsa(
 
 
 @dane.command()
-@click.argument("certificate", metavar="CERT")
+@click.argument("certificate", type=FILE, metavar="CERT")
 @click.option("--host", callback=as_domain, required=True, help="The server that is to have it.")
 @_PORT
 @CONFIG_OPTION
@@ -139,7 +144,8 @@ def rollover(certificate: str, host: Domain, port: int, config_file: str | None,
     deployed, 1 if senders would keep their mail, 75 if the DNS does not say, 78 if no resolver validates DNSSEC.
     """
     chain = read_chain(certificate)
-    with open_resolver(validating(settings(config_file))) as resolver:
+    trusted = validating(settings(config_file))
+    with waiting(f"asking the DNS about {host}"), open_resolver(trusted) as resolver:
         policy = check_dane(str(Destination(host, DestinationKind.HOST, port)), resolver=resolver)
     tree, mark = rollover_tree(policy.hosts[0], chain, port=port, now=time.time())
     show(tree, as_json=as_json)
@@ -178,13 +184,14 @@ def _shake(ca_file: str | None) -> Callable[[str, int, str, float], Handshake]:
     return lambda address, port, name, end: server.shake(address, port, server_name=name, deadline=end)
 
 
-def _shown(target: str, port: int, name: Domain, config_file: str | None) -> Handshake:
+def _shown(target: str, port: int, name: Domain, found: Settings) -> Handshake:
     """What the first address that can be reached shows."""
-    found, deadline = settings(config_file), time.monotonic() + LOOKUP_TIME_S
+    deadline = time.monotonic() + LOOKUP_TIME_S
     shake = _shake(found.ca_file)
     host = _host(target)
     with open_resolver(found.resolver) as resolver:
         addresses = addresses_of([host], resolver, deadline=deadline)[host]
     shown = visits(lambda address, sni, end: shake(address, port, sni, end), [Visit(host, name, addresses)])[host]
-    none = Handshake(address="", port=port, status=HandshakeStatus.UNREACHABLE, detail="it has no address")
+    detail = "it has no address that is known, and is no file"
+    none = Handshake(address="", port=port, status=HandshakeStatus.UNREACHABLE, detail=detail)
     return next((each for each in shown if each.status is HandshakeStatus.DONE), (*shown, none)[0])

@@ -11,6 +11,8 @@ from ipaddress import IPv4Network, IPv6Network
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.parameters import FILE
+from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.dane.discover import InsecureMx
 from mailguard.dns.live import ResolverConfig
@@ -25,7 +27,12 @@ LOOKUP_TIME_S = 20.0
 VALIDATION_TIME_S = 10.0
 
 CONFIG_OPTION = click.option(
-    "-c", "--config", "config_file", metavar="CONFIG", help=f"Take the resolver from it. [default: {DEFAULT_PATH}]"
+    "-c",
+    "--config",
+    "config_file",
+    type=FILE,
+    metavar="CONFIG",
+    help=f"Take the resolver from it. [default: {DEFAULT_PATH}]",
 )
 
 
@@ -65,7 +72,8 @@ def validating(found: Settings) -> ResolverConfig:
     Raises ConfigError, with what to do, where there is none; ends the command with 75 where none answers.
     """
     deadline = time.monotonic() + VALIDATION_TIME_S
-    validation = check_validation(found.resolver, deadline=deadline, probe=found.probe)
+    with waiting("asking the resolver whether it validates DNSSEC"):
+        validation = check_validation(found.resolver, deadline=deadline, probe=found.probe)
     match validation.status:
         case ValidationStatus.VALIDATES | ValidationStatus.SOME_UNTRUSTED:
             return only_trusted(found.resolver)

@@ -7,8 +7,9 @@ import time
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import as_domain
+from mailguard.cli.parameters import FILE, as_domain
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import evaluate
 from mailguard.dns.live import ResolverConfig, open_resolver
@@ -33,8 +34,10 @@ def dmarc() -> None:
 @dmarc.command()
 @click.argument("domain", callback=as_domain)
 @click.option("--compare-7489", is_flag=True, help="Compare with RFC 7489, by a list of public suffixes.")
-@click.option("--suffix-list", metavar="FILE", help="That list. Default: the one of the package publicsuffixlist.")
-@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file.")
+@click.option(
+    "--suffix-list", type=FILE, metavar="FILE", help="That list. Default: the one of the package publicsuffixlist."
+)
+@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def check(domain: Domain, compare_7489: bool, suffix_list: str | None, zone: str | None, as_json: bool) -> int:
     """Show which DMARC policy holds for mail from DOMAIN, where it comes from, and what is wrong with it.
@@ -44,7 +47,7 @@ def check(domain: Domain, compare_7489: bool, suffix_list: str | None, zone: str
     if suffix_list is not None and not compare_7489:
         raise click.UsageError("--suffix-list needs --compare-7489")
     suffixes = PublicSuffixes.load(suffix_list) if compare_7489 else None
-    with open_resolver(ResolverConfig(zone_file=zone)) as resolver:
+    with waiting(f"asking the DNS about {domain}"), open_resolver(ResolverConfig(zone_file=zone)) as resolver:
         deadline = time.monotonic() + LOOKUP_TIME_S
         checked = evaluate(lambda answers: check_domain(domain, answers, suffixes), resolver, deadline=deadline)
     show(checked.explanation, as_json=as_json)

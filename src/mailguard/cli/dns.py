@@ -14,8 +14,9 @@ from mailguard.cli.dns_report import comparison_json, comparison_text, exit_code
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.live_records import live_records
 from mailguard.cli.mail_hosts import NoAnswer, host_name, mail_hosts, with_certificates
-from mailguard.cli.parameters import as_domain
+from mailguard.cli.parameters import FILE, as_domain
 from mailguard.cli.record_zones import zones_of
+from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
@@ -23,13 +24,15 @@ from mailguard.dns.authoritative import TOTAL_TIME_S, AuthoritativeDns, Unreacha
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
-from mailguard.key_places import keys_of
+from mailguard.key_places import keys_of, rotation_of
 from mailguard.records.choices import Choices, PublicKey, Stage
 from mailguard.records.compare import compare
 from mailguard.records.fingerprints import certificate_key_digest, sshfp
 from mailguard.records.generate import policy_address, policy_file, records
 from mailguard.records.record import Record
 from mailguard.records.render import FORMATS, Publication
+from mailguard.rotation.state import Stage as KeyStage
+from mailguard.rotation.words import next_step
 from mailguard.scorecard.spf_width import is_too_wide
 from mailguard.senders.identity import Unusable, parse_address
 from mailguard.spf.record import Record as SpfRecord
@@ -50,7 +53,12 @@ _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*
 @click.command()
 @click.argument("domain", callback=as_domain)
 @click.option(
-    "-c", "--config", "config_file", metavar="CONFIG", help=f"Take the keys from it. [default: {DEFAULT_PATH}]"
+    "-c",
+    "--config",
+    "config_file",
+    type=FILE,
+    metavar="CONFIG",
+    help=f"Take the keys from it. [default: {DEFAULT_PATH}]",
 )
 @click.option(
     "--policy",
@@ -68,6 +76,7 @@ _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*
 @click.option(
     "--certificate",
     "certificates",
+    type=FILE,
     metavar="FILE",
     multiple=True,
     help="That of the hosts that take mail (PEM), for TLSA: the one in use, and once more the next.",
@@ -101,16 +110,18 @@ def dns(
     _check_spf(senders)
     if zone is not None and not domain.is_equal_or_below(zone := host_name(zone)):
         raise click.UsageError(f"--zone: {domain} is not in {zone}")
-    digests = tuple(certificate_key_digest(_read(each)) for each in certificates)
+    digests = tuple(map(_key_digest, certificates))
     asked = resolver_config(config.dns) if config is not None else ResolverConfig()
     with open_resolver(asked) as resolver:
         try:
-            hosts, takes_mail = mail_hosts(domain, mx, resolver)
+            with waiting(f"asking the DNS about {domain}"):
+                hosts, takes_mail = mail_hosts(domain, mx, resolver)
         except NoAnswer as error:
             click.echo(f"mailguard: {error}", err=True)
             return ExitCode.TEMPORARY
         if digests:
-            hosts = with_certificates(hosts, digests, resolver, asked)
+            with waiting("asking the DNS for TLSA records"):
+                hosts = with_certificates(hosts, digests, resolver, asked)
     choices = Choices(
         domain=domain,
         stage=Stage(stage),
@@ -130,7 +141,8 @@ def dns(
         click.echo(f"mailguard: {error}", err=True)
         return ExitCode.TEMPORARY
     if not diff:
-        found = zones_of(choices, authoritative)
+        with waiting(f"asking for the zone of {domain}"):
+            found = zones_of(choices, authoritative)
         for note in found.notes:
             click.echo(f"mailguard: note: {note}", err=True)
         choices = replace(choices, zone=found.zone, zones=found.zones)
@@ -140,7 +152,8 @@ def dns(
         publication = Publication(domain, wanted, policy_file(choices), policy_address(choices), choices.zone)
         click.echo(FORMATS["json" if as_json else form](publication), nl=False)
         return ExitCode.PASS
-    compared = compare(wanted, live_records(authoritative, wanted), normal=normal_rdata)
+    with waiting(f"asking the name servers of {domain}"):
+        compared = compare(wanted, live_records(authoritative, wanted), normal=normal_rdata)
     click.echo(comparison_json(compared) if as_json else comparison_text(compared))
     return exit_code(compared)
 
@@ -159,9 +172,18 @@ def _authoritative(config: Config | None, total_time_s: float) -> AuthoritativeD
 
 
 def _public_keys(config: Config | None, domain: Domain) -> Iterator[PublicKey]:
-    for owner, selector, file in keys_of(config) if config is not None else ():
-        if config is None or owner != domain:
-            continue
+    if config is None:
+        return
+    rule = config.domains.get(domain)
+    if rule is not None and (rotation := rotation_of(domain, rule)) is not None:
+        for generation in rotation.generations:
+            # Also the records of keys that come, and of those whose mail is on its way.
+            for each in generation.keys if generation.stage is not KeyStage.REMOVABLE else ():
+                record = each.record.encode("ascii")
+                note = "" if generation.stage is KeyStage.SIGNING else f"; {next_step(generation)}"
+                yield PublicKey(each.selector, each.name(domain), record, each.algorithm, each.bits, note)
+        return
+    for owner, selector, file in keys_of(config, domain):
         # Root looks at the keys of the daemon's user; nothing is signed.
         found = os.stat(file).st_uid if os.geteuid() == 0 and os.path.exists(file) else None
         key = SigningKey.load(
@@ -172,6 +194,14 @@ def _public_keys(config: Config | None, domain: Domain) -> Iterator[PublicKey]:
             owner=found,
         )
         yield PublicKey(key.selector, key.public_name, key.record(), key.algorithm, key.bits)
+
+
+def _key_digest(path: str) -> bytes:
+    octets = _read(path)
+    try:
+        return certificate_key_digest(octets)
+    except KeyFileError as error:
+        raise KeyFileError(f"{path}: {error}") from None
 
 
 def _read(path: str) -> bytes:

@@ -27,15 +27,19 @@ from mailguard.cli.doctor_probe import (
     probe,
     readable_by,
 )
+from mailguard.cli.doctor_resolver import resolver_program_cards
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key import zone_line
 from mailguard.cli.key_check import CheckedKey, KeyOutcome, check_keys
 from mailguard.cli.postconf import host_options
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.config import Config, Listener, load
+from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions
-from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.live import LiveResolver, ResolverConfig, open_resolver
 from mailguard.dns.question import Status
+from mailguard.dns.servers import trust_word
 from mailguard.dns.validation import PROBE, ValidationStatus, check_validation
 from mailguard.errors import ConfigError
 from mailguard.explain import Explanation
@@ -54,6 +58,7 @@ from mailguard.setup_host.doctor_cards import (
 from mailguard.setup_host.milter_entry import postfix_address
 from mailguard.setup_host.milter_plan import milter_plan, milter_services
 from mailguard.setup_host.postfix_files import read_chroots
+from mailguard.setup_host.trust_cards import proxy_card, smuggling_card
 
 __all__ = ["diagnosis", "doctor", "exit_code_of"]
 
@@ -109,15 +114,11 @@ def diagnosis(config_file: str, config_directory: str | None, program: str) -> E
     postfix_files = [f"{facts.postfix.directory}/{name}" for name in ("main.cf", "master.cf")] if facts else []
     files = [config_file, *(file for _, _, file in wanted), *postfix_files]
     cards.append(clock_card(time.time(), newest_file(files), synchronised=is_synchronised()))
-    resolver_config = ResolverConfig(
-        nameservers=config.dns.nameservers,
-        port=config.dns.port,
-        query_timeout_s=config.dns.query_timeout_s,
-        zone_file=config.dns.zone_file,
-        trust_ad=config.dns.trust_ad,
-    )
-    cards.append(_resolver_card(resolver_config))
-    cards.append(_records_card(wanted, config, resolver_config))
+    asked = resolver_config(config.dns)
+    with waiting("asking the DNS"):
+        cards.append(_resolver_card(asked))
+        cards += resolver_program_cards(asked)
+        cards.append(_records_card(wanted, config, asked))
     worst = max((Mark(each.status) for each in cards), key=_ORDER.index)
     return Explanation(title="mailguard on this host", status=worst.value, children=tuple(cards))
 
@@ -212,6 +213,8 @@ def _postfix_cards(
         yield milters_card(facts, config, plan)
     yield default_action_card(facts, config)
     yield macro_card(facts, probes)
+    yield smuggling_card(facts)
+    yield proxy_card(facts)
 
 
 def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Explanation:
@@ -247,13 +250,14 @@ def _resolver_card(config: ResolverConfig) -> Explanation:
     if config.zone_file is not None:
         detail = f"answers come from {config.zone_file} alone, and no server is asked"
         return card("resolver", [finding(Mark.NOTE, detail, "for tests alone: take zone_file out of [dns]")])
-    with open_resolver(config) as resolver:
+    with LiveResolver(config) as resolver:
         answer = resolver.resolve([PROBE], deadline=time.monotonic() + LOOKUP_TIME_S)[PROBE]
+        servers = resolver.servers
+    shown = [("asked", ", ".join(each.address for each in servers)), ("dnssec", trust_word(servers))]
     if answer.status in (Status.TEMPFAIL, Status.BOGUS):
         advice = "is it running, and is it the one in [dns] nameservers or /etc/resolv.conf? Try: delv in-addr.arpa"
-        return card("resolver", [finding(Mark.PROBLEM, f"it does not answer: {answer.detail}", advice)])
+        return card("resolver", [finding(Mark.PROBLEM, f"it does not answer: {answer.detail}", advice)], facts=shown)
     validation = check_validation(config, deadline=time.monotonic() + LOOKUP_TIME_S)
-    shown = [("asked", ", ".join(each.address for each in validation.servers))]
     detail = validation.message.partition("\n")[0]
     if validation.status is ValidationStatus.VALIDATES:
         return card("resolver", [finding(Mark.OK, detail)], facts=shown)

@@ -27,6 +27,7 @@ from mailguard.key_places import WantedKey
 from mailguard.sender_sources import open_senders
 from mailguard.senders.permission import PermissionStatus
 from mailguard.setup_host.doctor_cards import Engine, Probe
+from mailguard.setup_host.libmilter_build import Build, build_of
 
 __all__ = [
     "ask_senders",
@@ -48,6 +49,8 @@ MAX_REPLY = 65_536
 NEGOTIATE = ord("O")
 QUIT = b"\0\0\0\1Q"
 OFFER = struct.pack(">IBIII", 13, NEGOTIATE, 6, 0x1FF, 0x1FFFFF)
+# libmilter has 80 kB; what it was linked into is not much larger.
+MAX_LIBRARY_BYTES = 16 * 1024 * 1024
 # adjtimex(2): what it returns while nobody keeps the clock right, and the octets of struct timex, with room.
 TIME_ERROR = 5
 TIMEX_OCTETS = 512
@@ -56,7 +59,7 @@ TIMEX_OCTETS = 512
 _LOOK_AT_LIBMILTER = """\
 import milter
 print(".".join(map(str, milter.getversion())))
-print(next((line.split()[-1] for line in open("/proc/self/maps") if "libmilter" in line), ""))
+print(next((line.split()[-1] for line in open("/proc/self/maps") if "libmilter" in line), milter.__file__))
 """
 
 
@@ -259,7 +262,15 @@ def engine_found(name: str) -> Engine:
         said = done.stderr.strip().splitlines()
         return Engine(name, fault=said[-1] if said else f"importing it ends with {done.returncode}")
     library, path = [*done.stdout.splitlines(), "", ""][:2]
-    return Engine(name, installed=_installed("pymilter"), library=library, path=path)
+    return Engine(name, installed=_installed("pymilter"), library=library, path=path, build=_build(path))
+
+
+def _build(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return build_of(file.read(MAX_LIBRARY_BYTES)).value
+    except OSError as error:
+        return f"{Build.UNKNOWN.value}: {error.strerror}"
 
 
 def _installed(distribution: str) -> str:

@@ -22,7 +22,7 @@ from mailguard.cli.enforce_report import Report, show
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.log_lines import Unreadable, read_lines
 from mailguard.cli.message_file import STANDARD_INPUT
-from mailguard.cli.parameters import POSIX_SECONDS
+from mailguard.cli.parameters import FILE, POSIX_SECONDS
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.trace_reader import TraceReader
 
@@ -39,10 +39,11 @@ PROGRESS_EVERY = 1000
 @click.option(
     "--days", type=click.IntRange(1, 366), default=DEFAULT_DAYS, show_default=True, help="How far to look back."
 )
-@click.option("-c", "--config", "config_file", metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+@click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
 @click.option(
     "--log",
     "logs",
+    type=FILE,
     metavar="FILE",
     multiple=True,
     help="Read this log (- is standard input) instead of the traces: logfmt or JSON, also inside a syslog file.",

@@ -8,15 +8,21 @@ __all__ = ["ExitCode"]
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code means."""
+    """What a command's exit code means; `meaning` tells it to users."""
 
-    PASS = 0
-    FAIL = 1
-    NO_SIGNATURE = 2
-    USAGE = 64
-    """The command was not called as it must be: an unknown option, a message file that is not there."""
-    TEMPORARY = 75
-    """The DNS did not answer; the same command may succeed later."""
-    CONFIGURATION = 78
-    """A key, a zone, a configuration file or an installation that cannot be used."""
-    INTERRUPTED = 130
+    PASS = 0, "Pass, accepted, done, nothing found."
+    FAIL = 1, "Fail, refused, not done, something found."
+    NO_SIGNATURE = 2, "The message has no signature; key rotate: records wait to be published or removed."
+    USAGE = 64, "Not called as it must be: an unknown option, a name that is none, a message file that is not there."
+    TEMPORARY = 75, "A server did not answer, such as the DNS; the same command may succeed later."
+    CONFIGURATION = 78, "A key, a zone, a configuration file or an installation that cannot be used."
+    INTERRUPTED = 130, "Interrupted, with control-C."
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> ExitCode:
+        """A member."""
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.meaning = meaning
+        return member

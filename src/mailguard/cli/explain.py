@@ -14,9 +14,10 @@ import click
 from mailguard.cli.client_options import ClientAddress, client_options, reverse_path
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
-from mailguard.cli.parameters import POSIX_SECONDS
+from mailguard.cli.parameters import FILE, POSIX_SECONDS
 from mailguard.cli.recorded import judge_recorded, looks_like_queue_id
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dns.live import ResolverConfig, open_resolver
@@ -39,10 +40,12 @@ _EXIT_CODES = {
 
 
 @click.command()
-@click.argument("message", default=STANDARD_INPUT)
+@click.argument("message", type=FILE, default=STANDARD_INPUT)
 @client_options
-@click.option("-c", "--config", "config_file", metavar="CONFIG", help="Judge by this configuration of the daemon.")
-@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file.")
+@click.option(
+    "-c", "--config", "config_file", type=FILE, metavar="CONFIG", help="Judge by this configuration of the daemon."
+)
+@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge as at this POSIX time.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def explain(
@@ -80,7 +83,7 @@ def explain(
         raise click.UsageError("--helo needs --ip and --mail-from")
     raw = read_message(message)
     rules, policy, resolver_config = _settings(config_file, zone)
-    with open_resolver(resolver_config) as resolver:
+    with waiting("asking the DNS"), open_resolver(resolver_config) as resolver:
         outcome = authenticate(
             raw,
             ip=ip,

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
-__all__ = ["LogRecord", "Unreadable", "read_lines"]
+__all__ = ["MAX_LINE_BYTES", "LogRecord", "Unreadable", "read_lines", "record_of", "split_line"]
 
 # Ours have at most 4000 octets, and what syslog puts before them some hundred.
 MAX_LINE_BYTES = 16 * 1024
@@ -28,7 +28,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 # What syslog and journald begin with: "Jun  5 10:00:00 host name[12]: ", or with 2026-06-05T10:00:00.1+02:00.
 _PREFIX = re.compile(
-    r"(?P<time>[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9T:.Z+-]{15,30}) \S+ [^ \[]+\[[0-9]+\]: "
+    r"(?P<time>[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9T:.Z+-]{15,30}) \S+ (?P<program>[^ \[]+)\[[0-9]+\]: "
 )
 _PAIR = re.compile(r'(?P<key>[a-z0-9_]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^ "]*))(?: |$)')
 _QUOTED = re.compile(r'\\(["\\])')
@@ -111,22 +111,15 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
     # Most lines of a mail log are Postfix's.
     if b"action" not in line or b"role" not in line:
         return None
-    text = line.decode("utf-8", "replace").rstrip("\r")
-    prefix = _PREFIX.match(text[:MAX_PREFIX_CHARS])
-    content = text[prefix.end() :] if prefix else text
-    if content.startswith("{"):
-        record = _from_json(content)
-    elif _PAIR.match(content):
-        record = _from_logfmt(content)
-    else:
-        return None
-    if record is None:
-        return Unreadable.DAMAGED
+    time, _, content = split_line(line)
+    record = record_of(content)
+    if record is None or record is Unreadable.DAMAGED:
+        return record
     if "role" not in record or "action" not in record:
         return None
     is_ours = record["role"] == "sign"
     return LogRecord(
-        time=_time(record.get("time") or (prefix["time"] if prefix else ""), now),
+        time=_time(record.get("time") or time, now),
         client=record.get("client", ""),
         # Only what is judged from outside has it by itself.
         domain=record.get("domain", "") or (record.get("from", "").rpartition("@")[2] if is_ours else ""),
@@ -136,6 +129,24 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
         reason=record.get("reason", ""),
         login=record.get("login", "") if is_ours else "",
     )
+
+
+def split_line(line: bytes) -> tuple[str, str, str]:
+    """The time and the program that syslog or journald put before a line, both empty without, and the rest."""
+    text = line.decode("utf-8", "replace").rstrip("\r")
+    prefix = _PREFIX.match(text[:MAX_PREFIX_CHARS])
+    return (prefix["time"], prefix["program"], text[prefix.end() :]) if prefix else ("", "", text)
+
+
+def record_of(content: str) -> Mapping[str, str] | Literal[Unreadable.DAMAGED] | None:
+    """The texts in a line of the daemon's, by their keys; None for a line that does not look like one."""
+    if content.startswith("{"):
+        record = _from_json(content)
+    elif _PAIR.match(content):
+        record = _from_logfmt(content)
+    else:
+        return None
+    return Unreadable.DAMAGED if record is None else record
 
 
 def _from_logfmt(text: str) -> Mapping[str, str] | None:

@@ -11,8 +11,9 @@ from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, settings
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.mta_sts_report import MxHosts, hosts_of, sts_tree
-from mailguard.cli.parameters import as_domain
+from mailguard.cli.parameters import FILE, as_domain
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.dane.destination import SMTP_PORT
 from mailguard.dns.answers import Answers, evaluate
 from mailguard.dns.live import open_resolver
@@ -30,7 +31,7 @@ def mta_sts() -> None:
 @mta_sts.command()
 @click.argument("domain", callback=as_domain)
 @CONFIG_OPTION
-@click.option("--ca-file", metavar="FILE", help="Trust these authorities (PEM) in place of the system's.")
+@click.option("--ca-file", type=FILE, metavar="FILE", help="Trust these authorities (PEM) in place of the system's.")
 @click.option("--no-connect", is_flag=True, help="Connect to no mail server. The policy is fetched all the same.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def check(domain: Domain, config_file: str | None, ca_file: str | None, no_connect: bool, as_json: bool) -> ExitCode:
@@ -42,18 +43,20 @@ def check(domain: Domain, config_file: str | None, ca_file: str | None, no_conne
 
     found = settings(config_file)
     authorities = ca_file or found.ca_file
-    with open_resolver(found.resolver) as resolver:
+    with waiting(f"asking the DNS and the servers of {domain}"), open_resolver(found.resolver) as resolver:
 
         def look_up(answers: Answers) -> tuple[Discovery, MxHosts]:
             return discover(domain, answers), hosts_of(domain, answers)
 
+        # What is wrong with --ca-file is said in any case.
+        fetcher = PolicyFetcher(
+            resolver, ca_file=authorities, allowed_networks=found.allowed_networks, port=found.https_port
+        )
         deadline = time.monotonic() + LOOKUP_TIME_S
         discovery, hosts = evaluate(look_up, resolver, deadline=deadline)
         fetched = None
         if discovery.status is DiscoveryStatus.FOUND:
-            fetched = PolicyFetcher(
-                resolver, ca_file=authorities, allowed_networks=found.allowed_networks, port=found.https_port
-            ).fetch(domain)
+            fetched = fetcher.fetch(domain)
         shown = None
         if not no_connect:
             # The extra [dane] is needed to connect, and for nothing else.

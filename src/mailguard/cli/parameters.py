@@ -1,6 +1,7 @@
 """The kinds of value that several commands take; what is wrong with one is a usage error that quotes it.
 
-`as_domain`, `as_selector` and `as_selectors` are callbacks for click's arguments and options.
+`as_domain`, `as_selector` and `as_selectors` are callbacks for click's arguments and options. `FILE` and `DIRECTORY`
+tell a shell what to complete; whether there is such a file is found out where it is opened.
 """
 
 from __future__ import annotations
@@ -8,12 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 from mailguard.dkim.signature import parse_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
-__all__ = ["POSIX_SECONDS", "as_domain", "as_selector", "as_selectors"]
+__all__ = ["DIRECTORY", "FILE", "POSIX_SECONDS", "as_domain", "as_selector", "as_selectors"]
+
+
+class _Directory(click.Path):
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        return [CompletionItem(incomplete, type="dir")]
+
+
+FILE = click.Path(readable=False)
+DIRECTORY = _Directory(readable=False)
 
 # RFC 6376 §3.5 (t=): values of more than 12 digits may be taken as infinite.
 POSIX_SECONDS = click.IntRange(0, 10**12)

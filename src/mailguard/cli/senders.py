@@ -13,9 +13,11 @@ from contextlib import contextmanager
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.parameters import DIRECTORY, FILE
 from mailguard.cli.senders_import import read_postfix
 from mailguard.cli.senders_report import audit_json, audit_lines, listing_json, listing_lines
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.explain import Explanation
 from mailguard.sender_sources import open_senders
@@ -32,7 +34,9 @@ _EXIT_CODES = {
     PermissionStatus.UNKNOWN: ExitCode.FAIL,
     PermissionStatus.UNAVAILABLE: ExitCode.TEMPORARY,
 }
-_CONFIG = click.option("-c", "--config", "config_file", metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+_CONFIG = click.option(
+    "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
@@ -51,7 +55,7 @@ def test(login: str, address: str, config_file: str, as_json: bool) -> ExitCode:
 
     Ends with 0 if it may, 1 if not, 75 if a source could not be asked.
     """
-    with _opened(config_file) as sources:
+    with _opened(config_file) as sources, waiting("asking the sources"):
         permission = sources.ask(os.fsencode(login), os.fsencode(address))
     if as_json:
         click.echo(json.dumps(permission.to_json(), indent=2))
@@ -73,7 +77,8 @@ def list_(login: str, config_file: str, as_json: bool) -> ExitCode:
         who = sources.rules.login(os.fsencode(login))
         if isinstance(who, Unusable):
             raise click.UsageError(f'"{who.shown}" stands for nobody: {who.detail}')
-        listings = sources.listings(who)
+        with waiting("asking the sources"):
+            listings = sources.listings(who)
     if as_json:
         click.echo(json.dumps(listing_json(who, listings), indent=2))
     else:
@@ -93,7 +98,8 @@ def audit(config_file: str, as_json: bool) -> ExitCode:
     Ends with 0 if every source could be listed, 1 if one cannot be listed, 75 if one could not be asked.
     """
     with _opened(config_file) as sources:
-        listings = sources.everyone()
+        with waiting("asking the sources"):
+            listings = sources.everyone()
         rules = sources.rules
     if as_json:
         click.echo(json.dumps(audit_json(listings, rules), indent=2))
@@ -104,7 +110,9 @@ def audit(config_file: str, as_json: bool) -> ExitCode:
 
 @senders.command("import")
 @click.option("--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf.")
-@click.option("--config-directory", metavar="DIRECTORY", help="Postfix's, where it is not the default one.")
+@click.option(
+    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
+)
 @_JSON
 def import_(postconf: str, config_directory: str | None, as_json: bool) -> ExitCode:
     """Print the configuration that reads the tables of Postfix's smtpd_sender_login_maps, from main.cf and master.cf.

@@ -11,7 +11,7 @@ import time
 import click
 
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
-from mailguard.cli.parameters import POSIX_SECONDS, as_domain, as_selectors
+from mailguard.cli.parameters import FILE, POSIX_SECONDS, as_domain, as_selectors
 from mailguard.dkim.canonical import Canonicalization
 from mailguard.dkim.sign import SigningRules
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
@@ -26,7 +26,7 @@ _FORMS = [f"{header.value}/{body.value}" for header in Canonicalization for body
 
 
 @click.command()
-@click.argument("file", default=STANDARD_INPUT)
+@click.argument("file", type=FILE, default=STANDARD_INPUT)
 @click.option("--domain", callback=as_domain, required=True, metavar="DOMAIN", help="The domain that signs (d=).")
 @click.option(
     "--selector",
@@ -37,7 +37,7 @@ _FORMS = [f"{header.value}/{body.value}" for header in Canonicalization for body
     metavar="NAME",
     help="The selector (s=) of the key.",
 )
-@click.option("--key", "files", required=True, multiple=True, metavar="FILE", help="The private key.")
+@click.option("--key", "files", required=True, multiple=True, type=FILE, metavar="FILE", help="The private key.")
 @click.option(
     "--canonicalization", type=click.Choice(_FORMS), default="relaxed/relaxed", show_default=True, help="Header/body."
 )

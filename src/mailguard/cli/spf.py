@@ -8,8 +8,9 @@ import click
 
 from mailguard.cli.client_options import ClientAddress, client_options, reverse_path
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import POSIX_SECONDS
+from mailguard.cli.parameters import FILE, POSIX_SECONDS
 from mailguard.cli.tree_report import show
+from mailguard.cli.waiting import waiting
 from mailguard.dns.answers import Answers, evaluate
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.envelope import Envelope
@@ -29,7 +30,7 @@ def spf() -> None:
 
 @spf.command()
 @client_options
-@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file.")
+@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Check as at this POSIX time.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def check(
@@ -62,7 +63,7 @@ def check(
         known = {answer.question: answer for answer in answers.consumed}
         return result.status, spf_node(result, envelope, known)
 
-    with open_resolver(ResolverConfig(zone_file=zone)) as resolver:
+    with waiting("asking the DNS"), open_resolver(ResolverConfig(zone_file=zone)) as resolver:
         status, explanation = evaluate(checked, resolver, deadline=time.monotonic() + LOOKUP_TIME_S)
     show(explanation, as_json=as_json)
     if status is SpfStatus.TEMPERROR:

@@ -11,6 +11,8 @@ import socket
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.parameters import FILE
+from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.config_values import SocketAddress
 from mailguard.dns.validation import ValidationStatus
@@ -34,7 +36,9 @@ _EXIT_CODES = {
     ReplyStatus.PERMANENT: ExitCode.TEMPORARY,
 }
 _FAMILIES = {"unix": socket.AF_UNIX, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
-_CONFIG = click.option("-c", "--config", "config_file", metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+_CONFIG = click.option(
+    "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
@@ -46,7 +50,10 @@ def tlspolicy() -> None:
 @tlspolicy.command()
 @_CONFIG
 def serve(config_file: str) -> ExitCode:
-    """Answer Postfix's smtp_tls_policy_maps until SIGTERM. docs/tlspolicy.md says what goes into main.cf."""
+    """Answer Postfix's smtp_tls_policy_maps until SIGTERM. docs/tlspolicy.md says what goes into main.cf.
+
+    SIGHUP has it read its configuration and /etc/resolv.conf again.
+    """
     config = load(config_file)
     # What is wrong with them is said before anything is begun.
     overrides_of(config)
@@ -56,7 +63,14 @@ def serve(config_file: str) -> ExitCode:
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
-        asyncio.run(run(config, ready=lambda: _notify("READY=1"), stopping=lambda: _notify("STOPPING=1")))
+        asyncio.run(
+            run(
+                config,
+                read=lambda: load(config_file),
+                ready=lambda: _notify("READY=1"),
+                stopping=lambda: _notify("STOPPING=1"),
+            )
+        )
     finally:
         log.removeHandler(handler)
     return ExitCode.PASS
@@ -76,7 +90,8 @@ def query(key: str, config_file: str, tlsrpt: bool, server: bool, as_json: bool)
     config = load(config_file)
     if server:
         map_name = "QUERYwithTLSRPT" if tlsrpt else "QUERY"
-        reply, reason, detail = _asked(config, map_name, key), "", f"from {config.tlspolicy.listen[0]}"
+        with waiting(f"asking {config.tlspolicy.listen[0]}"):
+            reply, reason, detail = _asked(config, map_name, key), "", f"from {config.tlspolicy.listen[0]}"
     else:
         reply, reason, detail = _found(config, key, with_tlsrpt=tlsrpt)
     if as_json:
@@ -99,7 +114,8 @@ def check(config_file: str, as_json: bool) -> ExitCode:
     """
     config = load(config_file)
     overrides_of(config)
-    validation, faults = check_surroundings(config)
+    with waiting("asking the resolver whether it validates DNSSEC"):
+        validation, faults = check_surroundings(config)
     is_well = validation.status in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED)
     if as_json:
         found = {"resolver": validation.status.value, "detail": validation.message, "postfix": faults}
@@ -126,7 +142,8 @@ def _found(config: Config, key: str, *, with_tlsrpt: bool) -> tuple[Reply, str, 
         return reply, "override", "the configuration says so"
     if not isinstance(asked, NextHop):
         return Reply(ReplyStatus.NOT_FOUND), "parent", "what subdomains publish is asked for by their own names"
-    decision = asyncio.run(look_up(config, asked))
+    with waiting(f"asking the DNS about {key}"):
+        decision = asyncio.run(look_up(config, asked))
     return reply_to(decision, with_tlsrpt=with_tlsrpt), decision.why.value, decision.detail
 
 

@@ -13,8 +13,9 @@ import click
 
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
-from mailguard.cli.parameters import POSIX_SECONDS
+from mailguard.cli.parameters import FILE, POSIX_SECONDS
 from mailguard.cli.verify_report import Judged, as_json, show
+from mailguard.cli.waiting import waiting
 from mailguard.dkim.canonical import BodyDigests
 from mailguard.dkim.result import DkimStatus
 from mailguard.dkim.second_opinion import SecondOpinion, second_opinion
@@ -29,10 +30,10 @@ __all__ = ["verify"]
 
 
 @click.command()
-@click.argument("file", default=STANDARD_INPUT)
+@click.argument("file", type=FILE, default=STANDARD_INPUT)
 @click.option("--second-opinion", "ask_dkimpy", is_flag=True, help="Show the verdict of dkimpy beside ours.")
 @click.option("--json", "as_json_text", is_flag=True, help="Write JSON.")
-@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file.")
+@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge as at this POSIX time.")
 def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, now: int | None) -> int:
     """Verify the DKIM signatures of the message in FILE (or standard input).
@@ -42,7 +43,7 @@ def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, no
     """
     raw = read_message(file)
     message = Message.parse(raw)
-    with open_resolver(ResolverConfig(zone_file=zone)) as resolver:
+    with waiting("asking the DNS for keys"), open_resolver(ResolverConfig(zone_file=zone)) as resolver:
         judged_at = time.time() if now is None else now
         judged, ignored = _judge(message, raw, resolver, now=judged_at, ask_dkimpy=ask_dkimpy)
     code = _exit_code(judged)

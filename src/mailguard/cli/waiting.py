@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from threading import Timer
 
 from rich.console import Console
+from rich.text import Text
 
 __all__ = ["waiting"]
 
@@ -16,9 +17,10 @@ SILENT_S = 1.0
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """While the body runs. On standard error, and only where that is a terminal."""
+    """While the body runs, which must not print. On standard error, and only where that is a terminal."""
     console = Console(stderr=True)
-    status = console.status(text)
+    # Text and never markup: rich would take brackets for a style.
+    status = console.status(Text(text))
     timer = Timer(SILENT_S, status.start)
     timer.daemon = True
     if console.is_terminal:

@@ -52,7 +52,9 @@ class Identifier(NamedTuple):
     """Whether it passed could not be found out."""
 
 
-def identifiers(spf: SpfResult | None, dkim: Iterable[DkimResult]) -> tuple[Identifier, ...]:
+def identifiers(
+    spf: SpfResult | None, dkim: Iterable[DkimResult], *, counts_permissive: bool = True
+) -> tuple[Identifier, ...]:
     """SPF's, then those of the signatures in their order; those without a domain are left out."""
     found: list[Identifier] = []
     # RFC 9989 §4.4.2: of SPF's identities MAIL FROM only; of a null sender, that is postmaster at the HELO name.
@@ -63,7 +65,7 @@ def identifiers(spf: SpfResult | None, dkim: Iterable[DkimResult]) -> tuple[Iden
                 domain=spf.domain,
                 result=spf.status.value,
                 selector=None,
-                counts=spf.status is SpfStatus.PASS,
+                counts=spf.status is SpfStatus.PASS and (counts_permissive or not spf.is_permissive),
                 may_count=spf.status is SpfStatus.TEMPERROR or spf.is_uncertain,
             )
         )

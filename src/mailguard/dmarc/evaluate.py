@@ -31,16 +31,18 @@ def judge(
     answers: Answers,
     suffixes: PublicSuffixes | None = None,
     discovery: Discovery | None = None,
+    counts_permissive: bool = True,
 ) -> DmarcVerdict:
     """The verdict on mail from `author_domain`.
 
     `spf` is the result for MAIL FROM, None if there is none; a result for HELO counts for nothing. With `suffixes`,
     Organizational Domains and policy discovery are those of RFC 7489, otherwise those of RFC 9989. `discovery` is
-    what `needs` returned for the same answers. Raises Unanswered while an answer is missing. A missing answer never
+    what `needs` returned for the same answers. `counts_permissive` says whether a pass of SPF that half of all
+    addresses would get is one here. Raises Unanswered while an answer is missing. A missing answer never
     makes a fail, nor a pass.
     """
     discovery = discovery or discover(author_domain, answers, suffixes)
-    found = identifiers(spf, dkim)
+    found = identifiers(spf, dkim, counts_permissive=counts_permissive)
     walked = walked_domains(discovery, found)
     answers.need((*policy_questions(discovery), *walks_questions(walked)))
     requested, is_known = discovery.requested(answers)

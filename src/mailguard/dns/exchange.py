@@ -153,7 +153,8 @@ async def concluded(under_way: UdpExchange, outcome: UdpOutcome) -> Answer | dns
 
 
 def _no_reply(at: tuple[str, int], transport: str, error: Exception) -> NoReply:
-    return NoReply(f"{at[0]}: {transport}: {type(error).__name__}")
+    why = error.strerror if isinstance(error, OSError) else None
+    return NoReply(f"{at[0]}: {transport}: {why or type(error).__name__}")
 
 
 async def _tcp(query: Query, at: tuple[str, int], read_plain: PlainReader) -> Answer | dns.message.Message:

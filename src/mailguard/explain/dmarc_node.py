@@ -84,7 +84,9 @@ def _alignment_advice(each: Alignment, author: Domain) -> str:
 def _counts(each: Alignment) -> str:
     if each.counts:
         return "yes"
-    return "no: the key is in testing (t=y)" if each.result == "pass" else f"no: {each.result} is no pass"
+    if each.result != "pass":
+        return f"no: {each.result} is no pass"
+    return "no: the key is in testing (t=y)" if each.method == "dkim" else "no: its term covers too many addresses"
 
 
 def compared(each: Alignment, author: Domain, organizational_domain: Domain | None) -> str:

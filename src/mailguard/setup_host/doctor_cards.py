@@ -68,6 +68,8 @@ class Engine:
     """The version of pymilter or uvloop; empty if it is not there."""
     library: str = ""
     path: str = ""
+    build: str = ""
+    """What serves its sessions (libmilter_build.py)."""
 
 
 def listener_card(
@@ -128,7 +130,7 @@ def engine_card(engine: Engine) -> Explanation:
             said = finding(
                 Mark.NOTE, "uvloop is not there: it works, and is slower", "pip install 'mailguard-milter[native]'"
             )
-        return card(f"engine {engine.name}", [said])
+        return card(f"engine {engine.name}", [said], facts=[("libmilter", "is not used")])
     if engine.fault:
         advice = (
             "apt install libmilter-dev gcc python3-dev; pip install 'mailguard-milter[milter]'; or set engine ="
@@ -136,6 +138,7 @@ def engine_card(engine: Engine) -> Explanation:
         )
         return card(f"engine {engine.name}", [finding(Mark.PROBLEM, f"cannot be loaded: {engine.fault}", advice)])
     facts = [("pymilter", engine.installed), ("libmilter", f"{engine.library} {engine.path}")]
+    facts.append(("built with", engine.build))
     return card(f"engine {engine.name}", [finding(Mark.OK, "it can be loaded")], facts=facts)
 
 

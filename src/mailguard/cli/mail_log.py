@@ -1,0 +1,196 @@
+"""The mail log as it grows: files that are written to, and journald through journalctl(1).
+
+Lines from before it was opened are not seen; a file that is rotated is followed. Lines have a bound, and longer ones
+are left out. Nothing is decoded here. A `MailLog` is for one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from mailguard.cli.log_lines import MAX_LINE_BYTES
+from mailguard.errors import ConfigError
+
+__all__ = ["JOURNAL", "MailLog", "Places", "default_places"]
+
+# Of a busy server's log, more than it writes between two looks.
+READ_BYTES = 1 << 20
+SYSLOG_FILES = ("/var/log/mail.log", "/var/log/maillog")
+JOURNAL = "journalctl"
+END_TIMEOUT_S = 5.0
+# journalctl's matches: the facility mail, in which Postfix and the daemon log; the daemon's stderr.
+OF_SYSLOG = "SYSLOG_FACILITY=2"
+OF_THE_DAEMON = "_SYSTEMD_UNIT=mailguard-milter.service"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What is to be read."""
+
+    files: tuple[str, ...] = ()
+    journal: tuple[str, ...] = ()
+    """Matches of journalctl, any of which a line must have; none: journald is not asked."""
+
+    @property
+    def shown(self) -> str:
+        """For people."""
+        return ", ".join((*self.files, *(f"{JOURNAL} {each}" for each in self.journal)))
+
+
+def default_places(*, postfix_file: str, daemon_logs_to_stderr: bool) -> Places:
+    """Where Postfix and the daemon log on this host. `postfix_file`: maillog_file. Raises ConfigError if nowhere."""
+    files = [postfix_file] if postfix_file.startswith("/") and not postfix_file.startswith("/dev/") else []
+    # With a file of its own for Postfix, the daemon's lines are still syslog's.
+    if not (files and daemon_logs_to_stderr):
+        files += [each for each in SYSLOG_FILES if os.path.exists(each)][:1]
+    has_journal = shutil.which(JOURNAL) is not None
+    journal = [OF_SYSLOG] if not files and has_journal else []
+    if daemon_logs_to_stderr and has_journal:
+        journal.append(OF_THE_DAEMON)
+    if not files and not journal:
+        raise ConfigError(f"no mail log is found, neither {' nor '.join(SYSLOG_FILES)}: name it with --log")
+    return Places(tuple(files), tuple(journal))
+
+
+class MailLog:
+    """A context manager; entered, it stands at the end of every log. Raises ConfigError for one it may not read."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._files: list[_File] = []
+        self._journal: _Journal | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            for path in self._places.files:
+                self._files.append(_File(path))
+            if self._places.journal:
+                self._journal = _Journal(self._places.journal)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def lines(self) -> Iterator[bytes]:
+        """The whole lines that have come since the last call. Waits for none."""
+        for each in self._files:
+            yield from each.lines()
+        if self._journal is not None:
+            yield from self._journal.lines()
+
+    def _close(self) -> None:
+        for each in self._files:
+            each.close()
+        if self._journal is not None:
+            self._journal.close()
+
+
+class _Lines:
+    """Octets in any pieces to whole lines."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._skipping = False
+
+    def add(self, octets: bytes) -> Iterator[bytes]:
+        *lines, self._held = (self._held + octets).split(b"\n")
+        for line in lines:
+            if not self._skipping and len(line) <= MAX_LINE_BYTES:
+                yield line
+            self._skipping = False
+        if len(self._held) > MAX_LINE_BYTES:
+            self._held, self._skipping = b"", True
+
+
+class _File:
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = self._open()
+        self._file.seek(0, os.SEEK_END)
+        self._lines = _Lines()
+
+    def _open(self) -> BinaryIO:
+        try:
+            return open(self._path, "rb", buffering=0)
+        except OSError as error:
+            advice = "run this as root" if isinstance(error, PermissionError) else "name it with --log"
+            raise ConfigError(
+                f"{self._path}: the log cannot be read: {error.strerror}; {advice}. Nothing was sent"
+            ) from None
+
+    def lines(self) -> Iterator[bytes]:
+        octets = self._file.read(READ_BYTES)
+        if not octets and self._is_replaced():
+            self._file.close()
+            self._file = self._open()
+            octets = self._file.read(READ_BYTES)
+        yield from self._lines.add(octets)
+
+    def _is_replaced(self) -> bool:
+        """Rotated: another file has its name, or it has been cut."""
+        opened = os.fstat(self._file.fileno())
+        try:
+            named = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        if (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino):
+            return True
+        if opened.st_size < self._file.tell():
+            self._file.seek(0)
+        return False
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Journal:
+    def __init__(self, matches: Sequence[str]) -> None:
+        wanted = [part for match in matches for part in ("+", match)][1:]
+        # A little before now: journalctl needs a moment to start, and nobody's message has our id yet.
+        since = f"@{int(time.time())}"
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *(JOURNAL, "--follow", "--no-tail", "--no-pager", "--quiet", "--output=short-iso"),
+                    *(f"--since={since}", *wanted),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"{JOURNAL} cannot be run: {error.strerror}; name the log with --log. Nothing was sent"
+            ) from None
+        if self._process.stdout is None:
+            raise AssertionError("a pipe was asked for")
+        self._pipe = self._process.stdout.fileno()
+        os.set_blocking(self._pipe, False)
+        self._lines = _Lines()
+
+    def lines(self) -> Iterator[bytes]:
+        try:
+            octets = os.read(self._pipe, READ_BYTES)
+        except BlockingIOError:
+            return
+        yield from self._lines.add(octets)
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()

@@ -1,0 +1,87 @@
+"""What a server's refusal means, by its enhanced status code, and what to do (RFC 3463 §3, RFC 7372 §3). Pure.
+
+Left out: the texts of single providers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+__all__ = ["meaning_of"]
+
+_RECORDS = "look at your records: mailguard check DOMAIN"
+
+# Subject and detail; the class (4 or 5) says whether it is for good.
+_MEANINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "1.1": ("the server knows no such mailbox", "is the address right?"),
+        "1.2": ("there is no such domain, or it takes no mail", "is the address right?"),
+        "1.8": (
+            "the server does not accept the domain of the sender",
+            "give a sender whose domain has an MX: --from",
+        ),
+        "1.10": ("the domain says that it takes no mail (null MX)", "is the address right?"),
+        "2.1": ("the mailbox is disabled", "try another address"),
+        "2.2": ("the mailbox is full", "try another address"),
+        "3.4": ("the message is too large for it", "look at the limits of the server"),
+        "4.1": (
+            "the server does not answer",
+            "does this host reach port 25 of others? Many providers close it. Try: nc -vz HOST 25",
+        ),
+        "4.2": ("the connection was lost", "try again; if it stays, look at firewalls and at the server's log"),
+        "4.3": ("a name could not be looked up", "look at the resolver of this host: mailguard doctor"),
+        "4.4": ("no server is found for the domain", "is the address right? Look at its MX: dig MX DOMAIN"),
+        "4.6": (
+            "the mail goes round in a circle",
+            "does the MX of the domain lead to this host, which does not know it?",
+        ),
+        "5.1": ("the server does not understand the command", "look at the log of Postfix"),
+        "7.0": ("the server refuses for a reason of its own, such as greylisting", "see what it says"),
+        "7.1": (
+            "its policy refuses the message, or relaying",
+            "see what it says; is this host's address on a blocklist?",
+        ),
+        "7.4": (
+            "the security that it or Postfix demands is not to be had",
+            "mailguard dane and mailguard mta-sts say more",
+        ),
+        "7.5": ("TLS as Postfix demands it does not come about", "mailguard dane and mailguard mta-sts say more"),
+        "7.7": ("its certificate or its key is not as demanded", "mailguard dane and mailguard mta-sts say more"),
+        "7.8": ("the login is not accepted", "are login and password right?"),
+        "7.9": ("the way to log in is too weak for it", "use TLS, or another mechanism"),
+        "7.20": ("it finds no DKIM signature that passes", _RECORDS),
+        "7.21": ("it does not accept the DKIM signature", _RECORDS),
+        "7.22": ("no DKIM signature of the author's domain passes", _RECORDS),
+        "7.23": ("SPF fails: this host may not send for the domain", _RECORDS),
+        "7.24": ("the SPF record cannot be used", _RECORDS),
+        "7.25": (
+            "the address of this host has no name, or one that does not lead back to it",
+            "have the provider of the address set its name (PTR)",
+        ),
+        "7.26": ("neither SPF nor DKIM authenticates the message", _RECORDS),
+        "7.27": ("the sender's domain says that it sends no mail (null MX)", "give another sender: --from"),
+    }
+)
+# Where there is nothing about the detail.
+_SUBJECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "1": ("something is wrong with the address", "is it right?"),
+        "2": ("something is wrong with the mailbox", "try another address"),
+        "3": ("the mail system there has a fault", "try again later"),
+        "4": (
+            "the server cannot be reached, or the way to it is wrong",
+            "try again; mailguard doctor looks at names",
+        ),
+        "5": ("the two servers do not understand each other", "look at the log of Postfix"),
+        "6": ("it does not accept the content", "see what it says"),
+        "7": ("its policy or its security refuses it", "see what it says"),
+    }
+)
+_NOTHING = ("it does not say why in a code", "see what it says")
+
+
+def meaning_of(dsn: str) -> tuple[str, str]:
+    """What an enhanced status code such as `5.1.1` means, and what to do."""
+    _, _, rest = dsn.partition(".")
+    return _MEANINGS.get(rest) or _SUBJECTS.get(rest.partition(".")[0], _NOTHING)
