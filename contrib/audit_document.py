@@ -39,6 +39,8 @@ nothing to say.
 | 64 | the command was not called as it must be |
 | 78 | there is no Postfix, its configuration cannot be read, or the baseline is not one |
 
+What cannot be read, as by another user than root, is said to be not told; nothing passes for that.
+
 A baseline accepts single findings, by their check, place and text. One that changes, such as a further network in
 `mynetworks`, is shown again.
 
@@ -49,8 +51,10 @@ afterwards. Run the audit again: what was mended may bring another thing to ligh
 
 ## What is not looked at
 
-- What the tables say that a restriction asks (`check_client_access` and its like), and what a policy service or a
-  milter decides. A milter is known by its address; of one that is not, the audit says so.
+- What the tables say that a restriction asks (`check_client_access` and its like), but for one thing: whether those
+  before `reject_unauth_destination` that go by what a client says of itself, as `check_sender_access` does, say OK.
+  Read for that are `hash:`, `texthash:`, `pcre:` and other tables with a text beside them, and those in place.
+- What a policy service or a milter decides. A milter is known by its address; of one that is not, the audit says so.
 - Whether the resolver does validate, and who can reach which port: nothing is connected to.
 - What a database grants to its users: a user is judged by the name.
 - Whether certificates lead to an authority that others trust.

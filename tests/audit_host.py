@@ -251,15 +251,16 @@ def service(place: str, command: str = "", **overrides: str) -> Change:
         known = {each.place: each for each in facts.postfix.services}
         old = known.get(place, Service(name, kind, command, {}))
         new = {key: value for key, value in {**old.overrides, **overrides}.items() if value != "-"}
-        known[place] = replace(old, command=command or old.command, overrides=new)
+        follows = {name: new[other] for name, other in ALIASES.items() if other in new}
+        known[place] = replace(old, command=command or old.command, overrides=new, follows=follows)
         return postfix(facts, services=tuple(each for each in known.values() if each.command != "none"))
 
     return change
 
 
-def file(path: str, mode: int, uid: int = 0, gid: int = 0) -> Change:
+def file(path: str, mode: int, uid: int = 0, gid: int = 0, group: str = "") -> Change:
     """Other permissions."""
-    return lambda facts: replace(facts, files={**facts.files, path: FileFacts(mode, uid, gid)})
+    return lambda facts: replace(facts, files={**facts.files, path: FileFacts(mode, uid, gid, group=group)})
 
 
 def certificate(path: str = CERTIFICATE, *, begins_day: int = -20, ends_day: int = 70, name: str = "") -> Change:

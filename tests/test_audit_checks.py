@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from audit_host import HARDENED, Change, both, certificate, host, main, postfix, service
-from audit_rows import BAD, GOOD, UNCLEAR, Row
+from audit_good_rows import GOOD, UNCLEAR
+from audit_host import HARDENED, TABLE, Change, both, certificate, host, main, postfix, service, without
+from audit_rows import BAD, Row
 from mailguard.audit.checks import CHECKS, run_checks
-from mailguard.audit.facts import HostFacts, MailguardFacts
+from mailguard.audit.facts import HostFacts, MailguardFacts, TableFacts
 from mailguard.audit.finding import Result, Severity
 
 
@@ -119,7 +120,49 @@ COMMANDS: list[tuple[str, Change, str]] = [
         main(smtpd_recipient_restrictions="reject_non_fqdn_recipient, reject_rbl_client x.test, permit"),
         "postconf -e 'smtpd_recipient_restrictions = '"
         "\"$(postconf -h smtpd_recipient_restrictions | sed 's/[, ]*permit$//')\""
-        "', check_policy_service inet:127.0.0.1:10023, permit'",
+        "', permit_mynetworks, permit_sasl_authenticated, check_policy_service inet:127.0.0.1:10023, permit'",
+    ),
+    # Submission may have its level from main.cf.
+    (
+        "tls-not-forced",
+        main(smtpd_tls_security_level="encrypt"),
+        "postconf -P 'smtp/inet/smtpd_tls_security_level=may'",
+    ),
+    # Others may need what the list has already.
+    (
+        "smuggling-end-of-data",
+        both(
+            without("smtpd_forbid_bare_newline", "smtpd_forbid_unauth_pipelining"),
+            main(smtpd_data_restrictions="reject_unauth_pipelining", smtpd_discard_ehlo_keywords="dsn"),
+            service("submission/inet", smtpd_discard_ehlo_keywords="chunking"),
+            service("submissions/inet", smtpd_discard_ehlo_keywords="chunking"),
+        ),
+        "postconf -e 'smtpd_discard_ehlo_keywords = dsn, chunking'",
+    ),
+    (
+        "xclient",
+        main(smtpd_authorized_xclient_hosts="10.0.0.2, 93.184.216.34"),
+        "postconf -e 'smtpd_authorized_xclient_hosts = 10.0.0.2'",
+    ),
+    (
+        "tls-offered",
+        main(smtpd_discard_ehlo_keywords="dsn starttls"),
+        "postconf -e 'smtpd_discard_ehlo_keywords = dsn'",
+    ),
+    (
+        "unknown-recipients",
+        main(local_recipient_maps="", mailbox_transport="lmtp:unix:private/dovecot-lmtp", local_transport="local:x"),
+        "# set local_recipient_maps to a table of those who have a mailbox",
+    ),
+    (
+        "sender-login",
+        service("submission/inet", smtpd_sender_restrictions="check_policy_service,{inet:127.0.0.1:9,timeout=9s}"),
+        "# in master.cf, submission/inet/smtpd_sender_restrictions: put in front: reject_sender_login_mismatch",
+    ),
+    (
+        "milter-default-action",
+        main(smtpd_milters="{ unix:mailguard/mailguard.sock, default_action = Accept }, inet:127.0.0.1:9"),
+        "postconf -e 'smtpd_milters = { unix:mailguard/mailguard.sock, default_action=tempfail }, inet:127.0.0.1:9'",
     ),
     (
         "misspelt-parameters",
@@ -143,6 +186,48 @@ def test_a_setting_of_a_service_follows_from_another_one_of_it() -> None:
         "smtpd_sasl_security_options is empty",
         "smtpd_sasl_tls_security_options is empty",
     ]
+
+
+def test_a_fix_takes_no_encryption_away() -> None:
+    """`dane` may send in the clear what `encrypt` does not."""
+    facts = main(smtp_tls_security_level="encrypt", smtp_tls_policy_maps="")(HARDENED)
+    (found,) = tripped(facts)["outbound-authenticated"].found
+    assert all(command.startswith("#") for command in found.commands)
+
+
+def test_what_has_to_be_filled_in_is_no_command() -> None:
+    changes = (
+        main(smtpd_tls_cert_file="", smtpd_tls_key_file=""),
+        host(tables={TABLE: TableFacts("pgsql", "root", has_password=True)}),
+        both(main(smtpd_milters=""), host(mailguard=None)),
+    )
+    for change in changes:
+        for result in tripped(change(HARDENED)).values():
+            assert all(command.startswith("#") for found in result.found for command in found.commands)
+
+
+ELSEWHERE = [
+    ("xclient", "smtpd_authorized_xclient_hosts", "93.184.216.34", "93.184.216.35"),
+    ("untrusted-routing", "allow_untrusted_routing", "yes", "yes"),
+    ("error-limit", "smtpd_hard_error_limit", "99", "98"),
+]
+
+
+@pytest.mark.parametrize(("check", "name", "here", "there"), ELSEWHERE, ids=[row[0] for row in ELSEWHERE])
+def test_what_is_accepted_of_one_service_hides_no_other(check: str, name: str, here: str, there: str) -> None:
+    change = both(service("smtp/inet", **{name: here}), service("submission/inet", **{name: there}))
+    found = tripped(change(HARDENED))[check].found
+    assert [each.place for each in found] == ["smtp/inet", "submission/inet"]
+
+
+def test_a_configuration_of_ours_that_cannot_be_read() -> None:
+    unread = host(mailguard=None, mailguard_problem="mailguard.toml: Permission denied")
+    found = tripped(both(main(smtpd_sender_login_maps=""), unread)(HARDENED))
+    assert {check: bool(result.unclear) for check, result in found.items()} == {
+        "sender-login": True,
+        "mailguard-enforces": True,
+    }
+    assert not any(result.found for result in found.values())
 
 
 def test_monitor_mode_holds_no_login_to_its_addresses() -> None:

@@ -203,7 +203,8 @@ def test_the_commands_put_it_right(mailguard_command: Command, site: Site) -> No
         assert done.returncode == 0, done.stderr
         assert "fatal" not in done.stderr
         code, report = findings(mailguard_command, site)
-    assert found_in(report) == set(), report["findings"]
+    # mailguard postconf --apply has tests of its own.
+    assert found_in(report) == {"authentication"}, report["findings"]
     main = (site.config_directory / "main.cf").read_text()
     assert "$mine" in main or "check_recipient_access hash:/etc/postfix/x" in main
 
@@ -344,3 +345,104 @@ def test_odd_files_are_no_crash(mailguard_command: Command, site: Site) -> None:
     assert code == 3
     assert found_in(report) == {"certificate-present", "login-guard"}
     assert [each["check"] for each in report["unclear"]] == ["database-user"]
+
+
+def test_what_a_service_sets_holds_in_what_names_it(mailguard_command: Command, site: Site) -> None:
+    """`$name` in main.cf comes to what the service has for the name, in the middle of a list too."""
+    site.write_postfix(
+        {"our_door": "reject_unauth_destination", "smtpd_relay_restrictions": "permit_mynetworks, $our_door"},
+        {"smtp/inet": {"our_door": "permit"}, "submission/inet": {"smtpd_relay_restrictions": "$our_door"}},
+    )
+    code, report = findings(mailguard_command, site)
+    assert code == 3
+    assert next((each["check"], each["place"]) for each in report["findings"]) == ("open-relay", "smtp/inet")
+    assert "open-relay" not in {each["check"] for each in report["findings"] if each["place"] == "submission/inet"}
+
+
+def test_a_dollar_in_a_service(mailguard_command: Command, site: Site) -> None:
+    site.write_postfix({}, {"smtp/inet": {"smtpd_banner": "$our_sign$$(x", "our_sign": "$$6"}})
+    assert findings(mailguard_command, site)[0] == 0
+
+
+def test_tables_that_let_senders_in(mailguard_command: Command, site: Site) -> None:
+    lists = {
+        "smtpd_relay_restrictions": "check_sender_access hash:/etc/postfix/senders, reject_unauth_destination",
+    }
+    site.write_postfix(lists)
+    assert [each["check"] for each in findings(mailguard_command, site)[1]["unclear"]] == ["open-relay"]
+    site.write("/etc/postfix/senders", "friend@them.test\n   OK\n")
+    code, report = findings(mailguard_command, site)
+    assert (code, found_in(report)) == (3, {"open-relay"})
+    assert "check_sender_access hash:/etc/postfix/senders" in report["findings"][0]["found"]
+    site.write("/etc/postfix/senders", "# OK\nfriend@them.test REJECT OK\n")
+    assert findings(mailguard_command, site)[0] == 0
+
+
+def test_several_certificates_in_one_file(mailguard_command: Command, site: Site) -> None:
+    """As smtpd_tls_chain_files has them: a key, its certificate, and again."""
+    chain = ""
+    for days in (70, -1):
+        site.write_certificate("mx.example.com", days=days)
+        chain += (site.root / KEY[1:]).read_text() + (site.root / CERTIFICATE[1:]).read_text()
+    site.write(KEY, chain, 0o600)
+    site.write_postfix({"smtpd_tls_chain_files": KEY, "smtpd_tls_cert_file": "-", "smtpd_tls_key_file": "-"})
+    assert found_in(findings(mailguard_command, site)[1]) == {"certificate-valid"}
+    # A certificate of an authority, which is behind the server's own, is not the server's.
+    own = chain.partition("-----BEGIN CERT")
+    authority = chain.rpartition("-----BEGIN CERT")
+    site.write(KEY, chain[: chain.index("-----BEGIN PRIVATE", 10)] + authority[1] + authority[2], 0o600)
+    assert own[1]
+    assert findings(mailguard_command, site)[0] == 0
+
+
+def test_a_key_of_the_group_that_debian_has_for_it(mailguard_command: Command, site: Site) -> None:
+    os.chown(site.root / KEY[1:], 0, 4711)
+    (site.root / KEY[1:]).chmod(0o640)
+    assert found_in(findings(mailguard_command, site)[1]) == {"private-key"}
+    site.write("/etc/group", "root:x:0:\nssl-cert:x:4711:postgres\n")
+    assert findings(mailguard_command, site)[0] == 0
+
+
+def test_a_configuration_of_ours_that_this_user_may_not_read(site: Site) -> None:
+    reachable(site)
+    (site.root / "etc/mailguard/mailguard.toml").chmod(0o600)
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *PYTHON, *options(site), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No module named" in done.stderr or "Permission denied" in done.stderr:
+        pytest.skip("this Python is for root alone")
+    unclear = {each["check"]: each["reason"] for each in json.loads(done.stdout)["unclear"]}
+    assert unclear["mailguard-enforces"] == "/etc/mailguard/mailguard.toml: Permission denied"
+
+
+HOSTILE = "x'; touch pwned; `touch pwned` \\ \" # \\u2028"
+
+
+def test_no_value_gets_out_of_a_command(mailguard_command: Command, site: Site, tmp_path: Path) -> None:
+    """Whatever stands in main.cf, the command that is to be pasted does nothing but what it says."""
+    changes = {
+        "mynetworks": f"0.0.0.0/0 {HOSTILE}",
+        "myhostname": "mx.example.com",
+        "smtpd_authorized_xclient_hosts": HOSTILE,
+        "smtpd_discard_ehlo_keywords": f"starttls {HOSTILE}",
+        "smtpd_milters": f"{{ unix:{HOSTILE}, default_action=accept }}",
+        "smtpd_sasl_security_options": HOSTILE,
+        "smtpd_tls_key_file": "/etc/ssl/mail/';touch\tpwned;'",
+        "tls_ssl_options": HOSTILE,
+        "x';touch\u00a0pwned;'": "1",
+    }
+    site.write_postfix(changes, {"submission/inet": {"smtpd_sasl_security_options": "x';touch\\tpwned;'"}})
+    done = mailguard_command(*options(site), "--json")
+    assert done.code == 3, done.err
+    commands = [each for one in json.loads(done.out)["findings"] for each in one["fix"]]
+    safe = [each for each in commands if each.startswith(("postconf", "#", "openssl"))]
+    assert len(safe) >= 8
+    place = tmp_path / "place"
+    place.mkdir()
+    script = [
+        "/bin/sh",
+        "-c",
+        "\n".join(f"{each}\ntouch -d '1 hour ago' {site.config_directory}/*.cf" for each in safe),
+    ]
+    subprocess.run(script, capture_output=True, check=False, env={"PATH": PATH}, cwd=place)
+    assert not list(place.iterdir())
+    assert not list(site.root.rglob("pwned"))

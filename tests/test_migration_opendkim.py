@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import dkim
@@ -118,6 +119,51 @@ def test_the_same_keys_for_each_address(
     ours = {address: names(ring.keys_for(address.lower().partition("@")[2])) for address in ADDRESSES}  # type: ignore[arg-type]
     assert ours == theirs
     assert any(theirs.values())
+
+
+CLIENTS = [
+    "InternalHosts 192.0.2.0/24",
+    "InternalHosts [192.0.2.0]/24",
+    "InternalHosts [192.0.2.0/24]",
+    "InternalHosts 192.0.2.5/24",
+    "InternalHosts 192.0.2.0/255.255.255.0",
+    "InternalHosts 192.0.2.0/24,!192.0.2.0/24",
+    "InternalHosts 192.0.2.0/24,!192.0.2.0/25",
+    "InternalHosts !192.0.2.0/24,192.0.2.1",
+    "InternalHosts 192.0.2.0/24\nPeerList 192.0.2.1",
+    "InternalHosts 10.0.0.1\nExternalIgnoreList 192.0.2.1",
+]
+
+
+@pytest.mark.parametrize("lines", CLIENTS)
+def test_the_same_clients(place: Site, opendkim: OpenDkim, lines: str) -> None:
+    """192.0.2.1 is signed, or is not."""
+    opendkim.start(f"{CONFIGURATIONS['one key']}{lines}\n")
+    imported, _ = imported_from(place)
+    rules = imported.to_json()["configuration"]["sign"].get("networks", [])
+    networks = [ip_network(each) for rule in rules for each in rule["networks"]]
+    ours = any(ip_address("192.0.2.1") in network for network in networks)
+    assert ours is bool(signatures(opendkim.socket, "u@one.test"))
+
+
+NOT_FOR_ALL = ["Domain *.one.test", "Domain refile:@/below", "Domain refile:@/end"]
+
+
+@pytest.mark.parametrize("line", NOT_FOR_ALL)
+def test_a_pattern_signs_no_stranger(
+    place: Site, opendkim: OpenDkim, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """What cannot be had is said, and nobody is signed who was not."""
+    place.write("below", "*.one.test\n")
+    place.write("end", "*one.test\n")
+    opendkim.start(f"{line}\nSelector sel\nKeyFile @/keys/a.private\n{COMMON}")
+    imported, path = imported_from(place)
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam(USER).pw_uid)
+    ring = KeyRing(load(path))
+    for address in ADDRESSES:
+        theirs = names(signatures(opendkim.socket, address))
+        assert set(names(ring.keys_for(address.lower().partition("@")[2]))) <= set(theirs)  # type: ignore[arg-type]
+    assert imported.needs_decision
 
 
 @pytest.mark.parametrize("copied", [False, True], ids=["in place", "copied"])

@@ -16,6 +16,7 @@ SIGNING = "Domain one.test\nSelector s\nKeyFile @/a.private\nInternalHosts 192.0
 PEERS = {"type": "local_policy", "networks": ["192.0.2.0/24"], "ptr": ["peer.test"]}
 PTR = [{"type": "local_policy", "ptr": ["relay.test"]}]
 OURS = ["127.0.0.0/8", "::1/128"]
+LOOSE = [OURS[0], "192.0.2.7/32", "203.0.113.0/24", OURS[1]]
 
 # Program, its lines, a path in our configuration (empty: nothing), its value, kind of a note (None: none), its words.
 TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
@@ -30,6 +31,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendkim", "SignatureTTL 604801", "sign.lifetime_days", 8, NoteKind.DIFFERS, "whole days"),
     ("opendkim", "SignatureTTL 1", "sign.lifetime_days", 1, NoteKind.DIFFERS, "whole days"),
     ("opendkim", "SignatureTTL 999999999999", "sign.lifetime_days", 365, NoteKind.DIFFERS, "whole days"),
+    ("opendkim", "SignatureTTL 0", "sign.lifetime_days", None, NoteKind.DIFFERS, "signatures had no end"),
     ("opendkim", "SignatureTTL week", "sign.lifetime_days", None, NoteKind.BROKEN, "number of seconds"),
     ("opendkim", "# nothing", "sign.lifetime_days", None, NoteKind.DIFFERS, "signatures had no end"),
     ("opendkim", "MaximumSignaturesToVerify 5", "verify.max_signatures", 5, None, ""),
@@ -107,6 +109,27 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
         None,
         "",
     ),
+    ("opendkim", "InternalHosts 192.0.2.0/24,!192.0.2.0/24", "sign.networks", None, None, ""),
+    ("opendkim", "InternalHosts !192.0.2.1,192.0.2.1/32", "sign.networks", None, None, ""),
+    ("opendkim", "InternalHosts 192.0.2.5/24", "sign.networks", None, NoteKind.BROKEN, "knows it as 192.0.2.0/24"),
+    ("opendkim", "InternalHosts 192.0.2.0/255.255.255.0", "sign.networks", None, NoteKind.BROKEN, "no address in it"),
+    ("opendkim", "InternalHosts [192.0.2.0/24]", "sign.networks", None, NoteKind.BROKEN, "no address in it"),
+    ("opendkim", "InternalHosts [192.0.2.0]/24", "sign.networks", ..., None, ""),
+    ("opendkim", "InternalHosts csl:2001:DB8:0::/48", "sign.networks", None, NoteKind.BROKEN, "no address in it"),
+    ("opendkim", "InternalHosts refile:@/patterns", "sign.networks", None, NoteKind.DECIDE, "is a pattern"),
+    (
+        "opendkim",
+        "InternalHosts 192.0.2.0/30\nPeerList 192.0.2.0/31",
+        "sign.networks",
+        [{"networks": ["192.0.2.2/31"], "domains": ["one.test"]}],
+        NoteKind.DIFFERS,
+        "PeerList",
+    ),
+    ("opendkim", "Domain *.two.test", 'domains."two.test"', None, NoteKind.BROKEN, "not a domain"),
+    ("opendkim", "Domain *", "domains", None, NoteKind.DECIDE, "d= its own name"),
+    ("opendkim", "Domain refile:@/below", 'domains."two.test"', None, NoteKind.DECIDE, "d= its own name"),
+    ("dkimpy-milter", "InternalHosts 192.0.2.5/24", "policy.internal_networks", ..., None, ""),
+    ("opendmarc", "IgnoreHosts @/loose", "policy.internal_networks", LOOSE, NoteKind.BROKEN, "to OpenDMARC"),
     ("opendkim", "InternalHosts 0.0.0.0/0", "sign.networks", None, NoteKind.DECIDE, "every address"),
     ("opendkim", "InternalHosts *.lan.test,localhost", "sign.networks", ..., NoteKind.DECIDE, "not known by name"),
     (
@@ -167,14 +190,18 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
         "policyd-spf",
         "HELO_reject = SPF_Not_Pass",
         "policy.helo",
-        {"fail": "reject", "softfail": "reject", "neutral": "reject", "permerror": "reject", "temperror": "accept"},
+        {"fail": "reject", "softfail": "reject", "neutral": "reject", "temperror": "accept"},
         None,
         "",
     ),
+    ("policyd-spf", "Mail_From_reject = fail", "policy.spf.fail", None, NoteKind.BROKEN, "whose words have case"),
+    ("policyd-spf", "Mail_From_reject = SPF_Not_Pass", "policy.spf.permerror", None, None, ""),
+    ("policyd-spf", "PermError_reject = true", "policy.spf.permerror", None, None, ""),
+    ("policyd-spf", "No_Mail = yes", "policy.spf.fail", "reject", None, ""),
     ("policyd-spf", "HELO_reject = False", "policy.helo", None, None, ""),
     ("policyd-spf", "HELO_reject = Null", "policy.helo", None, NoteKind.DECIDE, "null senders"),
     ("policyd-spf", "HELO_reject = No_Check", "spf.check_helo", False, None, ""),
-    ("policyd-spf", "HELO_reject = Perhaps", "policy.helo", None, NoteKind.BROKEN, "no policy of policyd-spf"),
+    ("policyd-spf", "HELO_reject = Perhaps", "policy.helo.fail", None, NoteKind.BROKEN, "no policy of policyd-spf"),
     ("policyd-spf", "Mail_From_reject = Null", "policy.spf", None, NoteKind.BROKEN, "no policy of policyd-spf"),
     ("policyd-spf", "Mail_From_reject = No_Check", "policy.spf", None, NoteKind.DIFFERS, "always checked"),
     ("policyd-spf", "PermError_reject = True", "policy.spf.permerror", "reject", None, ""),
@@ -235,6 +262,9 @@ def test_an_option(
 ) -> None:
     migration_site.key("a.private")
     migration_site.write("hosts", "# ours\n192.0.2.7\nrelay.test # a name\n")
+    migration_site.write("loose", "192.0.2.7\n198.51.100.9/24\n203.0.113.0/255.255.255.0\n")
+    migration_site.write("patterns", "192.0.2.*\n")
+    migration_site.write("below", "*.two.test\n")
     before = SIGNING if program in ("opendkim", "dkimpy-milter") else ""
     plain = migration_site.imported(**{program: before})
     imported = migration_site.imported(**{program: f"{before}{lines}\n"})

@@ -19,11 +19,13 @@ any %:sp:@/keys/a.private
 far provider.test:s9:@/keys/a.private
 third.test third.test:s3:@/keys/a.private
 uno one.test:s1b:@/keys/a.private
+each %:sk:@/keys/%.each.private
 """
 
 
 def tables(site: Site, key_table: str, signing_table: str, *, kind: str = "refile", extra: str = "") -> Imported:
-    site.key("keys/a.private")
+    for name in ("a", "one.test.each", "x.one.test.each", "two.test.each", "five.test.each"):
+        site.key(f"keys/{name}.private")
     site.write("KeyTable", key_table)
     site.write("SigningTable", signing_table)
     text = f"KeyTable file:@/KeyTable\nSigningTable {kind}:@/SigningTable\nInternalHosts 192.0.2.1\n{extra}"
@@ -68,6 +70,9 @@ TABLE = [
         "one.test:sp two.test:sp provider.test:sp third.test:sp",
         "had one key",
     ),
+    ("subdomains, a key each", "refile", "", "*@*.one.test each", "x.one.test:sk", "1 domains have such a key now"),
+    ("an end, a key each", "refile", "", "*one.test each", "one.test:sk x.one.test:sk", "1 domains have"),
+    ("one of them otherwise", "refile", "", "*@x.one.test far\n*@*.one.test each", "", "d=provider.test"),
     ("a user", "refile", "", "bob@one.test one", "", "for all its users"),
     ("a user and his domain", "refile", "", "bob@one.test far\n*@one.test one", "one.test:s1", "users"),
     ("another domain", "refile", "", "*@five.test far", "", "d=provider.test"),

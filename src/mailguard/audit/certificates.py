@@ -8,13 +8,18 @@ from mailguard.audit.facts import CertificateFacts, FileFacts, HostFacts
 from mailguard.audit.finding import Check, Found, Severity, Unclear
 from mailguard.audit.postfix import Postfix, Service, quoted
 from mailguard.audit.restriction_list import words
+from mailguard.audit.table_files import table_files
 from mailguard.audit.times import DAY_S
 from mailguard.audit.tls_server import offers_tls
 
-__all__ = ["CHECKS", "KEY_FILES", "certificate_files", "key_files"]
+__all__ = ["CHECKS", "KEY_FILES", "certificate_files", "key_files", "sni_tables"]
 
 CERTIFICATE_FILES = ("smtpd_tls_chain_files", "smtpd_tls_cert_file", "smtpd_tls_eccert_file", "smtpd_tls_dcert_file")
 KEY_FILES = ("chain_files", "key_file", "eckey_file", "dkey_file")
+MISSING = "No such file or directory"
+"""How files that are not there are told of."""
+KEY_GROUPS = frozenset({"ssl-cert"})
+"""Debian's, for programs that share a key and do not begin as root."""
 # Certificates that live six days are renewed after four.
 SOON_S, SOON_SHARE = 14 * DAY_S, 6
 
@@ -26,12 +31,18 @@ def certificate_files(postfix: Postfix, service: Service) -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in found if path != "none"))
 
 
-def key_files(postfix: Postfix) -> tuple[str, ...]:
-    """The files with private keys, of every service and of the mail that goes out."""
-    services: tuple[Service | None, ...] = (None, *postfix.public_services)
-    names = [f"{side}_tls_{name}" for side in ("smtpd", "smtp") for name in KEY_FILES]
-    found = (path for service in services for name in names for path in words(postfix.value(name, service)))
+def key_files(postfix: Postfix, service: Service | None = None) -> tuple[str, ...]:
+    """The files with private keys that a service names, or those of every service and of the mail that goes out."""
+    services = (service,) if service is not None else (None, *postfix.public_services)
+    sides = ("smtpd",) if service is not None else ("smtpd", "smtp")
+    names = [f"{side}_tls_{name}" for side in sides for name in KEY_FILES]
+    found = (path for each in services for name in names for path in words(postfix.value(name, each)))
     return tuple(dict.fromkeys(path for path in found if path != "none"))
+
+
+def sni_tables(postfix: Postfix) -> tuple[str, ...]:
+    """The tables made by `postmap -F` from tls_server_sni_maps: the private keys are in them."""
+    return tuple(files[-1] for files in table_files(postfix.value("tls_server_sni_maps")) if len(files) > 1)
 
 
 def present(facts: HostFacts) -> Iterator[Found | Unclear]:
@@ -41,9 +52,13 @@ def present(facts: HostFacts) -> Iterator[Found | Unclear]:
         if not certificate_files(postfix, service):
             commands = (
                 "# get a certificate, such as with certbot certonly, and then:",
-                postfix.setting(CERTIFICATE_FILES[0], "/path/privkey.pem, /path/fullchain.pem", service),
+                f"# {postfix.setting(CERTIFICATE_FILES[0], '/path/privkey.pem, /path/fullchain.pem', service)}",
             )
             yield Found(service.place, "TLS is offered without a certificate", commands)
+    for path, service in dict(_missing_keys(facts)).items():
+        if path not in facts.certificates:
+            advice = f"# name the file with the key: postconf -e, or -P for {service.place}"
+            yield Found(path, f"the private key is not there: {MISSING}", (advice,))
     for path, certificate in _certificates(facts).items():
         if path not in facts.certificates:
             yield Unclear(f"{path}: {certificate}")
@@ -83,18 +98,30 @@ def names_host(facts: HostFacts) -> Iterator[Found]:
 
 def keys_private(facts: HostFacts) -> Iterator[Found | Unclear]:
     """Only root: Postfix reads them before it becomes another user."""
-    for path in key_files(facts.postfix):
+    tables = [path for path in sni_tables(facts.postfix) if path in facts.files]
+    reported = {path for path, _ in _missing_keys(facts)}
+    for path in (*key_files(facts.postfix), *tables):
         file = facts.files.get(path, "it was not looked at")
         if isinstance(file, str):
-            yield Unclear(f"{path}: {file}")
+            if path not in reported:
+                yield Unclear(f"{path}: {file}")
             continue
-        if file.holds_key is False:
+        if file.holds_key is False and path not in tables:
             # smtpd_tls_chain_files may name certificates by themselves.
             continue
-        others = file.mode & 0o007 or (file.mode & 0o070 and file.gid)
+        in_group = file.mode & 0o070 and file.gid and (file.group not in KEY_GROUPS or file.mode & 0o020)
+        others = file.mode & 0o007 or in_group
         if file.uid or others:
             commands = (f"chown root:root {quoted(path)}", f"chmod 0600 {quoted(path)}")
             yield Found(path, f"it has mode {file.mode:04o}, owner {file.uid}, group {file.gid}", commands)
+
+
+def _missing_keys(facts: HostFacts) -> Iterator[tuple[str, Service]]:
+    """Without its key a certificate is of no use."""
+    for service in _with_tls(facts.postfix):
+        for path in key_files(facts.postfix, service):
+            if facts.files.get(path) == MISSING:
+                yield path, service
 
 
 def _with_tls(postfix: Postfix) -> tuple[Service, ...]:
@@ -156,7 +183,7 @@ CHECKS = (
     Check(
         "private-key",
         Severity.CRITICAL,
-        "Only root can read the private keys",
+        "Only root can read the private keys, or Debian's group ssl-cert",
         "Who has the key can pretend to be this host. Postfix reads it as root.",
         keys_private,
     ),

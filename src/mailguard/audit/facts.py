@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from mailguard.audit.postfix import Postfix, Service
@@ -32,11 +32,13 @@ class FileFacts:
     gid: int
     holds_key: bool | None = None
     """Whether a private key is in it; None if it could not be read."""
+    group: str = ""
+    """The name of the group; empty if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """The first certificate in a file. Times are POSIX seconds."""
+    """The server's own certificates in a file, mostly one. Times are POSIX seconds."""
 
     not_before: float
     not_after: float
@@ -52,7 +54,7 @@ class TableFacts:
     """A table of Postfix's that is in a database: what its file says of the access."""
 
     kind: str
-    """`mysql` or `pgsql`."""
+    """`mysql`, `pgsql` or `ldap`."""
     user: str
     has_password: bool
 
@@ -89,7 +91,12 @@ class HostFacts:
     nameservers: tuple[str, ...]
     """Of /etc/resolv.conf."""
     mailguard: MailguardFacts | None
-    """None if mailguard is not configured on this host."""
+    """None if mailguard is not configured on this host, or its configuration cannot be read."""
+    mailguard_problem: str = ""
+    """Why its configuration cannot be read."""
+    access: Mapping[str, bool] = field(default_factory=dict)
+    """Of the tables of check_..._access that could be read, whether an entry permits; by their names without
+    `proxy:`, as `hash:/etc/postfix/senders`."""
 
     def restrictions(self, name: str, service: Service) -> tuple[str, ...]:
         """The words of one list of restrictions that holds in the service."""

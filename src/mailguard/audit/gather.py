@@ -11,17 +11,19 @@ import shutil
 import stat
 import subprocess
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mailguard.audit.access_table import source_file, text_permits
 from mailguard.audit.certificate_file import has_private_key, read_certificate
-from mailguard.audit.certificates import certificate_files, key_files
+from mailguard.audit.certificates import certificate_files, key_files, sni_tables
 from mailguard.audit.facts import CertificateFacts, FileFacts, HostFacts, MailguardFacts, TableFacts
 from mailguard.audit.host import BANNERS, database_files, password_files
 from mailguard.audit.postfix import (
     Postfix,
+    Service,
     aliases,
     parameters,
     quoted,
@@ -39,6 +41,8 @@ POSTCONF_TIMEOUT_S = 60.0
 # Certificates with their chain, and configuration files, are far smaller.
 MAX_FILE_OCTETS = 1024 * 1024
 MAX_FILES_OF_A_PROGRAM = 200
+# The programs whose parameters are judged for each service of master.cf.
+FOLLOWED = ("smtpd", "smtp", "postscreen")
 # Where postconf is, also for a user in whose path it is not.
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 
@@ -56,6 +60,7 @@ SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "fail2ban",
         tuple(f"etc/fail2ban/{name}" for name in ("jail.conf", "jail.d/*.conf", "jail.local", "jail.d/*.local")),
     ),
+    ("opendmarc", ("etc/opendmarc.conf",)),
     ("postfixadmin", ("etc/postfixadmin/config.local.php", "etc/postfixadmin/dbconfig.inc.php")),
 )
 COMMENTS = ("#", ";", "//")
@@ -81,13 +86,13 @@ def gather(places: Places, *, now: float) -> HostFacts:
     values = (*postfix.main.values(), *(each for s in postfix.services for each in s.overrides.values()))
     tables = {path: _table(path, kind, host) for path, kind in database_files(values).items()}
     certificates = {path for each in postfix.public_services for path in certificate_files(postfix, each)}
-    passwords = password_files(postfix.value("smtp_sasl_password_maps"))
+    may_be_missing = (*password_files(postfix), *sni_tables(postfix))
     directory = postfix.directory
     paths = (directory, f"{directory}/main.cf", f"{directory}/master.cf", *key_files(postfix), *certificates, *tables)
     files = {path: host.facts(path) for path in paths}
-    for group in passwords:
-        # The table may be of another kind, or not made yet.
-        files |= {path: host.facts(path) for path in group if not host.lacks(path)}
+    # The table may be of another kind, or not made yet.
+    files |= {path: host.facts(path) for path in may_be_missing if not host.lacks(path)}
+    mailguard, problem = _mailguard(places, host)
     return HostFacts(
         postfix=postfix,
         now=now,
@@ -98,7 +103,9 @@ def gather(places: Places, *, now: float) -> HostFacts:
         programs=frozenset(name for name in PROGRAMS if host.has_program(name)),
         settings=dict(_settings(host)),
         nameservers=tuple(_nameservers(host)),
-        mailguard=_mailguard(places, host),
+        mailguard=mailguard,
+        mailguard_problem=problem,
+        access=dict(_access_tables(postfix, host)),
     )
 
 
@@ -141,7 +148,15 @@ class _Host:
         except OSError:
             # Its permissions are judged all the same.
             holds_key = None
-        return FileFacts(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, holds_key)
+        group = self._group(found.st_gid)
+        return FileFacts(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, holds_key, group)
+
+    def _group(self, gid: int) -> str:
+        try:
+            entries = [line.split(":") for line in self.lines("/etc/group")]
+        except OSError:
+            return ""
+        return next((entry[0] for entry in entries if entry[2:3] == [str(gid)]), "")
 
     def lacks(self, path: str) -> bool:
         """Whether there is certainly no such file."""
@@ -175,11 +190,16 @@ def _postfix(places: Places) -> Postfix:
     if directory is None and places.root != Path("/"):
         directory = str(places.root / "etc/postfix")
     prefix = [program] if directory is None else [program, "-c", directory]
-    # postconf may wait for the DNS: once, rather than five times.
+    # postconf may wait for the DNS: once, rather than one time after the other.
     with ThreadPoolExecutor() as pool:
-        options: tuple[tuple[str, ...], ...] = (("-x",), (), ("-n",), ("-M",), ("-Px",))
-        expanded, plain, explicit, master, overrides = pool.map(_run, [[*prefix, *each] for each in options])
-    main = parameters(expanded.stdout)
+        options: tuple[tuple[str, ...], ...] = (("-x",), (), ("-n",), ("-M",), ("-Px",), ("-P",))
+        expanded, plain, explicit, master, overrides, as_written = pool.map(
+            _run, [[*prefix, *each] for each in options]
+        )
+        main = parameters(expanded.stdout)
+        found = services(master.stdout, service_overrides(overrides.stdout))
+        written = service_overrides(as_written.stdout)
+        found = tuple(pool.map(lambda each: _followed(each, written.get(each.place, {}), prefix, main), found))
     if "config_directory" not in main:
         raise ConfigError(f"{program} does not say what Postfix's postconf says: is it really that?")
     return Postfix(
@@ -187,11 +207,26 @@ def _postfix(places: Places) -> Postfix:
         main=main,
         aliases=aliases(plain.stdout),
         explicit=frozenset(parameters(explicit.stdout)),
-        services=services(master.stdout, service_overrides(overrides.stdout)),
+        services=found,
         unused=unused(expanded.stderr.splitlines()),
         directory=main["config_directory"],
         postconf="postconf" if directory is None else f"postconf -c {quoted(directory)}",
     )
+
+
+def _followed(
+    service: Service, overrides: Mapping[str, str], prefix: Sequence[str], main: Mapping[str, str]
+) -> Service:
+    """With what main.cf comes to where the service sets a parameter that another one names.
+
+    `overrides` are not expanded: postconf does that.
+    """
+    if service.command not in FOLLOWED or not overrides:
+        return service
+    options = [word for name, value in overrides.items() for word in ("-o", f"{name}={value}")]
+    found = parameters(_run([*prefix, "-x", *options]).stdout)
+    differing = {name: value for name, value in found.items() if value != main.get(name)}
+    return replace(service, follows=differing)
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -226,12 +261,14 @@ def _certificates(paths: Iterable[str], host: _Host) -> Iterator[tuple[str, Cert
 
 
 def _table(path: str, kind: str, host: _Host) -> TableFacts | str:
-    """The file of a mysql or pgsql table: `name = value` lines."""
+    """The file of a table in a database: `name = value` lines."""
     try:
         found = parameters("\n".join(host.lines(path)))
     except OSError as error:
         return _reason(error)
-    return TableFacts(kind, found.get("user", ""), bool(found.get("password")))
+    names = ("bind_dn", "bind_pw") if kind == "ldap" else ("user", "password")
+    user, password = (found.get(name, "") for name in names)
+    return TableFacts(kind, user, bool(password))
 
 
 def _network_tables(postfix: Postfix) -> Iterator[str]:
@@ -275,22 +312,40 @@ def _nameservers(host: _Host) -> Iterator[str]:
     yield from addresses or ["127.0.0.1"]
 
 
-def _mailguard(places: Places, host: _Host) -> MailguardFacts | None:
+def _access_tables(postfix: Postfix, host: _Host) -> Iterator[tuple[str, bool]]:
+    """Without those that cannot be read."""
+    found = (postfix.value(name, each) for each in postfix.public_services for name in postfix.main)
+    names = {word.removeprefix("proxy:") for value in found if "check_" in value for word in words(value)}
+    for name in sorted(names):
+        source = source_file(name)
+        if source is not None:
+            try:
+                text = host.read(source[1]).decode("utf-8", "replace")
+            except OSError:
+                continue
+            yield name, text_permits(source[0], text)
+
+
+def _mailguard(places: Places, host: _Host) -> tuple[MailguardFacts | None, str]:
+    """What it says, or why that is not known."""
     path = str(places.mailguard or "/etc/mailguard/mailguard.toml")
     try:
         octets = places.mailguard.read_bytes() if places.mailguard is not None else host.read(path)
         content = tomllib.loads(octets.decode("utf-8"))
     except OSError as error:
-        if places.mailguard is None and isinstance(error, FileNotFoundError | PermissionError):
-            return None
+        if places.mailguard is None and isinstance(error, FileNotFoundError):
+            return None, ""
+        if places.mailguard is None and isinstance(error, PermissionError):
+            return None, f"{path}: {_reason(error)}"
         raise ConfigError(f"{path}: cannot be read: {_reason(error)}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}; see mailguard-milter --check-config") from None
     senders, listeners = content.get("senders"), content.get("listeners")
     sources = senders.get("sources") if isinstance(senders, dict) else None
     tables = [each for each in listeners if isinstance(each, dict)] if isinstance(listeners, list) else []
-    return MailguardFacts(
+    facts = MailguardFacts(
         mode=str(content.get("mode", "monitor")),
         sender_sources=tuple(map(str, sources)) if isinstance(sources, list) else (),
         listeners=tuple(str(each.get("address", "")) for each in tables),
     )
+    return facts, ""

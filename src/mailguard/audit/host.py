@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mailguard.audit.facts import HostFacts
+from mailguard.audit.facts import FileFacts, HostFacts
 from mailguard.audit.finding import Check, Found, Severity, Unclear
-from mailguard.audit.postfix import quoted
+from mailguard.audit.postfix import Postfix, quoted
+from mailguard.audit.restriction_list import words
+from mailguard.audit.table_files import table_files
 
 __all__ = ["CHECKS", "database_files", "password_files"]
 
@@ -15,25 +17,24 @@ OWNERS = frozenset({"root", "mysql", "postgres", "admin", "postfixadmin", "maria
 """Users of a database that can write as a rule."""
 BANNERS = ("crowdsec", "sshguard")
 """What does the same as fail2ban."""
-POSTFIX_JAILS = ("postfix", "postfix-sasl", "postfix[mode=auth]")
+POSTFIX_JAILS = ("postfix", "postfix-sasl")
+PASSWORD_MAPS = "smtp_sasl_password_maps"
 
-_DATABASE = re.compile(r"(?:proxy:)?(mysql|pgsql):(/[^\s,{}]+)")
-_TABLE = re.compile(r"(?:proxy:)?(hash|btree|lmdb|cdb|texthash):(/[^\s,{}]+)")
-_SUFFIXES = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb"}
+_DATABASE = re.compile(r"(?:proxy:)?(mysql|pgsql|ldap):(/[^\s,{}]+)")
 _PHP_USER = re.compile(r"""(?:\$CONF\[['"]database_user['"]\]|\$dbuser)\s*=\s*['"]([^'"]+)['"]""")
 _TRUE = re.compile(r"enabled\s*[=:]\s*(?:true|yes|on|1)\b", re.IGNORECASE)
 
 
 def database_files(values: Sequence[str]) -> dict[str, str]:
-    """The files of database tables that the values of parameters name, and their kind: `mysql` or `pgsql`."""
+    """The files of database tables that the values of parameters name, and their kind: `mysql`, `pgsql` or `ldap`."""
     return {path: kind for value in values for kind, path in _DATABASE.findall(value)}
 
 
-def password_files(value: str) -> tuple[tuple[str, ...], ...]:
-    """The files of the tables in smtp_sasl_password_maps: each source, and the table made from it."""
-    return tuple(
-        (path, path + _SUFFIXES[kind]) if kind in _SUFFIXES else (path,) for kind, path in _TABLE.findall(value)
-    )
+def password_files(postfix: Postfix) -> tuple[str, ...]:
+    """The files of the tables with this host's own passwords, of every service that sends mail."""
+    services = (None, *postfix.running("smtp"))
+    groups = (group for each in services for group in table_files(postfix.value(PASSWORD_MAPS, each)))
+    return tuple(dict.fromkeys(path for group in groups for path in group))
 
 
 def configuration_files(facts: HostFacts) -> Iterator[Found | Unclear]:
@@ -50,7 +51,8 @@ def configuration_files(facts: HostFacts) -> Iterator[Found | Unclear]:
 
 def password_tables(facts: HostFacts) -> Iterator[Found | Unclear]:
     """This host's own passwords, at other hosts and in databases."""
-    paths = [path for files in password_files(facts.postfix.value("smtp_sasl_password_maps")) for path in files]
+    yield from _passwords_in_configuration(facts)
+    paths = list(password_files(facts.postfix))
     for path, table in facts.tables.items():
         if not isinstance(table, str) and table.has_password:
             paths.append(path)
@@ -64,23 +66,41 @@ def password_tables(facts: HostFacts) -> Iterator[Found | Unclear]:
             yield Found(path, f"it holds a password and has mode {file.mode:04o}", commands)
 
 
+def _passwords_in_configuration(facts: HostFacts) -> Iterator[Found]:
+    """main.cf and master.cf are for every user, who could not send mail without."""
+    postfix = facts.postfix
+    for service in (None, *postfix.running("smtp")):
+        place = postfix.place(PASSWORD_MAPS, service)
+        path = f"{postfix.directory}/{'main.cf' if place == 'main.cf' else 'master.cf'}"
+        file = facts.files.get(path)
+        kinds = [word.partition(":")[0] for word in words(postfix.value(PASSWORD_MAPS, service))]
+        if isinstance(file, FileFacts) and file.mode & 0o007 and {"static", "inline"} & set(kinds):
+            advice = f"# put it into {postfix.directory}/sasl_passwd, mode 0600, and hash: that file; then change it"
+            yield Found(place, f"{PASSWORD_MAPS} holds a password, in a file with mode {file.mode:04o}", (advice,))
+
+
 def database_user(facts: HostFacts) -> Iterator[Found | Unclear]:
     """By its name: whether it can write is known to the database alone."""
     postfixadmin = {found for line in facts.settings.get("postfixadmin", ()) for found in _PHP_USER.findall(line)}
     for path, table in facts.tables.items():
         if isinstance(table, str):
             yield Unclear(f"{path}: {table}")
+        elif table.kind == "ldap":
+            continue
         elif table.user in OWNERS or table.user in postfixadmin:
             whose = "PostfixAdmin's own" if table.user in postfixadmin else "an owner of databases"
-            tool = "mysql" if table.kind == "mysql" else "sudo -u postgres psql postfix"
+            # To be filled in: a command that can be run would make an account whose password everybody knows.
             statement = (
-                "CREATE USER 'postfix'@'localhost' IDENTIFIED BY 'PASSWORD'; GRANT SELECT ON postfix.* TO"
+                "CREATE USER 'postfix'@'localhost' IDENTIFIED BY '...'; GRANT SELECT ON DATABASE.* TO"
                 " 'postfix'@'localhost';"
                 if table.kind == "mysql"
-                else "CREATE ROLE postfix LOGIN PASSWORD 'PASSWORD'; GRANT SELECT ON ALL TABLES IN SCHEMA public"
-                " TO postfix;"
+                else "CREATE ROLE postfix LOGIN PASSWORD '...'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO"
+                " postfix;"
             )
-            commands = (f'{tool} <<< "{statement}"', f"# then set user and password in {path}; postfix reload")
+            commands = (
+                f"# in {table.kind}: {statement}",
+                f"# then set user and password in {path}; postfix reload",
+            )
             yield Found(path, f'Postfix reads the database as "{table.user}", {whose}', commands)
 
 
@@ -88,7 +108,8 @@ def login_guard(facts: HostFacts) -> Iterator[Found]:
     """Only where somebody can log in."""
     if not facts.postfix.login_services or facts.programs & frozenset(BANNERS):
         return
-    enable = "printf '[postfix-sasl]\\nenabled = true\\n' > /etc/fail2ban/jail.d/postfix.conf"
+    # Read last, and nobody else's file.
+    enable = "printf '[postfix-sasl]\\nenabled = true\\n' > /etc/fail2ban/jail.d/zz-postfix-sasl.local"
     if "fail2ban-client" not in facts.programs:
         commands = ("apt install fail2ban", enable, "systemctl restart fail2ban")
         yield Found("host", "fail2ban is not installed", commands)
@@ -109,8 +130,10 @@ def misspelt(facts: HostFacts) -> Iterator[Found]:
 def soft_bounce(facts: HostFacts) -> Iterator[Found]:
     """Meant for tests."""
     postfix = facts.postfix
-    if postfix.is_on("soft_bounce"):
-        yield Found("main.cf", "soft_bounce = yes", (postfix.setting("soft_bounce", "no"),))
+    for service in (None, *postfix.public_services):
+        if postfix.is_on("soft_bounce", service):
+            command = postfix.setting("soft_bounce", "no", service)
+            yield Found(postfix.place("soft_bounce", service), "soft_bounce = yes", (command,))
 
 
 def limits_counted(facts: HostFacts) -> Iterator[Found]:
@@ -122,13 +145,15 @@ def limits_counted(facts: HostFacts) -> Iterator[Found]:
 
 def _jail_enabled(lines: Sequence[str]) -> bool:
     """Whether a section of fail2ban's for Postfix says so, the last word being the one that holds."""
-    section, enabled = "", {}
+    section, sections, enabled = "", set(), {}
     for line in lines:
         if line.startswith("["):
-            section = line.strip("[]").strip()
+            section = line.partition("]")[0].strip("[ ")
+            sections.add(section)
         elif re.match(r"enabled\s*[=:]", line):
             enabled[section] = _TRUE.match(line) is not None
-    return any(enabled.get(jail, False) for jail in POSTFIX_JAILS)
+    everywhere = enabled.get("DEFAULT", False)
+    return any(enabled.get(jail, everywhere and jail in sections) for jail in POSTFIX_JAILS)
 
 
 CHECKS = (

@@ -44,14 +44,15 @@ def errors(facts: HostFacts) -> Iterator[Found]:
             yield Found(
                 postfix.place("smtpd_hard_error_limit", service), f"smtpd_hard_error_limit = {value}", (command,)
             )
-            return
 
 
 def message_size(facts: HostFacts) -> Iterator[Found]:
     """0 is no limit."""
     postfix = facts.postfix
-    if postfix.value("message_size_limit") == "0":
-        yield Found("main.cf", "message_size_limit = 0", (postfix.setting("message_size_limit", "52428800"),))
+    for service in (None, *postfix.public_services):
+        if postfix.value("message_size_limit", service) == "0":
+            command = postfix.setting("message_size_limit", "52428800", service)
+            yield Found(postfix.place("message_size_limit", service), "message_size_limit = 0", (command,))
 
 
 def _unlimited(facts: HostFacts, name: str, proposed: str, services: tuple[Service, ...]) -> Iterator[Found]:

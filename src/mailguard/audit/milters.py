@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Check, Found, Severity, Unclear
+from mailguard.audit.postfix import quoted
 from mailguard.audit.restriction_list import words
 
 __all__ = ["CHECKS"]
@@ -17,6 +19,7 @@ VERIFIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("rspamd", ALL),
     ("11332", ALL),
     ("opendkim", ("DKIM",)),
+    ("8891", ("DKIM",)),
     ("dkimpy", ("DKIM",)),
     ("opendmarc", ("DMARC",)),
     ("8893", ("DMARC",)),
@@ -26,7 +29,8 @@ VERIFIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("pyspf-milter", ("SPF",)),
     ("authentication_milter", ALL),
 )
-OUR_SOCKET = "unix:/run/mailguard/mailguard.sock"
+_ACTION = re.compile(r"\bdefault_action\s*=\s*(\w+)", re.IGNORECASE)
+_SPF_ITSELF = re.compile(r"SPFSelfValidate\s+(?:true|yes|on|1)\b", re.IGNORECASE)
 
 
 def verified(facts: HostFacts) -> Iterator[Found | Unclear]:
@@ -34,17 +38,19 @@ def verified(facts: HostFacts) -> Iterator[Found | Unclear]:
     for service in facts.postfix.mx_services:
         asked = tuple(map(address_of, (*facts.milters(service), *facts.policy_services(service))))
         known = {what for address in asked for what in _verifies(facts, address)}
+        if "DMARC" in known and _opendmarc_checks_spf(facts):
+            known.add("SPF")
         missing = [what for what in ALL if what not in known]
         strange = [each for each in map(address_of, facts.milters(service)) if not _verifies(facts, each)]
         if missing and strange:
             yield Unclear(f"{service.place}: whether {', '.join(strange)} verifies {', '.join(missing)} is not known")
         elif missing:
-            ours = OUR_SOCKET if facts.mailguard is None else " ".join(facts.mailguard.listeners[:1]) or OUR_SOCKET
-            commands = (
-                "# mailguard key new DOMAIN, and /etc/mailguard/mailguard.toml: README.md; then:",
-                facts.postfix.prepended("smtpd_milters", ours, service),
-            )
-            yield Found(service.place, f"nothing verifies {', '.join(missing)}", commands)
+            # Mail would wait for a milter that is not there, or in a chroot is not where Postfix looks for it.
+            directory = "" if facts.postfix.is_default else f" --config-directory {quoted(facts.postfix.directory)}"
+            command = f"mailguard postconf --apply{directory}"
+            if facts.mailguard is None:
+                command = "# mailguard quickstart DOMAIN --apply"
+            yield Found(service.place, f"nothing verifies {', '.join(missing)}", (command,))
 
 
 def default_action(facts: HostFacts) -> Iterator[Found]:
@@ -52,12 +58,14 @@ def default_action(facts: HostFacts) -> Iterator[Found]:
     postfix = facts.postfix
     for service in postfix.mx_services:
         milters = facts.milters(service)
-        if milters and postfix.value("milter_default_action", service) == "accept":
+        own = [_default_action(each) for each in milters]
+        if "" in own and postfix.value("milter_default_action", service).lower() == "accept":
             command = postfix.setting("milter_default_action", "tempfail", service)
             yield Found(service.place, "milter_default_action = accept", (command,))
-        elif any("default_action=accept" in each.replace(" ", "") for each in milters):
-            new = ", ".join(milters).replace(" ", "").replace("default_action=accept", "default_action=tempfail")
-            command = postfix.setting("smtpd_milters", new.replace(",", ", "), service)
+        elif "accept" in own:
+            new = (re.sub(r"\s*=\s*", "=", re.sub(r"([{}])", r" \1 ", each)) for each in milters)
+            mended = (_ACTION.sub("default_action=tempfail", " ".join(each.split())) for each in new)
+            command = postfix.setting("smtpd_milters", ", ".join(mended), service)
             yield Found(service.place, "a milter in smtpd_milters has default_action=accept", (command,))
 
 
@@ -75,9 +83,11 @@ def originating(facts: HostFacts) -> Iterator[Found]:
             yield Found(service.place, "milter_macro_daemon_name = ORIGINATING", tuple(commands))
 
 
-def enforcing(facts: HostFacts) -> Iterator[Found]:
+def enforcing(facts: HostFacts) -> Iterator[Found | Unclear]:
     """mailguard's mode."""
-    if facts.mailguard is not None and facts.mailguard.mode != "enforce":
+    if facts.mailguard_problem:
+        yield Unclear(facts.mailguard_problem)
+    elif facts.mailguard is not None and facts.mailguard.mode != "enforce":
         commands = (
             "mailguard enforce --dry-run",
             '# then set mode = "enforce" and: systemctl reload mailguard-milter',
@@ -85,6 +95,16 @@ def enforcing(facts: HostFacts) -> Iterator[Found]:
         yield Found(
             "mailguard.toml", f'mode = "{facts.mailguard.mode}": mail is judged, and nothing refused', commands
         )
+
+
+def _default_action(milter: str) -> str:
+    """What stands in the braces of a single milter, if anything."""
+    found = _ACTION.search(milter) if milter.startswith("{") else None
+    return found[1].lower() if found else ""
+
+
+def _opendmarc_checks_spf(facts: HostFacts) -> bool:
+    return any(_SPF_ITSELF.match(line) for line in facts.settings.get("opendmarc", ()))
 
 
 def address_of(milter: str) -> str:

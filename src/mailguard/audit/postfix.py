@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from mailguard.audit.restriction_list import ENDS, words
@@ -26,13 +26,11 @@ __all__ = [
     "version_of",
 ]
 
-# What one parameter may refer to another by, and that by a third.
-MAX_ALIASES = 10
 # The columns of master.cf before the command.
 MASTER_COLUMNS = 7
 
 MX_PORTS = frozenset({"smtp", "25"})
-SUBMISSION_PORTS = frozenset({"submission", "587", "submissions", "smtps", "urd", "465"})
+SUBMISSION_PORTS = frozenset({"submission", "587", "submissions", "smtps", "ssmtp", "urd", "465"})
 
 _ALIAS = re.compile(r"\$(?:(\w+)|\{(\w+)\}|\((\w+)\))")
 
@@ -49,6 +47,8 @@ class Service:
     """The daemon's program: `smtpd`."""
     overrides: Mapping[str, str]
     """What stands in master.cf as -o, expanded."""
+    follows: Mapping[str, str] = field(default_factory=dict)
+    """What main.cf comes to under these overrides, where it is not what it comes to without: `$name` in it."""
 
     @property
     def place(self) -> str:
@@ -75,7 +75,7 @@ class Postfix:
     main: Mapping[str, str]
     """Every parameter, defaults included, expanded."""
     aliases: Mapping[str, str]
-    """The parameters whose value is another one alone: a service that sets the other one sets both."""
+    """The parameters whose value is another one alone."""
     explicit: frozenset[str]
     """What stands in main.cf."""
     services: tuple[Service, ...]
@@ -86,18 +86,20 @@ class Postfix:
     postconf: str = "postconf"
     """How commands for the administrator begin: with -c where this is not the default instance."""
 
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the instance that postconf asks about by itself."""
+        return self.postconf == "postconf"
+
     def knows(self, name: str) -> bool:
         """Whether this version has the parameter."""
         return name in self.main
 
     def value(self, name: str, service: Service | None = None) -> str:
         """What holds in the service, or in those that set nothing themselves. Empty if Postfix knows no such name."""
-        for _ in range(MAX_ALIASES if service is not None else 0):
-            if service is not None and name in service.overrides:
-                return service.overrides[name]
-            if name not in self.aliases:
-                break
-            name = self.aliases[name]
+        for values in (service.overrides, service.follows) if service is not None else ():
+            if name in values:
+                return values[name]
         return self.main.get(name, "")
 
     def is_on(self, name: str, service: Service | None = None) -> bool:
@@ -141,7 +143,7 @@ class Postfix:
     def appended(self, name: str, added: str, service: Service) -> str:
         """The command that puts something at the end of a list, before a word that would end it."""
         found = words(self.value(name, service))
-        last = found[-1] if found and found[-1] in ENDS else ""
+        last = found[-1] if found and found[-1].lower() in ENDS else ""
         in_service = name in service.overrides
         return self._extended(name, service, after=added, last=last, in_service=in_service)
 
@@ -150,6 +152,10 @@ class Postfix:
     ) -> str:
         """The shell replaces `$(...)` by the present value: several such commands can be run one after the other."""
         own = f"{service.place}/{name}"
+        if in_service and "{" in self.value(name, service):
+            # postconf -P takes no blanks, and between braces they cannot always be replaced.
+            where = f"at the end, before {last}" if last else "at the end" if after else "in front"
+            return f"# in master.cf, {own}: put {where}: {before or after}"
         look = f"{self.postconf} -Ph {quoted(own)}" if name in service.overrides else f"{self.postconf} -h {name}"
         if last:
             look += f" | sed 's/[, ]*{last}$//'"
@@ -209,7 +215,8 @@ class Postfix:
     def _is_public(self, service: Service) -> bool:
         if service.address:
             return not _is_loopback(service.address)
-        return not all(_is_loopback(each) for each in words(self.value("inet_interfaces", service)))
+        # master(8) listens, and reads main.cf alone.
+        return not all(_is_loopback(each) for each in words(self.value("inet_interfaces")))
 
 
 def quoted(text: str) -> str:
@@ -232,7 +239,8 @@ def _is_loopback(name: str) -> bool:
 
 def parameters(text: str) -> dict[str, str]:
     """The output of `postconf`: a line `name = value` each."""
-    lines = (line.partition("=") for line in text.splitlines())
+    # Not splitlines(): a value may have characters that Unicode ends lines with.
+    lines = (line.partition("=") for line in text.split("\n"))
     return {name.strip(): value.strip() for name, equals, value in lines if equals}
 
 
@@ -258,7 +266,7 @@ def service_overrides(text: str) -> dict[str, dict[str, str]]:
 def services(text: str, overrides: Mapping[str, Mapping[str, str]]) -> tuple[Service, ...]:
     """The output of `postconf -M`: a line each, with the columns of master.cf."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         columns = line.split(None, MASTER_COLUMNS)
         if len(columns) > MASTER_COLUMNS:
             name, kind = columns[:2]

@@ -2,32 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import chain, pairwise
 
+from mailguard.audit.access_table import inline_permits
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Check, Found, Severity, Unclear
 from mailguard.audit.postfix import Service
-from mailguard.audit.restriction_list import reaches, stops_relaying, words
+from mailguard.audit.restriction_list import BARRIERS, effective, reaches, stops_relaying, words
 
 __all__ = ["CHECKS"]
 
+LISTS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
+OPEN_DOORS = frozenset({"permit_naked_ip_address", "permit_tls_all_clientcerts"})
+"""What every stranger can do."""
+LISTED_BY_OTHERS = frozenset({"permit_dnswl_client", "permit_rhswl_client"})
+"""Known senders of mail, who are not this host's own users."""
+FORGED = frozenset(
+    {"check_helo_access", "check_sender_access", "check_reverse_client_hostname_access"}
+    | {f"check_{name}_{kind}_access" for name in ("helo", "sender") for kind in ("a", "mx", "ns")}
+)
+"""What looks up what a client says of itself, or has in its own DNS."""
+POLICY_SERVICES = ("spf", "grey", "10023", "quota", "12340", "10031", "dovecot")
+"""How the addresses of those read that answer DUNNO at best."""
 # A network of public addresses that is wider than this is hardly one host's own.
 MIN_PUBLIC_PREFIX = {4: 24, 6: 48}
 LOOPBACK = "127.0.0.0/8 [::1]/128"
+# RFC 6598 §7: not routed, as little as private addresses.
+SHARED = IPv4Network("100.64.0.0/10")
 
 
-def open_relay(facts: HostFacts) -> Iterator[Found]:
-    """At least one of the two lists must have a barrier: both are asked, and either can refuse."""
-    for service in facts.postfix.public_services:
-        lists = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
-        if any(stops_relaying(facts.restrictions(name, service)) for name in lists):
+def open_relay(facts: HostFacts) -> Iterator[Found | Unclear]:
+    """At least one of the two lists must have a barrier: both are asked, and either can refuse.
+
+    And at least one of them nothing before its barrier that a stranger gets past by.
+    """
+    postfix = facts.postfix
+    for service in postfix.public_services:
+        lists = [name for name in LISTS if stops_relaying(facts.restrictions(name, service))]
+        ways = [tuple(_ways_past(facts, facts.restrictions(name, service))) for name in lists]
+        if not all(ways):
             continue
-        postfix = facts.postfix
-        shown = "; ".join(postfix.shown(name, service) for name in lists)
+        certain = [[text for kind, text in way if kind is Found] for way in ways]
+        if not all(certain):
+            doubts = dict.fromkeys(text for way in ways for kind, text in way if kind is Unclear)
+            yield Unclear(f"{service.place}: whether strangers can send to any domain depends on {', '.join(doubts)}")
+            continue
+        shown = "; ".join(postfix.shown(name, service) for name in LISTS)
+        past = f", past reject_unauth_destination by {', '.join(dict.fromkeys(chain(*certain)))}" if certain else ""
         wanted = "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination"
         command = postfix.setting("smtpd_relay_restrictions", wanted, service)
-        yield Found(service.place, f"strangers can send to any domain: {shown}", (command,))
+        yield Found(service.place, f"strangers can send to any domain{past}: {shown}", (command,))
+
+
+def _ways_past(facts: HostFacts, restrictions: Iterable[str]) -> Iterator[tuple[type[Found | Unclear], str]]:
+    """What stands before the barrier and lets strangers in, or may do so: as a finding or a doubt, and its words."""
+    found = tuple(effective(restrictions))
+    doors = OPEN_DOORS if facts.postfix.value("permit_mx_backup_networks") else OPEN_DOORS | {"permit_mx_backup"}
+    for word, after in pairwise((*found, "")):
+        if word in BARRIERS:
+            return
+        if word in doors:
+            yield Found, word
+        elif word in LISTED_BY_OTHERS:
+            yield Found, f"{word} {after}"
+        elif word in FORGED or (word.startswith("check_") and after.startswith("static:")):
+            table = after.removeprefix("proxy:")
+            permits = inline_permits(table) if inline_permits(table) is not None else facts.access.get(table)
+            if permits is not False:
+                yield Unclear if permits is None else Found, f"{word} {after}"
+        elif word == "check_policy_service" and not any(name in after for name in POLICY_SERVICES):
+            yield Unclear, f"{word} {after}"
 
 
 def trusted_networks(facts: HostFacts) -> Iterator[Found | Unclear]:
@@ -43,10 +90,11 @@ def trusted_networks(facts: HostFacts) -> Iterator[Found | Unclear]:
         if shown:
             place = service.place if service else "main.cf"
             what = f"mynetworks trusts {', '.join(shown)}"
-            narrow = (word for word in words(value) if (found := _network(word)) is None or not _is_wide(found))
-            new = " ".join(narrow) or LOOPBACK
-            advice = ("# and take wide ones out of the table",) if new == " ".join(words(value)) else ()
-            yield Found(place, what, (*advice, postfix.setting("mynetworks", new, service)))
+            narrow = [word for word in words(value) if not _is_wide_word(word)]
+            if narrow == list(words(value)):
+                yield Found(place, what, ("# take wide ones out of the table that mynetworks names",))
+            else:
+                yield Found(place, what, (postfix.setting("mynetworks", " ".join(narrow) or LOOPBACK, service),))
 
 
 def neighbours(facts: HostFacts) -> Iterator[Found]:
@@ -85,7 +133,6 @@ def untrusted_routing(facts: HostFacts) -> Iterator[Found]:
             yield Found(
                 postfix.place("allow_untrusted_routing", service), "allow_untrusted_routing = yes", (command,)
             )
-            return
 
 
 def xclient(facts: HostFacts) -> Iterator[Found]:
@@ -96,9 +143,9 @@ def xclient(facts: HostFacts) -> Iterator[Found]:
         foreign = [each for each in hosts if not _is_own(each)]
         if foreign:
             place = postfix.place("smtpd_authorized_xclient_hosts", service)
-            command = postfix.setting("smtpd_authorized_xclient_hosts", "", service)
+            own = ", ".join(each for each in hosts if _is_own(each))
+            command = postfix.setting("smtpd_authorized_xclient_hosts", own, service)
             yield Found(place, f"smtpd_authorized_xclient_hosts names {', '.join(foreign)}", (command,))
-            return
 
 
 def _networks(facts: HostFacts, value: str) -> Iterator[IPv4Network | IPv6Network | str]:
@@ -106,6 +153,13 @@ def _networks(facts: HostFacts, value: str) -> Iterator[IPv4Network | IPv6Networ
     for word in words(value):
         kind, colon, path = word.rpartition(":/")
         if word.startswith("!"):
+            continue
+        if word.startswith("static:"):
+            # It has an answer for every address.
+            yield from (ip_network("0.0.0.0/0"), ip_network("::/0"))
+            continue
+        if "{" in word:
+            yield from filter(None, map(_network, re.split(r"[\s,{}=]+", word)))
             continue
         if colon or word.startswith("/"):
             name = f"/{path}" if colon else word
@@ -118,6 +172,8 @@ def _networks(facts: HostFacts, value: str) -> Iterator[IPv4Network | IPv6Networ
             found = _network(word)
             if found is not None:
                 yield found
+            elif ":" in word:
+                yield f"mynetworks names {word}: it is not read"
 
 
 def _network(word: str) -> IPv4Network | IPv6Network | None:
@@ -127,8 +183,14 @@ def _network(word: str) -> IPv4Network | IPv6Network | None:
         return None
 
 
+def _is_wide_word(word: str) -> bool:
+    network = _network(word)
+    return word.startswith("static:") or "{" in word or (network is not None and _is_wide(network))
+
+
 def _is_wide(network: IPv4Network | IPv6Network) -> bool:
     is_private = network.is_private or network.is_link_local or network.is_loopback
+    is_private = is_private or (network.version == 4 and network.subnet_of(SHARED))
     return not is_private and network.prefixlen < MIN_PUBLIC_PREFIX[network.version]
 
 

@@ -65,6 +65,8 @@ def _unbound(lines: Sequence[str]) -> Iterator[Found]:
     place = "unbound.conf"
     if modules and "validator" not in modules[-1]:
         yield Found(place, modules[-1], ('# set module-config: "validator iterator"; then: unbound-control reload',))
+    elif _says(lines, r"val-permissive-mode:\s*yes"):
+        yield Found(place, "val-permissive-mode: yes", ("# take that line out; then: unbound-control reload",))
     elif not any(_TRUST_ANCHOR.match(line) for line in lines):
         anchor = "auto-trust-anchor-file: /var/lib/unbound/root.key"
         commands = (

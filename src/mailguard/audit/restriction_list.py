@@ -18,12 +18,23 @@ ENDS = frozenset({"permit", "reject", "defer"})
 
 # Restriction classes may name one another.
 MAX_WORDS = 1000
-_WORD = re.compile(r"\{[^{}]*\}|[^\s,{}]+")
+# Names of restrictions are read in any case, those of tables and domains are not restrictions.
+_SEPARATORS = frozenset(" \t\r\n,")
+_NAME = re.compile(r"[A-Za-z_]+")
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a list; what stands in braces is one word, with its braces."""
-    return tuple(_WORD.findall(text))
+    """The words of a list. Braces keep together what stands in them: `inline:{a=b, c=d}` is one word."""
+    found, begin, depth = [], 0, 0
+    for number, character in enumerate(text):
+        if character == "{":
+            depth += 1
+        elif character == "}":
+            depth = max(depth - 1, 0)
+        elif depth == 0 and character in _SEPARATORS:
+            found.append(text[begin:number])
+            begin = number + 1
+    return tuple(word for word in (*found, text[begin:]) if word)
 
 
 def expanded(text: str, classes: Mapping[str, str]) -> tuple[str, ...]:
@@ -37,15 +48,18 @@ def expanded(text: str, classes: Mapping[str, str]) -> tuple[str, ...]:
             inner = {name: value for name, value in classes.items() if name != word}
             found += expanded(classes[word], inner)
         else:
-            found.append(word)
+            found.append(word.lower() if _NAME.fullmatch(word) else word)
     return tuple(found[:MAX_WORDS])
 
 
 def effective(restrictions: Iterable[str]) -> Iterator[str]:
-    """Without what stands behind a word that ends the list, and without what only warns."""
+    """Without what stands behind a word that ends the list, and without what only warns.
+
+    What permits is not a rejection: `warn_if_reject permit` permits.
+    """
     previous = ""
     for word in restrictions:
-        if previous != "warn_if_reject":
+        if previous != "warn_if_reject" or word.startswith("permit"):
             yield word
             if word in ENDS:
                 return

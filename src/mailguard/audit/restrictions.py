@@ -19,6 +19,8 @@ BLOCKLISTS = frozenset(
     {"reject_rbl_client", "reject_rhsbl_client", "reject_rhsbl_helo", "reject_rhsbl_sender"}
     | {"reject_rhsbl_reverse_client"}
 )
+# Where local(8) has somebody else deliver.
+ELSEWHERE = ("mailbox_transport", "mailbox_transport_maps", "fallback_transport", "luser_relay")
 # How the addresses of known greylisting services read, by name or by their usual port.
 GREYLISTERS = ("grey", "gld", "10023", "10031", "2501", "2525")
 DEEP_TESTS = ("pipelining", "non_smtp_command", "bare_newline")
@@ -59,6 +61,9 @@ def unknown_recipients(facts: HostFacts) -> Iterator[Found]:
             yield Found(service.place, "smtpd_reject_unlisted_recipient = no", (command,))
         elif not postfix.value("local_recipient_maps", service) and postfix.value("mydestination", service):
             command = postfix.setting("local_recipient_maps", "proxy:unix:passwd.byname $alias_maps", service)
+            if not postfix.value("local_transport").startswith("local") or any(map(postfix.value, ELSEWHERE)):
+                # Users of the system may have nothing to do with it.
+                command = "# set local_recipient_maps to a table of those who have a mailbox"
             yield Found(service.place, "local_recipient_maps is empty: every local part is accepted", (command,))
 
 
@@ -93,7 +98,7 @@ def blocklists(facts: HostFacts) -> Iterator[Found]:
         added = "reject_rbl_client zen.spamhaus.org=127.0.0.[2..11]"
         commands = (
             "# needs a resolver of your own; read the terms of the list first",
-            postfix.appended("smtpd_recipient_restrictions", added, service),
+            _for_strangers(facts, added, service),
         )
         yield Found(service.place, "no blocklist is asked about clients", commands)
 
@@ -108,8 +113,15 @@ def greylisting(facts: HostFacts) -> Iterator[Found]:
         if by_service or (service.kind == "pass" and deep) or _filtered(facts, service):
             continue
         added = "check_policy_service inet:127.0.0.1:10023"
-        commands = ("apt install postgrey", postfix.appended("smtpd_recipient_restrictions", added, service))
+        commands = ("apt install postgrey", _for_strangers(facts, added, service))
         yield Found(service.place, "no greylisting was found", commands)
+
+
+def _for_strangers(facts: HostFacts, added: str, service: Service) -> str:
+    """The command that asks one thing more of strangers; submission may have the list from main.cf as well."""
+    found = facts.restrictions("smtpd_recipient_restrictions", service)
+    own = () if found[-1:] in (("reject",), ("defer",)) else tuple(word for word in OWN_CLIENTS if word not in found)
+    return facts.postfix.appended("smtpd_recipient_restrictions", ", ".join((*own, added)), service)
 
 
 def _missing(facts: HostFacts, wanted: Collection[str], name: str, added: str) -> Iterator[Found]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mailguard.audit.facts import HostFacts
-from mailguard.audit.finding import Check, Found, Severity
+from mailguard.audit.finding import Check, Found, Severity, Unclear
 from mailguard.audit.postfix import Service
 from mailguard.audit.restriction_list import reaches, words
 from mailguard.audit.tls_server import requires_tls
@@ -26,7 +26,11 @@ def under_tls(facts: HostFacts) -> Iterator[Found]:
     """Where TLS is optional, a login must not be."""
     postfix = facts.postfix
     for service in postfix.login_services:
-        if not requires_tls(postfix, service) and not postfix.is_on("smtpd_tls_auth_only", service):
+        # `noplaintext`: in the clear, no password is taken that could be read.
+        options = words(postfix.value("smtpd_sasl_security_options", service).lower())
+        if requires_tls(postfix, service) or "noplaintext" in options:
+            continue
+        if not postfix.is_on("smtpd_tls_auth_only", service):
             command = postfix.setting("smtpd_tls_auth_only", "yes", service)
             yield Found(service.place, "a login is accepted in the clear: smtpd_tls_auth_only = no", (command,))
 
@@ -37,7 +41,7 @@ def not_anonymous(facts: HostFacts) -> Iterator[Found]:
     for service in postfix.login_services:
         for name in ("smtpd_sasl_security_options", "smtpd_sasl_tls_security_options"):
             value = postfix.value(name, service)
-            if "noanonymous" not in words(value):
+            if "noanonymous" not in words(value.lower()):
                 fixed = ", ".join((*words(value), "noanonymous"))
                 yield Found(service.place, postfix.shown(name, service), (postfix.setting(name, fixed, service),))
 
@@ -55,7 +59,7 @@ def separate(facts: HostFacts) -> Iterator[Found]:
             yield Found(service.place, f"users can log in on port 25; {shown}", commands)
 
 
-def own_address(facts: HostFacts) -> Iterator[Found]:
+def own_address(facts: HostFacts) -> Iterator[Found | Unclear]:
     """Either Postfix or mailguard holds a login to its addresses."""
     ours = facts.mailguard if facts.mailguard is not None and facts.mailguard.sender_sources else None
     if ours is not None and ours.mode == "enforce":
@@ -64,6 +68,9 @@ def own_address(facts: HostFacts) -> Iterator[Found]:
     for service in postfix.login_services:
         maps = postfix.value("smtpd_sender_login_maps", service)
         if maps and _rejects_mismatch(facts, service):
+            continue
+        if facts.mailguard_problem:
+            yield Unclear(f"{service.place}: whether mailguard does is not known: {facts.mailguard_problem}")
             continue
         command = postfix.prepended("smtpd_sender_restrictions", MISMATCHES[0], service, for_it_alone=True)
         missing = "no restriction refuses a mismatch" if maps else "smtpd_sender_login_maps is empty"

@@ -27,10 +27,11 @@ def end_of_data(facts: HostFacts) -> Iterator[Found]:
                 yield Found(postfix.place(BARE_NEWLINE, service), f"{BARE_NEWLINE} = {value}", (command,))
         elif not _older_way(facts, postfix, service):
             shown = ".".join(map(str, postfix.version))
+            discarded = words(postfix.value("smtpd_discard_ehlo_keywords", service))
             commands = (
                 "# better: upgrade to 3.5.24, 3.6.14, 3.7.10, 3.8.5, 3.9 or later; until then:",
                 postfix.prepended("smtpd_data_restrictions", "reject_unauth_pipelining", service),
-                postfix.setting("smtpd_discard_ehlo_keywords", "chunking", service),
+                postfix.setting("smtpd_discard_ehlo_keywords", ", ".join((*discarded, "chunking")), service),
             )
             yield Found(service.place, f"Postfix {shown} has no {BARE_NEWLINE}", commands)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Check, Found, Severity
+from mailguard.audit.postfix import Postfix, Service
 from mailguard.audit.restriction_list import words
 from mailguard.audit.tls_protocols import is_old, lowest_version, modern_versions
 
@@ -14,6 +15,8 @@ __all__ = ["CHECKS"]
 DANE = frozenset({"dane", "dane-only"})
 ENCRYPTED = frozenset({"encrypt", "dane-only", "fingerprint", "verify", "secure"})
 AUTHENTICATED = frozenset({"dane", "dane-only", "fingerprint", "verify", "secure"})
+LOGIN_OVERRIDES = frozenset({"smtp_sasl_auth_enable", "smtp_sasl_password_maps", "smtp_sasl_security_options"})
+"""Where one of these is set, a service logs in by itself."""
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -36,13 +39,20 @@ def _dane(facts: HostFacts) -> tuple[str, str]:
 def servers_authenticated(facts: HostFacts) -> Iterator[Found]:
     """DANE by the level, MTA-STS by a table of policies."""
     postfix, service = facts.postfix, facts.postfix.outbound_service
-    level = postfix.value("smtp_tls_security_level", service)
+    level = _level(postfix, service)
     if not _uses_tls(facts) or level in AUTHENTICATED or postfix.value("smtp_tls_policy_maps", service):
         return
-    commands = (
-        *_dane(facts),
-        "# and smtp_tls_policy_maps with a resolver of MTA-STS policies, for domains without DNSSEC",
-    )
+    if level in ENCRYPTED:
+        # With `dane`, mail to a server without a TLSA record could be sent in the clear again.
+        commands: tuple[str, ...] = (
+            "# for a relay host with a certificate that others trust: smtp_tls_security_level = secure, and"
+            " smtp_tls_CAfile; for one with TLSA records: dane-only",
+        )
+    else:
+        commands = (
+            *_dane(facts),
+            "# and smtp_tls_policy_maps with a resolver of MTA-STS policies, for domains without DNSSEC",
+        )
     what = f"{postfix.shown('smtp_tls_security_level', service)}, and smtp_tls_policy_maps is empty"
     yield Found(postfix.place("smtp_tls_security_level", service), what, commands)
 
@@ -50,7 +60,7 @@ def servers_authenticated(facts: HostFacts) -> Iterator[Found]:
 def dane_has_dnssec(facts: HostFacts) -> Iterator[Found]:
     """Postfix says so once in its log, and sends on without."""
     postfix, service = facts.postfix, facts.postfix.outbound_service
-    level = postfix.value("smtp_tls_security_level", service)
+    level = _level(postfix, service)
     if level in DANE and postfix.value("smtp_dns_support_level", service) != "dnssec":
         what = f"smtp_tls_security_level = {level}, but {postfix.shown('smtp_dns_support_level', service)}"
         yield Found(
@@ -64,7 +74,7 @@ def policies_have_authorities(facts: HostFacts) -> Iterator[Found]:
     """A policy of MTA-STS is `secure`, which needs certificate authorities."""
     postfix, service = facts.postfix, facts.postfix.outbound_service
     names = ("smtp_tls_CAfile", "smtp_tls_CApath", "smtp_tls_trust_anchor_file")
-    level = postfix.value("smtp_tls_security_level", service)
+    level = _level(postfix, service)
     if not postfix.value("smtp_tls_policy_maps", service) and level not in ("verify", "secure"):
         return
     if not any(postfix.value(name, service) for name in names) and not postfix.is_on(
@@ -87,13 +97,22 @@ def protocols(facts: HostFacts) -> Iterator[Found]:
 
 
 def password_encrypted(facts: HostFacts) -> Iterator[Found]:
-    """This host's own login at a relay host."""
-    postfix, service = facts.postfix, facts.postfix.outbound_service
-    level = postfix.value("smtp_tls_security_level", service)
+    """This host's own login at a relay host, also by a service for single destinations."""
+    postfix = facts.postfix
+    outbound = postfix.outbound_service
+    yield from _password(postfix, outbound)
+    for service in postfix.running("smtp"):
+        if LOGIN_OVERRIDES & service.overrides.keys() and service is not outbound:
+            yield from _password(postfix, service)
+
+
+def _password(postfix: Postfix, service: Service | None) -> Iterator[Found]:
+    level = _level(postfix, service)
     options = words(postfix.value("smtp_sasl_security_options", service))
-    if not postfix.is_on("smtp_sasl_auth_enable", service) or level in ENCRYPTED or "noplaintext" in options:
+    is_encrypted = level in ENCRYPTED or (not level and postfix.is_on("smtp_enforce_tls", service))
+    if not postfix.is_on("smtp_sasl_auth_enable", service) or "noplaintext" in (word.lower() for word in options):
         return
-    if not postfix.is_on("smtp_enforce_tls", service) and not postfix.is_on("smtp_tls_wrappermode", service):
+    if not is_encrypted and not postfix.is_on("smtp_tls_wrappermode", service):
         names = ("smtp_sasl_security_options", "smtp_tls_security_level")
         what = ", and ".join(postfix.shown(name, service) for name in names)
         fixed = ", ".join(("noplaintext", *options))
@@ -101,12 +120,17 @@ def password_encrypted(facts: HostFacts) -> Iterator[Found]:
             postfix.setting("smtp_sasl_security_options", fixed, service),
             postfix.setting("smtp_sasl_tls_security_options", "noanonymous", service),
         )
-        yield Found(postfix.place("smtp_sasl_security_options", service), what, commands)
+        place = service.place if service is not None and LOGIN_OVERRIDES & service.overrides.keys() else "main.cf"
+        yield Found(place, what, commands)
+
+
+def _level(postfix: Postfix, service: Service | None) -> str:
+    return postfix.value("smtp_tls_security_level", service).lower()
 
 
 def _uses_tls(facts: HostFacts) -> bool:
     postfix, service = facts.postfix, facts.postfix.outbound_service
-    level = postfix.value("smtp_tls_security_level", service)
+    level = _level(postfix, service)
     older = any(postfix.is_on(name, service) for name in ("smtp_use_tls", "smtp_enforce_tls"))
     return level not in ("", "none") or (not level and older)
 

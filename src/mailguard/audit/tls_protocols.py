@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["WEAK_GRADES", "is_old", "lowest_version", "modern_versions"]
+__all__ = ["WEAK_GRADES", "is_old", "lowest_version", "modern_versions", "unknown_word"]
 
 VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 LOWEST_GOOD = "TLSv1.2"
@@ -32,6 +32,16 @@ def lowest_version(value: str) -> str:
     return VERSIONS[-1]
 
 
+def unknown_word(value: str, version: tuple[int, ...]) -> str:
+    """The first word that this version of Postfix cannot read, so that it does without TLS. Empty if none."""
+    for word in re.split(r"[\s,:]+", value.strip()):
+        name = word.removeprefix("!").removeprefix(">=").removeprefix("<=")
+        is_bound = word.startswith((">=", "<="))
+        if (is_bound and version < OLD_FORM_BEFORE) or (name and _named(name) is None and not _is_number(name)):
+            return word
+    return ""
+
+
 def is_old(value: str) -> bool:
     """Whether a list admits a version that is not to be used any more."""
     return VERSIONS.index(lowest_version(value)) < VERSIONS.index(LOWEST_GOOD)
@@ -40,6 +50,11 @@ def is_old(value: str) -> bool:
 def modern_versions(version: tuple[int, ...]) -> str:
     """The list that admits TLS 1.2 and later, as this version of Postfix writes it."""
     return "!SSLv2, !SSLv3, !TLSv1, !TLSv1.1" if version < OLD_FORM_BEFORE else ">=TLSv1.2"
+
+
+def _is_number(word: str) -> bool:
+    """A bound may be a version that no library has yet."""
+    return re.fullmatch(r"(?:0x)?[0-9A-Fa-f]{1,4}", word) is not None
 
 
 def _named(word: str) -> str | None:

@@ -7,22 +7,37 @@ from collections.abc import Iterator
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Check, Found, Severity
 from mailguard.audit.postfix import Postfix, Service
+from mailguard.audit.restriction_list import words
 from mailguard.audit.times import DAY_S, seconds
-from mailguard.audit.tls_protocols import WEAK_GRADES, is_old, lowest_version, modern_versions
+from mailguard.audit.tls_protocols import WEAK_GRADES, is_old, lowest_version, modern_versions, unknown_word
 
 __all__ = ["CHECKS", "offers_tls", "requires_tls"]
 
+REQUIRED = frozenset({"encrypt", "fingerprint", "verify", "secure"})
+"""smtpd(8) takes those that are for clients as `encrypt`, and warns."""
+
 
 def requires_tls(postfix: Postfix, service: Service) -> bool:
-    """Whether nothing passes in the clear."""
-    return postfix.value("smtpd_tls_security_level", service) == "encrypt" or any(
-        postfix.is_on(name, service) for name in ("smtpd_tls_wrappermode", "smtpd_enforce_tls")
+    """Whether nothing passes in the clear. The level, where there is one, takes the place of the older names."""
+    level = security_level(postfix, service)
+    return (
+        postfix.is_on("smtpd_tls_wrappermode", service)
+        or level in REQUIRED
+        or (not level and postfix.is_on("smtpd_enforce_tls", service))
     )
+
+
+def security_level(postfix: Postfix, service: Service) -> str:
+    """smtpd_tls_security_level, which may be written in any case."""
+    return postfix.value("smtpd_tls_security_level", service).lower()
 
 
 def offers_tls(postfix: Postfix, service: Service) -> bool:
     """Whether a client can have TLS at all."""
-    level = postfix.value("smtpd_tls_security_level", service)
+    level = security_level(postfix, service)
+    discarded = words(postfix.value("smtpd_discard_ehlo_keywords", service).lower())
+    if "starttls" in discarded and not postfix.is_on("smtpd_tls_wrappermode", service):
+        return False
     return requires_tls(postfix, service) or level == "may" or (not level and postfix.is_on("smtpd_use_tls", service))
 
 
@@ -31,9 +46,13 @@ def tls_offered(facts: HostFacts) -> Iterator[Found]:
     postfix = facts.postfix
     for service in postfix.mx_services:
         if not offers_tls(postfix, service):
-            command = postfix.setting("smtpd_tls_security_level", "may", service)
-            what = f"STARTTLS is not offered: {postfix.shown('smtpd_tls_security_level', service)}"
-            yield Found(service.place, what, (command,))
+            name, value = "smtpd_tls_security_level", "may"
+            discarded = words(postfix.value("smtpd_discard_ehlo_keywords", service))
+            kept = [word for word in discarded if word.lower() != "starttls"]
+            if len(kept) < len(discarded):
+                name, value = "smtpd_discard_ehlo_keywords", ", ".join(kept)
+            what = f"STARTTLS is not offered: {postfix.shown(name, service)}"
+            yield Found(service.place, what, (postfix.setting(name, value, service),))
 
 
 def tls_not_forced(facts: HostFacts) -> Iterator[Found]:
@@ -41,8 +60,12 @@ def tls_not_forced(facts: HostFacts) -> Iterator[Found]:
     postfix = facts.postfix
     for service in postfix.mx_services:
         if requires_tls(postfix, service):
-            command = postfix.setting("smtpd_tls_security_level", "may", service)
-            yield Found(service.place, "TLS is required of every server that sends mail to this one", (command,))
+            # For the service alone: submission may have its level from main.cf.
+            names = {"smtpd_tls_security_level": "may"}
+            if postfix.is_on("smtpd_tls_wrappermode", service):
+                names["smtpd_tls_wrappermode"] = "no"
+            commands = tuple(postfix.service_setting(name, value, service) for name, value in names.items())
+            yield Found(service.place, "TLS is required of every server that sends mail to this one", commands)
 
 
 def submission_encrypted(facts: HostFacts) -> Iterator[Found]:
@@ -107,9 +130,16 @@ def _old_versions(postfix: Postfix, name: str, services: tuple[Service, ...]) ->
     seen = set()
     for service in services:
         value, place = postfix.value(name, service), postfix.place(name, service)
-        if is_old(value) and place not in seen:
+        if place in seen:
+            continue
+        command = postfix.setting(name, modern_versions(postfix.version), service)
+        unknown = unknown_word(value, postfix.version)
+        if unknown:
             seen.add(place)
-            command = postfix.setting(name, modern_versions(postfix.version), service)
+            what = f"{postfix.shown(name, service)}: Postfix does not know {unknown}, and switches TLS off"
+            yield Found(place, what, (command,))
+        elif is_old(value):
+            seen.add(place)
             yield Found(place, f"{postfix.shown(name, service)}: {lowest_version(value)} is admitted", (command,))
 
 

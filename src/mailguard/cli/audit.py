@@ -18,14 +18,16 @@ from mailguard.audit.finding import Severity
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.audit_report import AuditReport, show
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import POSIX_SECONDS
+from mailguard.cli.parameters import DIRECTORY, POSIX_SECONDS
 from mailguard.errors import ConfigError
 
 __all__ = ["audit"]
 
 
 @click.command()
-@click.option("--config-directory", metavar="DIRECTORY", help="Postfix's, where it is not the default one.")
+@click.option(
+    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
+)
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
@@ -38,15 +40,21 @@ __all__ = ["audit"]
     "-c",
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="CONFIG",
     help="mailguard's, where it is not the default one.",
 )
 @click.option(
-    "--baseline", type=click.Path(path_type=Path), metavar="FILE", help="Accept the findings that FILE lists."
+    "--baseline",
+    type=click.Path(readable=False, path_type=Path),
+    metavar="FILE",
+    help="Accept the findings that FILE lists.",
 )
 @click.option(
-    "--write-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Write the present findings to FILE."
+    "--write-baseline",
+    type=click.Path(readable=False, path_type=Path),
+    metavar="FILE",
+    help="Write the present findings to FILE.",
 )
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge certificates at this POSIX time.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")

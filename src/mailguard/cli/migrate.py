@@ -15,6 +15,7 @@ import click
 
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_files import Owner, find_owner, store_keys
+from mailguard.cli.parameters import DIRECTORY, FILE
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.migration.compose import DEFAULT_USER
 from mailguard.migration.importing import PROGRAMS, Imported, import_files
@@ -26,14 +27,18 @@ __all__ = ["import_"]
 @click.command("import")
 @click.argument("programs", nargs=-1, required=True, metavar="PROGRAM[=FILE]...")
 @click.option(
-    "--copy-keys", "copy_to", metavar="DIRECTORY", help="Copy keys there, as DIRECTORY/DOMAIN/SELECTOR.pem."
+    "--copy-keys",
+    "copy_to",
+    type=DIRECTORY,
+    metavar="DIRECTORY",
+    help="Copy keys there, as DIRECTORY/DOMAIN/SELECTOR.pem.",
 )
 @click.option(
     "--owner",
     metavar="USER",
     help=f"As root: give the copies to this user, as whom the daemon runs.  [default: {DEFAULT_USER}]",
 )
-@click.option("--output", metavar="FILE", help="Write the configuration there, if there is no such file.")
+@click.option("--output", type=FILE, metavar="FILE", help="Write the configuration there, if there is no such file.")
 @click.option("--json", "as_json", is_flag=True, help="Write the configuration and the notes as JSON.")
 def import_(
     programs: tuple[str, ...], copy_to: str | None, owner: str | None, output: str | None, as_json: bool

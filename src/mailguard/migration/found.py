@@ -60,6 +60,8 @@ class Found:
         self.trusted: dict[str, list[str]] = {}
         """Of [[trusted]], by its key."""
         self.sign_networks: tuple[Network, ...] = ()
+        self.peers: tuple[Network, ...] = ()
+        """Clients whose mail the program passes by."""
         self.ignored_authors: list[Domain] = []
         """Domains in From for which DMARC does nothing."""
         self.plan = SigningPlan()

@@ -1,10 +1,13 @@
 """Lists of hosts (opendkim.conf(5), PeerList): addresses, networks, names, each perhaps with ! for "not". Pure.
 
-The more precise entry counts, so that what remains of the networks can be said without "not".
+The more precise entry counts, and of two that are equally precise the one with !, so that what remains of the
+networks can be said without "not". OpenDKIM and OpenDMARC compare texts: to them, a network that is written in
+another way than they would write it has no address in it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
@@ -14,7 +17,7 @@ from mailguard.errors import DomainError
 from mailguard.migration.dataset import Entry
 from mailguard.migration.note import Note, NoteKind, Place, shown
 
-__all__ = ["Hosts", "Network", "parse_hosts"]
+__all__ = ["MAX_EXCEPTIONS", "Hosts", "Network", "parse_hosts", "without"]
 
 Network = IPv4Network | IPv6Network
 
@@ -22,6 +25,7 @@ MAX_HOSTS = 20_000
 # Each one cuts up to 128 pieces from the networks before it.
 MAX_EXCEPTIONS = 200
 LOCALHOST = ("127.0.0.1/32", "::1/128")
+_BRACKETED = re.compile(r"\[([^\[\]/]+)\](/[0-9]+)?")
 # RFC 4291 §2.5.5.2: an IPv4 address in an IPv6 address.
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
@@ -36,8 +40,11 @@ class Hosts:
     notes: tuple[Note, ...] = ()
 
 
-def parse_hosts(entries: Iterable[Entry], option: str) -> Hosts:
-    """The hosts that `entries` name by their keys; `option` is said in the notes."""
+def parse_hosts(entries: Iterable[Entry], option: str, *, compared_by: str = "", patterns: bool = False) -> Hosts:
+    """The hosts that `entries` name by their keys; `option` is said in the notes.
+
+    `compared_by`: the program that compares texts, if it does. `patterns`: * stands for any text.
+    """
     networks: list[tuple[bool, Network]] = []
     names: list[tuple[Domain, Place]] = []
     notes: list[Note] = []
@@ -51,6 +58,14 @@ def parse_hosts(entries: Iterable[Entry], option: str) -> Hosts:
         excepted, text = entry.key.startswith("!"), entry.key.removeprefix("!").lower()
         exceptions += excepted
         found = _networks(text)
+        if compared_by and found and text != "localhost" and not _is_as_compared(text, compared_by):
+            what = f"has no address in it to {compared_by}, which knows it as {found[0]}; it is not taken over"
+            notes.append(Note(NoteKind.BROKEN, f'"{shown(entry.key)}" {what}', entry.place, option))
+            continue
+        if patterns and "*" in text and not found and not _is_name_below(text):
+            what = f'"{shown(entry.key)}" is a pattern and is not taken over: name the networks'
+            notes.append(Note(NoteKind.DECIDE, what, entry.place, option))
+            continue
         if found and exceptions <= MAX_EXCEPTIONS:
             whole = [each for each in found if not each.prefixlen]
             networks += [(excepted, each) for each in found if each.prefixlen]
@@ -69,11 +84,35 @@ def parse_hosts(entries: Iterable[Entry], option: str) -> Hosts:
     return Hosts(_remaining(networks), tuple(names), tuple(notes))
 
 
+def without(networks: Iterable[Network], others: Iterable[Network]) -> tuple[Network, ...]:
+    """What is left of networks."""
+    return _remaining([(False, each) for each in networks], holes=others)
+
+
 def _unread(entry: Entry, option: str, *, is_exception: bool) -> Note:
     if is_exception:
         what = f'"{shown(entry.key)}" is not taken over: exceptions are known for networks alone'
         return Note(NoteKind.DECIDE, what, entry.place, option)
     return Note(NoteKind.BROKEN, f'"{shown(entry.key)}" is neither a network nor a host', entry.place, option)
+
+
+def _is_name_below(text: str) -> bool:
+    return text.startswith("*.") and "*" not in text[1:]
+
+
+def _is_as_compared(text: str, program: str) -> bool:
+    bracketed = _BRACKETED.fullmatch(text) if program == "OpenDKIM" else None
+    written = f"{bracketed[1]}{bracketed[2] or ''}" if bracketed else text
+    try:
+        network = ip_network(written, strict=True)
+    except ValueError:
+        return False
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return True
+    known = {str(network)} if "/" in written else {str(network.network_address)}
+    if program == "OpenDMARC" and network.version == 4:
+        known.add(network.with_netmask)
+    return written in known
 
 
 def _networks(text: str) -> list[Network]:
@@ -89,13 +128,15 @@ def _networks(text: str) -> list[Network]:
     return [network]
 
 
-def _remaining(entries: Iterable[tuple[bool, Network]]) -> tuple[Network, ...]:
+def _remaining(entries: Iterable[tuple[bool, Network]], holes: Iterable[Network] = ()) -> tuple[Network, ...]:
     kept: list[Network] = []
-    for excepted, network in sorted(entries, key=lambda entry: (entry[1].prefixlen, not entry[0])):
+    for excepted, network in sorted(entries, key=lambda entry: (entry[1].prefixlen, entry[0])):
         if excepted:
             kept = [piece for each in kept for piece in _without(each, network)]
         else:
             kept.append(network)
+    for hole in holes:
+        kept = [piece for each in kept for piece in _without(each, hole)]
     fourth = collapse_addresses(each for each in kept if isinstance(each, IPv4Network))
     sixth = collapse_addresses(each for each in kept if isinstance(each, IPv6Network))
     return (*fourth, *sixth)
@@ -103,7 +144,11 @@ def _remaining(entries: Iterable[tuple[bool, Network]]) -> tuple[Network, ...]:
 
 def _without(network: Network, hole: Network) -> Iterable[Network]:
     if isinstance(network, IPv4Network) and isinstance(hole, IPv4Network):
+        if network.subnet_of(hole):
+            return []
         return network.address_exclude(hole) if hole.subnet_of(network) else [network]
     if isinstance(network, IPv6Network) and isinstance(hole, IPv6Network):
+        if network.subnet_of(hole):
+            return []
         return network.address_exclude(hole) if hole.subnet_of(network) else [network]
     return [network]

@@ -110,7 +110,9 @@ def _keys(
     kept, found_now = "", Prepared({}, [], [], set())
     selector = ""
     for pattern in [pattern for found in founds for pattern in found.plan.patterns]:
-        ours, matching = _key_pattern(pattern), list(found_by_pattern(pattern))
+        ours = _key_pattern(pattern) if pattern.within is None else ""
+        named = frozenset(domain for found in founds if pattern in found.plan.patterns for domain in found.plan.named)
+        matching = [rule for rule in found_by_pattern(pattern) if rule.domain not in named]
         if ours and not kept and copy_to is None:
             kept, selector = ours, pattern.selector
             found_now = prepare_keys(matching, copy_to=None)

@@ -15,7 +15,7 @@ from mailguard.domain import Domain
 from mailguard.errors import DomainError
 from mailguard.migration.dataset import DataSet, read_dataset
 from mailguard.migration.found import Found, Treatment
-from mailguard.migration.hosts import parse_hosts
+from mailguard.migration.hosts import MAX_EXCEPTIONS, Hosts, parse_hosts, without
 from mailguard.migration.note import NoteKind, Place, Setting, shown
 from mailguard.migration.opendkim_options import PREFIXES, REMARKS
 from mailguard.migration.option_lines import ReadText, blank_settings
@@ -44,7 +44,7 @@ def read_opendkim(file: str, read: ReadText) -> Found:
     if found.settings.get("Canonicalization") is None:
         found.put(("sign", "canonicalization"), "simple/simple")
     if found.settings.get("SignatureTTL") is None:
-        found.note(NoteKind.DIFFERS, "signatures had no end; with lifetime_days in [sign] they have one (x=)")
+        _note_lifetime(found)
     if found.settings.get("Mode") is None:
         found.is_signer = True
     if found.is_signer:
@@ -117,10 +117,17 @@ def _take_lifetime(found: Found, setting: Setting) -> None:
         found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not a number of seconds', setting)
         return
     seconds = int(setting.value)
+    if not seconds:
+        _note_lifetime(found)
+        return
     days = min(max(-(-seconds // DAY_S), 1), MAX_LIFETIME_DAYS)
     found.put(("sign", "lifetime_days"), days, setting)
     if days * DAY_S != seconds:
         found.note(NoteKind.DIFFERS, f"lifetimes are whole days, {MAX_LIFETIME_DAYS} at most: {days}", setting)
+
+
+def _note_lifetime(found: Found) -> None:
+    found.note(NoteKind.DIFFERS, "signatures had no end; with lifetime_days in [sign] they have one (x=)")
 
 
 def _take_max_signatures(found: Found, setting: Setting) -> None:
@@ -178,12 +185,19 @@ def _take_macros(found: Found, setting: Setting, table: DataSet) -> None:
 
 
 def _take_peers(found: Found, setting: Setting, table: DataSet) -> None:
-    hosts = parse_hosts(table.entries, setting.name)
-    found.take_hosts(hosts)
+    hosts = _hosts(found, setting, table)
     found.trust("networks", map(str, hosts.networks), setting)
     found.trust("ptr", (name for name, _ in hosts.names), setting)
+    found.peers = hosts.networks
     if hosts.networks or hosts.names:
         found.note(NoteKind.DIFFERS, "their mail is never refused ([[trusted]]), but it is judged", setting)
+
+
+def _hosts(found: Found, setting: Setting, table: DataSet) -> Hosts:
+    program = found.program if found.program == "OpenDKIM" else ""
+    hosts = parse_hosts(table.entries, setting.name, compared_by=program, patterns=table.is_pattern_file)
+    found.take_hosts(hosts)
+    return hosts
 
 
 def take_internal_hosts(found: Found, read: ReadText) -> None:
@@ -200,12 +214,17 @@ def take_internal_hosts(found: Found, read: ReadText) -> None:
         return
     table = read_dataset(setting, read, directory=_base_directory(found))
     found.notes += table.notes
-    hosts = parse_hosts(table.entries, setting.name)
-    found.take_hosts(hosts)
+    hosts = _hosts(found, setting, table)
     found.internal_networks += hosts.networks
     if not found.is_signer:
         return
     found.sign_networks = hosts.networks
+    if len(found.peers) > MAX_EXCEPTIONS:
+        found.note(NoteKind.DECIDE, "those of them that PeerList has too were passed by, and are signed now", setting)
+    else:
+        found.sign_networks = without(hosts.networks, found.peers)
+    if found.sign_networks != hosts.networks:
+        found.note(NoteKind.DIFFERS, "those of PeerList, whose mail was passed by, are not signed", setting)
     for name, place in hosts.names:
         what = f"hosts are not known by name: if {name} sends without login, give its addresses in [[sign.networks]]"
         found.note(NoteKind.DECIDE, what, Setting(setting.name, "", place))
@@ -260,14 +279,17 @@ def _same_key(found: Found, key_file: str, selector: str, read: ReadText, direct
     path = file.value if file.value.startswith("/") else f"{directory.rstrip('/')}/{file.value}"
     subdomains = found.settings.get("SubDomains")
     rules = []
+    covers = subdomains is not None and subdomains.is_on
     for entry in table.entries:
-        text = entry.key.removeprefix("*.")
-        try:
-            signing = Domain.parse(text)
-        except DomainError as error:
-            found.note(NoteKind.BROKEN, f'"{shown(text)}" is not a domain: {error}', _at(domain, entry.place))
+        if entry.key == "*" or (table.is_pattern_file and "*" in entry.key):
+            what = f'each domain that "{shown(entry.key)}" fits signed with d= its own name: name them in [domains]'
+            found.note(NoteKind.DECIDE, what, _at(domain, entry.place))
             continue
-        covers = text != entry.key or (subdomains is not None and subdomains.is_on)
+        try:
+            signing = Domain.parse(entry.key)
+        except DomainError as error:
+            found.note(NoteKind.BROKEN, f'"{shown(entry.key)}" is not a domain: {error}', _at(domain, entry.place))
+            continue
         rules.append(SigningRule(signing, (PlannedKey(wanted, path, file.place),), subdomains=covers))
     return rules
 

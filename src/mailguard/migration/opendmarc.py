@@ -73,7 +73,7 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
         directory = base.value if base is not None else ""
         table = read_dataset(Setting(setting.name, value, setting.place), read, directory=directory)
         found.notes += table.notes
-        hosts = parse_hosts(table.entries, setting.name)
+        hosts = parse_hosts(table.entries, setting.name, compared_by=found.program)
         found.take_hosts(hosts)
         found.internal_networks += hosts.networks
         found.trust("ptr", (name for name, _ in hosts.names), setting)

@@ -19,16 +19,17 @@ _DECIDE, _DIFFERS, _LEFT = NoteKind.DECIDE, NoteKind.DIFFERS, NoteKind.LEFT_OUT
 
 HELO, MAIL_FROM = "HELO_reject", "Mail_From_reject"
 _TABLES = {HELO: "helo", MAIL_FROM: "spf"}
-# The results that each word refuses, in small letters as they are compared.
+# The results that each word refuses. The words have case; permerror follows PermError_reject alone.
 _REFUSED: Mapping[str, tuple[str, ...]] = {
-    "fail": ("fail",),
-    "softfail": ("fail", "softfail"),
-    "spf_not_pass": ("fail", "softfail", "neutral", "permerror"),
-    "false": (),
-    "null": (),
-    "no_check": (),
+    "Fail": ("fail",),
+    "Softfail": ("fail", "softfail"),
+    "SPF_Not_Pass": ("fail", "softfail", "neutral"),
+    "False": (),
+    "Null": (),
+    "No_Check": (),
 }
-_UNCHECKED = ("false", "no_check", "null")
+_UNCHECKED = ("False", "No_Check", "Null")
+_YES = "True"
 _LOG = Remark(_LEFT, "each message has one line in the log, which says why")
 _RESTRICTION = Remark(
     _DECIDE, "no restriction of Postfix follows from a pass: say it in smtpd_recipient_restrictions"
@@ -94,28 +95,28 @@ def _used_later(found: Found, setting: Setting) -> None:
 
 def _take_refusals(found: Found) -> None:
     no_mail = found.settings.get("No_Mail")
-    only_no_mail = no_mail is not None and no_mail.is_on
+    only_no_mail = no_mail is not None and no_mail.value == _YES
     permanent, temporary = found.settings.get("PermError_reject"), found.settings.get("TempError_Defer")
     for option, table in _TABLES.items():
         setting = found.settings.get(option)
-        word = "fail" if setting is None else setting.value.lower()
-        if word not in _REFUSED or (word == "null" and option == MAIL_FROM):
-            found.note(NoteKind.BROKEN, f'"{shown(word)}" is no policy of policyd-spf', setting)
-            continue
-        if word == "null":
+        word = "Fail" if setting is None else setting.value
+        if word not in _REFUSED or (word == "Null" and option == MAIL_FROM):
+            what = f'"{shown(word)}" is no policy of policyd-spf, whose words have case: it refused nothing'
+            found.note(NoteKind.BROKEN, what, setting)
+        elif word == "Null":
             what = "the HELO name of null senders alone cannot be refused; their SPF result goes by it anyway"
             found.note(_DECIDE, f"{what}: [policy.spf]", setting)
-        elif word == "no_check" and option == HELO:
+        elif word == "No_Check" and option == HELO:
             found.put(("spf", "check_helo"), False, setting)
-        elif word == "no_check":
+        elif word == "No_Check":
             found.note(_DIFFERS, "the reverse path is always checked, for DMARC; nothing is refused by it", setting)
-        for result in () if only_no_mail else _REFUSED[word]:
+        for result in () if only_no_mail else _REFUSED.get(word, ()):
             found.put(("policy", table, result), "reject", setting)
         if word in _UNCHECKED:
             continue
-        if permanent is not None and permanent.value.lower() == "true":
+        if permanent is not None and permanent.value == _YES:
             found.put(("policy", table, "permerror"), "reject", permanent)
-        defers = temporary is not None and temporary.value.lower() == "true"
+        defers = temporary is not None and temporary.value == _YES
         found.put(("policy", table, "temperror"), "tempfail" if defers else "accept", temporary)
 
 
@@ -130,7 +131,7 @@ def _note_monitor(found: Found, setting: Setting | None) -> None:
 
 
 def _take_no_mail(found: Found, setting: Setting) -> None:
-    if setting.is_on:
+    if setting.value == _YES:
         what = 'only records "v=spf1 -all" led to a refusal; mailguard does not tell them apart, so that none does'
         found.note(_DECIDE, what, setting)
 

@@ -81,7 +81,7 @@ def found_by_pattern(pattern: PatternKey) -> Iterator[SigningRule]:
             domain = Domain.parse(match["domain"])
         except DomainError:
             continue
-        if file == pattern.file.replace("%", match["domain"]):
+        if pattern.is_for(domain) and file == pattern.file.replace("%", match["domain"]):
             yield SigningRule(domain, (PlannedKey(pattern.selector, file, pattern.place),))
 
 

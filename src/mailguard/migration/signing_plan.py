@@ -38,6 +38,16 @@ class PatternKey:
     selector: str
     file: str
     place: Place
+    within: Domain | None = None
+    """Where the table has it for subdomains of one domain alone: that one."""
+    includes_itself: bool = False
+    """And for the domain itself."""
+
+    def is_for(self, domain: Domain) -> bool:
+        """Whether the table has the key for `domain`."""
+        if self.within is None or not domain.is_equal_or_below(self.within):
+            return self.within is None
+        return domain != self.within or self.includes_itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,8 @@ class SigningPlan:
     rules: tuple[SigningRule, ...] = ()
     patterns: tuple[PatternKey, ...] = ()
     notes: tuple[Note, ...] = ()
+    named: frozenset[Domain] = frozenset()
+    """The domains that the tables name, and what signs for them is in `rules`; no pattern adds to that."""
 
 
 def merged(rules: Iterable[SigningRule], notes: list[Note]) -> tuple[SigningRule, ...]:

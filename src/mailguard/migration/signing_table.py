@@ -87,16 +87,17 @@ class _Planner:
         self._unknown: set[str] = set()
         self._rules: list[SigningRule] = []
         self._wishes: list[_Wish] = []
-        self._found_patterns: dict[str, PatternKey] = {}
+        self._found_patterns: dict[PatternKey, None] = {}
 
     def plan(self) -> SigningPlan:
+        named = frozenset(self._named_domains())
         for domain in self._named_domains():
             self._plan_domain(domain)
         for reached in self._patterns.reached:
             self._plan_entry(reached.reach, reached.domain, reached.entry)
         self._grant(self._wishes)
         rules = merged(self._rules, self._notes)
-        return SigningPlan(rules, tuple(self._found_patterns.values()), tuple(self._notes))
+        return SigningPlan(rules, tuple(self._found_patterns), tuple(self._notes), named)
 
     def _named_domains(self) -> Iterable[Domain]:
         """Each domain that the tables name and could sign for, in their order."""
@@ -157,7 +158,7 @@ class _Planner:
         for row in self._rows_of(entry, domain):
             signs = domain if row.domain == _PERCENT else _signing_domain(row, domain)
             if row.domain == _PERCENT:
-                self._each_its_own(entry, row, f"subdomains of {domain}")
+                self._each_its_own(entry, row, f"subdomains of {domain}", domain, itself=reach is Reach.ENDING)
             elif signs is not None and domain.is_equal_or_below(signs):
                 self._wish_below(signs, row, entry, f"mail from subdomains of {domain}", covers=signs == domain)
             else:
@@ -201,13 +202,15 @@ class _Planner:
             else:
                 self._foreign(entry, row, f"mail from every domain but {shown(row.domain)}")
 
-    def _each_its_own(self, entry: Entry, row: _KeyRow, whose: str) -> None:
+    def _each_its_own(
+        self, entry: Entry, row: _KeyRow, whose: str, within: Domain | None = None, *, itself: bool = False
+    ) -> None:
         selector = self._selector(row)
         if selector is None:
             return
         if _PERCENT in row.key and _is_file(row.key):
             file = self._path(row.key)
-            self._found_patterns.setdefault(file, PatternKey(selector, file, row.entry.place))
+            self._found_patterns[PatternKey(selector, file, row.entry.place, within, itself)] = None
             return
         what = f"{whose} had one key: name the domains, each in a [domains] table of its own"
         self._notes.append(Note(NoteKind.DECIDE, what, entry.place, SIGNING_TABLE))

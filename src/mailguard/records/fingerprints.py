@@ -32,8 +32,8 @@ def certificate_key_digest(pem: bytes) -> bytes:
     try:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except Exception as error:  # noqa: BLE001 - the library raises what it likes for what is no certificate
-        raise KeyFileError(f"no certificate in PEM form can be read: {error}") from None
+    except Exception:  # noqa: BLE001 - the library raises what it likes for what is no certificate
+        raise KeyFileError("there is no certificate in PEM form in it that can be read") from None
     return sha256(key).digest()
 
 
