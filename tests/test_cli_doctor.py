@@ -68,7 +68,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Path]
     from mailguard.cli.group import run
 
     with open_host() as host:
-        assert run(["postconf", *host.options, "--apply"]) == 0
+        assert run(["postconf", *host.options, "--backups", f"{host.postfix.directory}/backups", "--apply"]) == 0
         directory = host.postfix.directory / "config"
         for each in directory.glob("*.cf"):
             os.utime(each, (time.time() - 60,) * 2)

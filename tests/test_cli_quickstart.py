@@ -6,18 +6,20 @@ import json
 import os
 import re
 import stat
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from audit_site import POSTCONF
 from cli_process import Command
 from mailguard.config import load
-from mailguard.errors import ConfigError
-from mailguard.setup_host.file_changes import FileChange, Journal, missing_directories, undo
+from mailguard.setup_host.whole_file import put_file
 from postfix_site import ALICE, PASSWORD
 from sandbox import PostfixSandbox
 from sandbox_daemon import Daemon
@@ -27,10 +29,6 @@ pytestmark = [
     pytest.mark.skipif(POSTCONF is None, reason="postconf is not installed"),
     pytest.mark.skipif(os.geteuid() != 0, reason="the daemons of Postfix change their user"),
 ]
-
-MAIL = (
-    b"From: alice@us.test\r\nTo: b@them.test\r\nSubject: hello\r\nDate: Sat, 21 Nov 2026 12:00:00 +0000\r\n\r\nhi\r\n"
-)
 
 
 def contents(*roots: Path) -> dict[str, tuple[str, bytes]]:
@@ -108,7 +106,22 @@ def test_from_nothing_to_a_signed_message_and_back(mailguard_command: Command, h
     assert "records of the keys: problem" in done.out, "not yet published"
     host.daemon.start()
     host.run(f"postfix -c {config} reload")
-    assert host.submit(MAIL, "one@us.test").count(b"DKIM-Signature: ") == 2
+    # A message is sent and explained.
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    logs = [f"--log={host.postfix.directory}/mail.log", f"--log={host.daemon.directory}/log"]
+    login = [
+        f"--smtp=127.0.0.1:{host.postfix.ports['submission']}",
+        f"--login={ALICE}",
+        f"--password-file={password}",
+    ]
+    box = f"--mailbox={host.postfix.directory}/mail/box"
+    sent = mailguard_command("test", "--send", "one@us.test", *host.options, *logs, *login, box)
+    assert (sent.code, sent.err) == (0, ""), sent.out
+    for words in ("test message to one@us.test: ok", "signed: d=us.test", "a signature of us.test passes"):
+        assert words in sent.out
+    assert "a=rsa-sha256 ed25519-sha256" in sent.out
+    assert sent.out.count(": pass (verified)") == 2
     for file in config.glob("*.cf"):
         os.utime(file, (time.time() - 60,) * 2)
     doctor = mailguard_command("doctor", *host.options, "--json")
@@ -172,29 +185,57 @@ def test_a_second_domain(mailguard_command: Command, site: Site) -> None:
     text = site.config_file.read_text() + "# mine"
     site.config_file.write_text(text)
     site.grow_old()
-    time.sleep(1.1)  # the directory of a backup is named by the second
     second = mailguard_command(*site.arguments("them.test"), "--apply")
     assert second.code == 0, second.err
+    # A restart would refuse mail for a moment, and Postfix has all that it needs.
+    assert "\nsystemctl reload-or-restart mailguard-milter    # " in second.out
+    assert " reload\n" not in second.out
     assert site.config_file.read_text().startswith(f"{text}\n\n[domains.")
     assert set(load(site.config_file).domains) == {"us.test", "them.test"}
     # The first cannot be undone before the second, and then not without losing what was written since.
     for _ in range(2):
         refused = mailguard_command("quickstart", "--undo", undo_directory(first.out))
         assert (refused.code, refused.err.count("\n")) == (78, 1)
-        assert "mailguard.toml has been changed since, and is left alone" in refused.err
+        assert "mailguard.toml has been changed since, by hand or by a later run" in refused.err
         mailguard_command("quickstart", "--undo", undo_directory(second.out))
         assert site.config_file.read_text() == text
 
 
-def test_a_key_that_is_there_is_used(mailguard_command: Command, site: Site) -> None:
+@pytest.fixture
+def open_site() -> Iterator[Site]:
+    """Where the daemon's user can get to its keys."""
+    with tempfile.TemporaryDirectory(prefix="mailguard-test-") as directory:
+        Path(directory).chmod(0o755)
+        yield Site(Path(directory))
+
+
+def test_a_key_that_is_there_is_used(mailguard_command: Command, open_site: Site) -> None:
+    site = open_site
     first = mailguard_command(*site.arguments(), "--user", "nobody", "--apply")
     files = {path: path.read_bytes() for path in (site.keys / "us.test").iterdir()}
     site.config_file.write_text('user = "nobody"\n')
-    time.sleep(1.1)  # the directory of a backup is named by the second
     again = mailguard_command(*site.arguments(), "--apply")
     assert (first.code, again.code) == (0, 0), again.err
     assert {path: path.read_bytes() for path in (site.keys / "us.test").iterdir()} == files
     assert "private key" not in again.out
+
+
+@pytest.mark.parametrize("owner", [0, 65534])
+def test_a_key_that_is_there_and_cannot_be_used(mailguard_command: Command, open_site: Site, owner: int) -> None:
+    """Else the daemon would answer 451 to all mail of the domain."""
+    site = open_site
+    key = site.keys / "us.test" / f"mg{datetime.now(UTC):%Y%m}r.pem"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(b"garbage")
+    key.chmod(0o600)
+    os.chown(key, owner, owner)
+    before = site.files()
+    done = mailguard_command(*site.arguments(), "--user", "nobody", "--apply")
+    assert (done.code, done.err.count("\n")) == (78, 1), done.err
+    assert f"{key} is there already, and nobody cannot sign with it: " in done.err
+    assert ("Permission denied" if owner == 0 else "neither PEM nor") in done.err
+    assert done.err.endswith("correct it or move it away; nothing was changed\n")
+    assert site.files() == before
 
 
 # -- what can go wrong ---------------------------------------------------------------------------------------------
@@ -232,10 +273,12 @@ def test_what_fails_in_between_is_taken_back(
 ) -> None:
     before = site.files()
 
-    def fails(octets: bytes, path: str) -> None:
-        raise OSError(28, "No space left on device", path)
+    def fails(octets: bytes, path: str, **how: Any) -> None:
+        if path == str(site.path / "main.cf"):
+            raise OSError(28, "No space left on device", path)
+        put_file(octets, path, **how)
 
-    monkeypatch.setattr("mailguard.setup_host.file_changes.replace_file", fails)
+    monkeypatch.setattr("mailguard.setup_host.file_changes.put_file", fails)
     done = mailguard_command(*site.arguments(), "--user", "nobody", "--apply")
     assert done.code == 78
     assert done.err.count("\n") == 1
@@ -243,32 +286,60 @@ def test_what_fails_in_between_is_taken_back(
     assert site.files() == before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"mailguard": 2}', "[" * 100_000])
-def test_a_directory_of_somebody_else(tmp_path: Path, text: str) -> None:
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ConfigError, match="not written by mailguard quickstart"):
-        undo(str(tmp_path))
+def test_the_way_back_is_told_before_anything_is_done(
+    mailguard_command: Command, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = site.files()
+
+    def interrupted(octets: bytes, path: str, **how: Any) -> None:
+        if path == str(site.path / "main.cf"):
+            raise KeyboardInterrupt
+        put_file(octets, path, **how)
+
+    monkeypatch.setattr("mailguard.setup_host.file_changes.put_file", interrupted)
+    done = mailguard_command(*site.arguments(), "--user", "nobody", "--apply")
+    assert done.code == 130
+    assert "mailguard: all is as it was before\n" in done.err
+    assert "also if this is interrupted" in done.out
+    assert Path(undo_directory(done.out), "manifest.json").exists()
+    assert site.files() == before
 
 
-def test_a_journal(tmp_path: Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "deep" / "er" / "new"
-    old.write_bytes(b"\xff\r\n")
-    old.chmod(0o640)
-    directories = missing_directories(str(new))
-    assert directories == (str(tmp_path / "deep" / "er"), str(tmp_path / "deep"))
-    new.parent.mkdir(parents=True)
-    changes = [FileChange(str(old), b"\xff\r\n", b"changed"), FileChange(str(new), None, b"made")]
-    journal = Journal(str(tmp_path / "kept"), changes, directories)
-    journal.begin([])
-    journal.write()
-    assert (old.read_bytes(), new.read_bytes(), stat.S_IMODE(old.stat().st_mode)) == (b"changed", b"made", 0o640)
-    # Of two files that were changed since, none is put back.
-    new.write_bytes(b"theirs")
-    with pytest.raises(ConfigError, match="new has been changed since"):
-        undo(str(tmp_path / "kept"))
-    assert old.read_bytes() == b"changed"
-    new.write_bytes(b"made")
-    assert len(undo(str(tmp_path / "kept"))) == 4
-    assert (old.read_bytes(), stat.S_IMODE(old.stat().st_mode), new.exists()) == (b"\xff\r\n", 0o640, False)
-    assert not (tmp_path / "deep").exists()
-    assert undo(str(tmp_path / "kept")) == ()
+def test_what_becomes_of_mail_meanwhile_is_said(mailguard_command: Command, site: Site) -> None:
+    site.write(chroot="y")
+    shown = mailguard_command(*site.arguments())
+    assert "# first: adduser --system --group --no-create-home mailguard" in shown.out
+    nobody = f"# nobody answers at unix:{site.queue}/mailguard/mailguard.sock yet (No such file or directory)."
+    assert nobody in shown.out
+    done = mailguard_command(*site.arguments(), "--user", "nobody", "--apply")
+    assert done.code == 0, done.err
+    undone = mailguard_command("quickstart", "--undo", undo_directory(done.out))
+    # Postfix first: it does without the daemon then.
+    assert undone.out.endswith(f"# now run:\npostfix -c {site.path} reload\nsystemctl stop mailguard-milter\n")
+
+
+def test_a_table_that_cannot_be_added(mailguard_command: Command, site: Site) -> None:
+    site.config_file.parent.mkdir()
+    site.config_file.write_text("domains = {}\n")
+    done = mailguard_command(*site.arguments(), "--apply")
+    assert (done.code, done.err.count("\n")) == (78, 1)
+    assert f"a table for us.test cannot be put at the end of {site.config_file}: write it by hand" in done.err
+
+
+def test_two_sockets_in_directories_of_their_own(mailguard_command: Command, open_site: Site) -> None:
+    """Both are the daemon's, who makes the sockets."""
+    site = open_site
+    site.write(chroot="y")
+    site.config_file.parent.mkdir()
+    text = 'user = "nobody"\n'
+    for role in ("verify", "sign"):
+        text += f'[[listeners]]\naddress = "unix:{site.queue}/{role}/socket"\nrole = "{role}"\n'
+    site.config_file.write_text(text)
+    done = mailguard_command(*site.arguments(), "--apply")
+    assert done.code == 0, done.err
+    found = [(site.queue / role).stat() for role in ("verify", "sign")]
+    assert [(stat.S_IMODE(each.st_mode), each.st_uid) for each in found] == [(0o750, 65534)] * 2
+    undone = mailguard_command("quickstart", "--undo", undo_directory(done.out))
+    # The configuration was there before: the daemon goes on with it.
+    assert undone.out.endswith(" reload\nsystemctl reload-or-restart mailguard-milter\n")
+    assert list(site.queue.iterdir()) == []

@@ -135,7 +135,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             file.write(f"transport_maps = inline:{{ far.test=smtp:[127.0.0.1]:{port} }}\n")
         for each in config.glob("*.cf"):
             os.utime(each, (time.time() - 60,) * 2)
-        assert run(["postconf", *host.options, "--apply"]) == 0
+        assert run(["postconf", *host.options, "--backups", f"{host.postfix.directory}/backups", "--apply"]) == 0
         shutil.copy2(config / "main.cf", saved)
         site = Site(host, host.postfix.directory / "mail" / "box", saved)
         site.reload()

@@ -1,13 +1,13 @@
 """`mailguard postconf`: what main.cf and master.cf need for a configuration, shown or put in place.
 
-Nothing is changed without --apply, and then never without a backup.
+Nothing is changed without --apply, and then all of it can be undone.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,29 @@ import click
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
+from mailguard.cli.applying import BACKUPS, carry_out, printable, undo_command, undone, warnings
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.parameters import DIRECTORY, FILE
 from mailguard.config import DEFAULT_PATH, load
+from mailguard.setup_host.file_changes import Journal
 from mailguard.setup_host.milter_plan import MilterPlan, milter_plan
-from mailguard.setup_host.postfix_files import Backup, Edit, edit, read_chroots, stamp
+from mailguard.setup_host.postfix_files import Edit, edit, read_chroots, read_written
 
-__all__ = ["host_options", "postconf", "printable", "shown_changes"]
+__all__ = ["host_options", "postconf"]
 
 
 def host_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which configuration and which Postfix are meant."""
     options = (
-        click.option("-c", "--config", "config_file", metavar="CONFIG", default=DEFAULT_PATH, show_default=True),
-        click.option("--config-directory", metavar="DIRECTORY", help="Postfix's, where it is not the default one."),
+        click.option(
+            "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
+        ),
+        click.option(
+            "--config-directory",
+            type=DIRECTORY,
+            metavar="DIRECTORY",
+            help="Postfix's, where it is not the default one.",
+        ),
         click.option(
             "--postconf",
             "program",
@@ -45,31 +55,68 @@ def host_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @host_options
-@click.option("--apply", "applied", is_flag=True, help="Change the files, and keep the old ones beside them.")
-def postconf(config_file: str, config_directory: str | None, program: str, as_json: bool, applied: bool) -> ExitCode:
+@click.option(
+    "--backups",
+    type=DIRECTORY,
+    metavar="DIRECTORY",
+    default=BACKUPS,
+    show_default=True,
+    help="Where old files are kept.",
+)
+@click.option("--apply", "applied", is_flag=True, help="Change the files, and keep the old ones.")
+@click.option(
+    "--undo", "kept", type=DIRECTORY, metavar="DIRECTORY", help="Put back what an earlier run has kept there."
+)
+def postconf(
+    config_file: str,
+    config_directory: str | None,
+    program: str,
+    as_json: bool,
+    backups: str,
+    applied: bool,
+    kept: str | None,
+) -> ExitCode:
     """Show the settings that Postfix needs for this configuration: as postconf commands, each with its reason, and as
     the difference to main.cf and master.cf as they are.
 
     Other milters stay; mailguard comes first, and after them on a listener with role = "sign". With --apply both
-    files are written, the old ones kept beside them, and the command that puts those back is printed. Run twice, it
-    changes nothing.
+    files are written, the old ones kept, and the command that puts those back is printed. Run twice, it changes
+    nothing.
     """
+    if kept is not None:
+        if applied or as_json:
+            raise click.UsageError("--undo takes its directory alone")
+        undone(kept)
+        return ExitCode.PASS
     config = load(config_file)
     facts = gather(Places(Path("/"), config_directory, program, Path(config_file)), now=time.time())
-    plan = milter_plan(facts, config, chrooted=read_chroots(facts.postfix, postconf=program))
+    chrooted = read_chroots(facts.postfix, postconf=program)
+    written = read_written(facts.postfix, postconf=program)
+    plan = milter_plan(facts, config, chrooted=chrooted, written=written)
     change = edit(facts.postfix, plan.settings, postconf=program)
-    backup = change.apply(stamp()) if applied and change.changed else None
+    notes = (*plan.notes, *warnings(config, plan.settings))
+    journal = Journal(backups, change.changes, afterwards=[change.reload]) if applied and change.changed else None
+    if journal is not None:
+        journal.begin()
     if as_json:
-        click.echo(json.dumps(_as_json(facts, plan, change, backup), indent=2))
-    else:
-        for line in shown_changes(facts, plan, change, backup):
-            click.echo(line)
+        if journal is not None:
+            carry_out(journal)
+        click.echo(json.dumps(_as_json(facts, plan, notes, change, journal), indent=2))
+        return ExitCode.PASS
+    for line in _shown(facts, plan, notes, change):
+        click.echo(line)
+    if journal is not None:
+        click.echo(f"# to undo all of it, also if this is interrupted:\n{undo_command('postconf', journal)}")
+        carry_out(journal)
+        click.echo(f"# written; what was there before is in {journal.directory}\n# now run:\n{change.reload}")
+    elif change.changed:
+        click.echo(f"# nothing is changed yet: --apply does it, or run these commands; then:\n{change.reload}")
     return ExitCode.PASS
 
 
-def shown_changes(facts: HostFacts, plan: MilterPlan, change: Edit, backup: Backup | None) -> Iterator[str]:
+def _shown(facts: HostFacts, plan: MilterPlan, notes: Sequence[str], change: Edit) -> Iterator[str]:
     """For people; what begins with # is not for the shell."""
-    for note in plan.notes:
+    for note in notes:
         yield f"# {printable(note)}"
     if not change.changed:
         yield f"# {change.directory}: nothing is to be changed"
@@ -81,18 +128,11 @@ def shown_changes(facts: HostFacts, plan: MilterPlan, change: Edit, backup: Back
     yield ""
     yield from map(printable, change.diff().splitlines())
     yield ""
-    if backup is None:
-        yield "# nothing is changed yet: --apply does it, or run these commands; then:"
-        yield change.reload
-        return
-    yield "# written; before, it was as in " + " and ".join(copy for _, copy in backup.files)
-    yield "# now run:"
-    yield change.reload
-    yield "# to undo all of it:"
-    yield backup.undo
 
 
-def _as_json(facts: HostFacts, plan: MilterPlan, change: Edit, backup: Backup | None) -> dict[str, object]:
+def _as_json(
+    facts: HostFacts, plan: MilterPlan, notes: Sequence[str], change: Edit, journal: Journal | None
+) -> dict[str, object]:
     return {
         "directory": change.directory,
         "settings": [
@@ -105,15 +145,10 @@ def _as_json(facts: HostFacts, plan: MilterPlan, change: Edit, backup: Backup | 
             }
             for each in plan.settings
         ],
-        "notes": list(plan.notes),
+        "notes": list(notes),
         "diff": change.diff(),
-        "applied": backup is not None,
-        "backups": [copy for _, copy in backup.files] if backup is not None else [],
-        "undo": backup.undo if backup is not None else "",
+        "applied": journal is not None,
+        "backup": journal.directory if journal is not None else "",
+        "undo": undo_command("postconf", journal) if journal is not None else "",
         "reload": change.reload,
     }
-
-
-def printable(text: str) -> str:
-    """With everything else as a backslash escape; a tab stays."""
-    return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)

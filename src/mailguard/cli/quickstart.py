@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import difflib
 import os
-import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,20 +19,21 @@ import click
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
+from mailguard.cli.applying import BACKUPS, carry_out, printable, undo_command, undone, warnings
 from mailguard.cli.dns import dns
 from mailguard.cli.doctor import diagnosis
-from mailguard.cli.doctor_probe import engine_found
+from mailguard.cli.doctor_child import Person
+from mailguard.cli.doctor_probe import engine_found, load_key
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key import DEFAULT_DIRECTORY, default_selector
 from mailguard.cli.key_files import Owner, find_owner, store_keys
-from mailguard.cli.parameters import as_domain
-from mailguard.cli.postconf import printable
+from mailguard.cli.parameters import DIRECTORY, FILE, as_domain
 from mailguard.cli.tree_report import show
 from mailguard.config import DEFAULT_PATH, Config, load
-from mailguard.dkim.signing_key import generate_ed25519, generate_rsa
+from mailguard.dkim.signing_key import KeyPermissions, generate_ed25519, generate_rsa
 from mailguard.domain import Domain
-from mailguard.errors import ConfigError, MailguardError
-from mailguard.setup_host.file_changes import FileChange, Journal, missing_directories, undo
+from mailguard.errors import ConfigError
+from mailguard.setup_host.file_changes import FileChange, Journal
 from mailguard.setup_host.first_configuration import (
     DEFAULT_ENGINE,
     DEFAULT_USER,
@@ -44,28 +43,46 @@ from mailguard.setup_host.first_configuration import (
 )
 from mailguard.setup_host.milter_entry import entries
 from mailguard.setup_host.milter_plan import MILTERS, MilterPlan, milter_plan, milter_services
-from mailguard.setup_host.postfix_files import Edit, edit, read_chroots, stamp
+from mailguard.setup_host.postfix_files import Edit, edit, read_chroots, read_written
+from mailguard.setup_host.whole_file import make_directory, missing_directories
 
 __all__ = ["quickstart"]
 
-BACKUPS = "/var/backups/mailguard"
 SOCKET_DIRECTORY_MODE = 0o750
+# A daemon that runs refuses nobody then.
+RELOAD = "systemctl reload-or-restart mailguard-milter"
 _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 
 
 @click.command()
 @click.argument("domain", callback=as_domain, required=False)
-@click.option("-c", "--config", "config_file", metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
-@click.option("--config-directory", metavar="DIRECTORY", help="Postfix's, where it is not the default one.")
+@click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+@click.option(
+    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
+)
 @click.option("--postconf", "program", metavar="PROGRAM", default="postconf", show_default=True)
 @click.option(
-    "--keys", metavar="DIRECTORY", default=DEFAULT_DIRECTORY, show_default=True, help="Where keys are kept."
+    "--keys",
+    type=DIRECTORY,
+    metavar="DIRECTORY",
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    help="Where keys are kept.",
 )
 @click.option("--user", metavar="USER", help=f"As whom the daemon runs, if it is new. [default: {DEFAULT_USER}]")
 @click.option("--listener", metavar="ADDRESS", help="Where Postfix reaches mailguard, if it is new.")
-@click.option("--backups", metavar="DIRECTORY", default=BACKUPS, show_default=True, help="Where old files are kept.")
+@click.option(
+    "--backups",
+    type=DIRECTORY,
+    metavar="DIRECTORY",
+    default=BACKUPS,
+    show_default=True,
+    help="Where old files are kept.",
+)
 @click.option("--apply", "applied", is_flag=True, help="Do it.")
-@click.option("--undo", "undone", metavar="DIRECTORY", help="Put back what an earlier run has kept there.")
+@click.option(
+    "--undo", "kept", type=DIRECTORY, metavar="DIRECTORY", help="Put back what an earlier run has kept there."
+)
 def quickstart(
     domain: Domain | None,
     config_file: str,
@@ -76,7 +93,7 @@ def quickstart(
     listener: str | None,
     backups: str,
     applied: bool,
-    undone: str | None,
+    kept: str | None,
 ) -> ExitCode:
     """Set this host up for DOMAIN: keys, mailguard.toml, main.cf and master.cf.
 
@@ -84,12 +101,10 @@ def quickstart(
     that undoes it is printed; then the DNS records to publish, and what mailguard doctor says. Mail is signed and
     annotated, and nothing refused, until you set mode = "enforce".
     """
-    if undone is not None:
+    if kept is not None:
         if domain is not None or applied:
             raise click.UsageError("--undo takes its directory alone")
-        for line in undo(undone):
-            click.echo(printable(line))
-        click.echo("# now: postfix reload, and restart mailguard-milter")
+        undone(kept)
         return ExitCode.PASS
     if domain is None:
         raise click.UsageError("name the domain")
@@ -100,10 +115,8 @@ def quickstart(
     if not applied:
         click.echo("\n# nothing is changed yet: --apply does it, and prints the DNS records")
         return ExitCode.PASS
-    directory = os.path.join(os.path.abspath(backups), stamp())
-    _apply(start, directory)
-    click.echo(f"\n# written; what was there before is in {directory}\n# to undo all of it:")
-    click.echo(f"mailguard quickstart --undo {shlex.quote(directory)}")
+    if start.changes or start.keys or start.directories:
+        _apply(host, start, backups)
     click.echo("# now run:")
     for line in _next(host, start):
         click.echo(line)
@@ -137,11 +150,13 @@ class _Start:
     changes: tuple[FileChange, ...]
     keys: tuple[tuple[str, str, str], ...]
     """Algorithm, selector and file of each key to be made."""
+    used_keys: tuple[tuple[str, str, str], ...]
+    """Those that are there."""
     key_directory: str
     directories: tuple[str, ...]
     """To be made, the innermost first."""
-    socket_directory: str
-    """That of them which is for the socket; empty if none is."""
+    socket_directories: tuple[str, ...]
+    """Those of them which are for sockets."""
     plan: MilterPlan
     edit: Edit
 
@@ -169,6 +184,7 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
         engine = DEFAULT_ENGINE if not engine_found(DEFAULT_ENGINE).fault else "native"
         text = first_configuration(host.facts, address=address, user=user or DEFAULT_USER, engine=engine)
     new_keys: tuple[tuple[str, str, str], ...] = ()
+    used_keys: tuple[tuple[str, str, str], ...] = ()
     if domain not in _parsed(text, host.config_file).domains:
         today = datetime.now(UTC).date()
         named = [(each, default_selector(each, today)) for each in _GENERATORS]
@@ -176,13 +192,18 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
         text = with_domain(text, domain, [(name, file) for _, name, file in files])
         # What is there already is used.
         new_keys = tuple(each for each in files if not os.path.lexists(each[2]))
-    config = _parsed(text, host.config_file)
-    plan = milter_plan(host.facts, config, chrooted=host.chrooted)
+        used_keys = tuple(each for each in files if each not in new_keys)
+    try:
+        config = _parsed(text, host.config_file)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; a table for {domain} cannot be put at the end of {host.config_file}: write it by hand"
+            " (docs/configuration.md), and run this again"
+        ) from None
+    written = read_written(host.facts.postfix, postconf=host.program)
+    plan = milter_plan(host.facts, config, chrooted=host.chrooted, written=written)
     change = edit(host.facts.postfix, plan.settings, postconf=host.program)
-    changes = [
-        FileChange(os.path.join(change.directory, name), change.before[name], change.after[name])
-        for name in change.changed
-    ]
+    changes = list(change.changes)
     before = host.text.encode() if host.text is not None else None
     if text.encode() != before:
         changes.insert(0, FileChange(host.config_file, before, text.encode()))
@@ -191,15 +212,16 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
     below_queue = [path for path in sockets if host.using and not path.startswith(config.runtime_directory)]
     missing = {each for path in (*paths, *below_queue) for each in missing_directories(path)}
     directories = tuple(sorted(missing, key=len, reverse=True))
-    made_for_socket = [os.path.dirname(path) for path in below_queue if os.path.dirname(path) in directories]
+    for_sockets = dict.fromkeys(os.path.dirname(path) for path in below_queue)
     return _Start(
         domain,
         config,
         tuple(changes),
         new_keys,
+        used_keys,
         os.path.abspath(keys),
         directories,
-        made_for_socket[0] if made_for_socket else "",
+        tuple(each for each in for_sockets if each in directories),
         plan,
         change,
     )
@@ -226,9 +248,11 @@ def _shown(host: _Host, start: _Start) -> Iterator[str]:
         if found and host.text is None:
             yield "#   they stay; what OpenDKIM, OpenDMARC or policyd-spf do can be taken over: mailguard import"
     yield f"# names are looked up at {', '.join(host.facts.nameservers)}"
+    if os.geteuid() == 0 and Person.named(start.config.user) is None:
+        yield f"# first: {_new_user(start.config.user)}"
     if others := [each for each in start.config.domains if each != start.domain]:
         yield f"# signed already: {', '.join(others)}"
-    for note in start.plan.notes:
+    for note in (*start.plan.notes, *warnings(start.config, start.plan.settings)):
         yield f"# {note}"
     if not (start.changes or start.keys or start.directories):
         yield "# nothing is to be changed"
@@ -249,48 +273,61 @@ def _shown(host: _Host, start: _Start) -> Iterator[str]:
         yield f"{setting.command(postfix)}    # {setting.why}"
 
 
-def _apply(start: _Start, directory: str) -> None:
+def _apply(host: _Host, start: _Start, backups: str) -> None:
     owner = _owner(start)
-    journal = Journal(directory, start.changes, start.directories)
-    journal.begin([file for _, _, file in start.keys])
-    try:
-        for path in reversed(start.directories):
-            # store_keys makes its own, with the permissions that keys need.
-            if not f"{path}/".startswith(f"{start.key_directory}/"):
-                _make(path, owner if path == start.socket_directory else None)
-        if start.keys:
-            pems = [(name, _GENERATORS[kind]()) for kind, name, _ in start.keys]
-            store_keys(start.key_directory, start.domain, pems, owner=owner)
-        journal.write()
-    except BaseException as error:
-        # If that fails, too, the directory has all of it.
-        with suppress(MailguardError):
-            undo(directory)
-        if isinstance(error, MailguardError):
-            raise ConfigError(f"{error}; all is as it was before") from None
-        raise
+    _refuse_unusable(start)
+    journal = Journal(
+        backups,
+        start.changes,
+        directories=start.directories,
+        made=[file for _, _, file in start.keys],
+        afterwards=[*_reload(start), "systemctl stop mailguard-milter" if host.text is None else RELOAD],
+    )
+    journal.begin()
+    click.echo(f"\n# to undo all of it, also if this is interrupted:\n{undo_command('quickstart', journal)}")
+    carry_out(journal, lambda: _make(start, owner))
+    click.echo(f"# written; what was there before is in {journal.directory}")
+
+
+def _make(start: _Start, owner: Owner | None) -> None:
+    """Directories and keys."""
+    for path in reversed(start.directories):
+        # store_keys makes its own, with the permissions that keys need.
+        if f"{path}/".startswith(f"{start.key_directory}/"):
+            continue
+        if path in start.socket_directories:
+            make_directory(path, SOCKET_DIRECTORY_MODE, owner)
+        else:
+            make_directory(path, 0o755)
+    if start.keys:
+        pems = [(name, _GENERATORS[kind]()) for kind, name, _ in start.keys]
+        store_keys(start.key_directory, start.domain, pems, owner=owner)
+
+
+def _refuse_unusable(start: _Start) -> None:
+    """Mail of a domain with a key that cannot be used waits."""
+    person = Person.named(start.config.user) if os.geteuid() == 0 else None
+    permissions = KeyPermissions(start.config.sign.key_permissions)
+    for _, selector, file in start.used_keys:
+        if fault := load_key(person, (start.domain, selector, file), permissions):
+            raise ConfigError(
+                f"{file} is there already, and {start.config.user} cannot sign with it: {fault}; correct it or move"
+                " it away; nothing was changed"
+            )
 
 
 def _owner(start: _Start) -> Owner | None:
     """Whose the keys and the socket's directory will be; None where that is who we are."""
-    if os.geteuid() != 0 or not (start.keys or start.socket_directory):
+    if os.geteuid() != 0 or not (start.keys or start.used_keys or start.socket_directories):
         return None
     try:
         return find_owner(start.config.user)
     except ConfigError as error:
-        user = start.config.user
-        raise ConfigError(f"{error}: adduser --system --group --no-create-home {user}; nothing was changed") from None
+        raise ConfigError(f"{error}: {_new_user(start.config.user)}; nothing was changed") from None
 
 
-def _make(path: str, owner: Owner | None) -> None:
-    """For everybody to pass through, unless it is for its owner."""
-    try:
-        os.mkdir(path)
-        os.chmod(path, 0o755 if owner is None else SOCKET_DIRECTORY_MODE)
-        if owner is not None:
-            os.chown(path, *owner)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be made: {error.strerror}") from None
+def _new_user(name: str) -> str:
+    return f"adduser --system --group --no-create-home {name}"
 
 
 def _next(host: _Host, start: _Start) -> Sequence[str]:
@@ -299,6 +336,11 @@ def _next(host: _Host, start: _Start) -> Sequence[str]:
         owner = host.facts.postfix.value("mail_owner")
         lines.append(f"adduser {owner} {start.config.user}    # the group of the socket")
     unit = "contrib/mailguard-milter.service says how it is installed"
-    if start.socket_directory:
-        unit += f", and what it needs for {start.socket_directory}"
-    return [*lines, f"systemctl restart mailguard-milter    # {unit}", start.edit.reload]
+    if start.socket_directories:
+        unit += f", and what it needs for {', '.join(start.socket_directories)}"
+    start_it = "systemctl restart mailguard-milter" if host.text is None else RELOAD
+    return [*lines, f"{start_it}    # {unit}", *_reload(start)]
+
+
+def _reload(start: _Start) -> Sequence[str]:
+    return [start.edit.reload] if start.edit.changed else []

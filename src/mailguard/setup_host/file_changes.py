@@ -1,28 +1,42 @@
 """Several files changed together, and put back octet for octet from a directory that keeps what was there.
 
-What is about to be done is written down, with copies, before anything is done: so it can be undone from any point.
-What somebody has changed since is never overwritten. Files that were made anew are moved into that directory by the
-undoing, private keys among them: nothing is lost.
+What is about to be done is written down, with copies, before anything is done: so it can be undone from any point,
+and the undoing, too, may be interrupted and done again. What somebody has changed since is never overwritten. Files
+that were made anew are moved into that directory by the undoing, private keys among them: nothing is lost.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
+from itertools import count
 from typing import Any
 
-from mailguard.errors import ConfigError
-from mailguard.setup_host.postfix_files import copy_file, replace_file
+from mailguard.errors import ConfigError, MailguardError
+from mailguard.guarded_file import guarded_directory, read_guarded
+from mailguard.setup_host.whole_file import (
+    Content,
+    make_directory,
+    missing_directories,
+    put_file,
+    read_file,
+    remove_directory,
+    remove_file,
+)
 
-__all__ = ["FileChange", "Journal", "missing_directories", "undo"]
+__all__ = ["FileChange", "Journal", "Undone", "undo"]
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_OCTETS = 1024 * 1024
-NEW_FILE_MODE = 0o644
+FORMAT = 1
+# Where the undoing writes what it sets aside, for a moment.
+TEMPORARY = ".made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,132 +48,239 @@ class FileChange:
     after: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What was done, a line each, and what is left to do for whoever did it, a command each."""
+
+    lines: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A file in the manifest."""
+
+    path: str
+    copy: str
+    """The name of what it was; empty if there was none."""
+    after: str
+    """The hash of what is written; empty for what others make."""
+    temporary: str
+    """The name beside it that it has for a moment."""
+
+
 class Journal:
     """What is changed in one go. For one thread."""
 
-    def __init__(self, directory: str, changes: Sequence[FileChange], directories: Sequence[str]) -> None:
-        """`directories` will be made, and are removed by the undoing if they are empty."""
-        self.directory = directory
-        self._changes = tuple(changes)
-        self._manifest: dict[str, Any] = {"mailguard": 1, "files": [], "directories": list(directories)}
+    def __init__(
+        self,
+        backups: str,
+        changes: Sequence[FileChange],
+        *,
+        directories: Sequence[str] = (),
+        made: Sequence[str] = (),
+        afterwards: Sequence[str] = (),
+    ) -> None:
+        """`directories`, the innermost first, will be made, and are removed by the undoing if they are empty; `made`
+        are files that others will make; `afterwards` are commands for who has undone it."""
+        self.directory = os.path.join(os.path.realpath(backups), datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"))
+        self._changes = [FileChange(os.path.realpath(each.path), each.before, each.after) for each in changes]
+        self._made, self._directories = tuple(made), tuple(directories)
+        self._temporary = f".mailguard-{secrets.token_hex(8)}"
+        self._commands = tuple(afterwards)
 
-    def begin(self, made: Sequence[str]) -> None:
-        """Write down what will be done, `made` being files that others will make. Raises ConfigError."""
+    def begin(self) -> None:
+        """Write down what will be done; `directory` then has a name that nothing had. Raises ConfigError, and nothing
+        is changed then."""
         try:
-            os.makedirs(os.path.dirname(self.directory) or ".", 0o755, exist_ok=True)
-            os.mkdir(self.directory, 0o700)
-            for number, change in enumerate(self._changes):
-                copy = "" if change.before is None else f"{number}-{os.path.basename(change.path)}"
-                if change.before is not None:
-                    copy_file(change.before, os.path.realpath(change.path), os.path.join(self.directory, copy))
-                self._manifest["files"].append(
-                    {"path": change.path, "copy": copy, "after": sha256(change.after).hexdigest()}
-                )
-            self._manifest["files"] += [{"path": path, "copy": "", "after": ""} for path in made]
-            text = json.dumps(self._manifest, indent=2)
-            with open(os.path.join(self.directory, MANIFEST), "x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise ConfigError(
-                f"{error.filename or self.directory}: cannot be written: {error.strerror}; nothing was changed"
-            ) from None
-
-    def write(self) -> None:
-        """Each file, whole or not at all. Raises ConfigError; what was done so far can be undone."""
-        for change in self._changes:
-            path = os.path.realpath(change.path)
+            for each in reversed(missing_directories(self.directory)):
+                make_directory(each, 0o755)
+            self._make()
             try:
-                if change.before is None:
-                    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, NEW_FILE_MODE)
-                    with open(descriptor, "wb") as file:
-                        os.fchmod(descriptor, NEW_FILE_MODE)
-                        file.write(change.after)
-                    continue
-                if Path(path).read_bytes() != change.before:
-                    raise ConfigError(f"{path} has just been changed by somebody else")
-                replace_file(change.after, path)
+                self._keep()
+            except BaseException:
+                shutil.rmtree(self.directory, ignore_errors=True)
+                raise
+        except OSError as error:
+            # A name without its directory is that of the directory to be made.
+            place = os.path.join(os.path.dirname(self.directory), error.filename or self.directory)
+            raise ConfigError(f"{place}: cannot be written: {error.strerror}; nothing was changed") from None
+        except ConfigError as error:
+            raise ConfigError(f"{error}; nothing was changed") from None
+
+    def _make(self) -> None:
+        wanted = self.directory
+        for number in count(2):
+            with guarded_directory(os.path.dirname(wanted)) as outer:
+                try:
+                    os.mkdir(os.path.basename(self.directory), 0o700, dir_fd=outer)
+                except FileExistsError:
+                    self.directory = f"{wanted}-{number}"
+                else:
+                    return
+
+    def _keep(self) -> None:
+        entries = [_Entry(os.path.realpath(path), "", "", "") for path in self._made]
+        for number, change in enumerate(self._changes):
+            name = os.path.basename(change.path)
+            copy = "" if change.before is None else f"{number}-{name}"
+            if change.before is not None:
+                self._put(copy, change.before, _unchanged(change))
+            after = sha256(change.after).hexdigest()
+            entries.append(_Entry(change.path, copy, after, f".{name}{self._temporary}"))
+        manifest = {
+            "mailguard": FORMAT,
+            "files": list(map(asdict, entries)),
+            "directories": [os.path.realpath(each) for each in self._directories],
+            "afterwards": self._commands,
+        }
+        self._put(
+            MANIFEST, json.dumps(manifest, indent=2).encode(), Content(b"", 0o600, (os.geteuid(), os.getegid()))
+        )
+
+    def _put(self, name: str, octets: bytes, like: Content | None) -> None:
+        put_file(octets, os.path.join(self.directory, name), temporary=self._temporary, like=like, is_new=True)
+
+    def carry_out(self, others: Callable[[], None] = lambda: None) -> None:
+        """What others make, then each file, whole or not at all. Raises ConfigError; all is as before then, unless
+        the text says what is not."""
+        try:
+            others()
+            self._write()
+        except BaseException as error:
+            text = _text(error)
+            try:
+                undo(self.directory)
+            except MailguardError as second:
+                raise ConfigError(f"{text}; and not all of it could be taken back: {second}") from error
+            if isinstance(error, MailguardError | OSError):
+                raise ConfigError(f"{text}; all is as it was before") from None
+            raise
+
+    def _write(self) -> None:
+        for change in self._changes:
+            present = _unchanged(change)
+            temporary = f".{os.path.basename(change.path)}{self._temporary}"
+            try:
+                put_file(change.after, change.path, temporary=temporary, like=present, is_new=present is None)
             except OSError as error:
-                raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+                raise ConfigError(f"{change.path}: cannot be written: {error.strerror}") from None
 
 
-def missing_directories(path: str) -> tuple[str, ...]:
-    """What has to be made for a file to be there, the innermost first."""
-    found = []
-    directory = os.path.dirname(os.path.abspath(path))
-    while not os.path.lexists(directory):
-        found.append(directory)
-        directory = os.path.dirname(directory)
-    return tuple(found)
+def _unchanged(change: FileChange) -> Content | None:
+    present = read_file(change.path)
+    if (present.octets if present is not None else None) != change.before:
+        raise ConfigError(f"{change.path} has just been changed by somebody else")
+    return present
 
 
-def undo(directory: str) -> tuple[str, ...]:
-    """Put back what a Journal kept in `directory`; what was done, a line each. Raises ConfigError, before anything
-    is done, where a file has been changed since."""
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    return str(error) or "interrupted"
+
+
+# -- undoing -------------------------------------------------------------------------------------------------------
+
+
+def undo(directory: str) -> Undone:
+    """Put back what a Journal kept in `directory`. Raises ConfigError, before anything is done, where a file has been
+    changed since, or where others than root could have written the directory."""
+    directory = os.path.realpath(directory)
     manifest = _manifest(directory)
+    # The last first: Postfix does without mailguard before that loses its configuration.
+    entries = [_Entry(**each) for each in reversed(manifest["files"])]
     try:
-        for each in manifest["files"]:
+        for each in entries:
             _check(each, directory)
-        done = [line for each in manifest["files"] for line in _restore(each, directory)]
-        for each in manifest["directories"]:
-            if os.path.isdir(each) and not os.listdir(each):
-                os.rmdir(each)
-                done.append(f"{each}: removed")
+        remove_file(os.path.join(directory, TEMPORARY))
+        lines = [line for each in entries for line in _restore(each, directory)]
+        for path in manifest["directories"]:
+            if os.path.lexists(path):
+                why = remove_directory(path)
+                lines.append(f"{path}: left as it is: {why}" if why else f"{path}: removed")
     except OSError as error:
-        place = error.filename2 or error.filename or directory
+        place = error.filename or directory
         raise ConfigError(f"{place}: cannot be put back: {error.strerror}; the copies are in {directory}") from None
-    return tuple(done)
+    return Undone(tuple(lines), tuple(manifest["afterwards"]))
 
 
 def _manifest(directory: str) -> dict[str, Any]:
     path = os.path.join(directory, MANIFEST)
+    octets = read_guarded(path, max_octets=MAX_MANIFEST_OCTETS)
+    if octets is None:
+        raise ConfigError(f"{path}: cannot be read: No such file or directory")
     try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read(MAX_MANIFEST_OCTETS))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        found = json.loads(octets)
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict) or found.get("mailguard") != 1:
+    if not _is_manifest(found):
         raise ConfigError(f"{path}: not written by mailguard quickstart")
+    return dict(found)
+
+
+def _is_manifest(found: object) -> bool:
+    if not isinstance(found, dict) or found.get("mailguard") != FORMAT:
+        return False
+    files, names = found.get("files"), {"path", "copy", "after", "temporary"}
+    if not isinstance(files, list) or not all(isinstance(each, dict) and each.keys() == names for each in files):
+        return False
+    lists = (found.get("directories"), found.get("afterwards"), *([*each.values()] for each in files))
+    return all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists)
+
+
+def _original(each: _Entry, directory: str) -> Content | None:
+    if not each.copy:
+        return None
+    path = os.path.join(directory, os.path.basename(each.copy))
+    found = read_file(path)
+    if found is None:
+        raise ConfigError(f"{path} is missing: {each.path} cannot be put back")
     return found
 
 
-def _original(each: dict[str, str], directory: str) -> bytes | None:
-    return Path(directory, each["copy"]).read_bytes() if each["copy"] else None
+def _octets(content: Content | None) -> bytes | None:
+    return content.octets if content is not None else None
 
 
-def _present(path: str) -> bytes | None:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _check(each: dict[str, str], directory: str) -> None:
-    present = _present(each["path"])
-    if present is None or present == _original(each, directory) or not each["after"]:
+def _check(each: _Entry, directory: str) -> None:
+    original, present = _original(each, directory), read_file(each.path)
+    if present is None or present.octets == _octets(original) or not each.after:
         return
-    if sha256(present).hexdigest() != each["after"]:
-        kept = os.path.join(directory, each["copy"]) if each["copy"] else "no file"
+    if sha256(present.octets).hexdigest() != each.after:
+        was = "there was none"
+        if original is not None:
+            was = f"it was {os.path.join(directory, each.copy)}: compare them with diff -u"
         raise ConfigError(
-            f"{each['path']} has been changed since, and is left alone, as all the rest; before, it was: {kept}"
+            f"{each.path} has been changed since, by hand or by a later run that must be undone first, and is left"
+            f" alone, as all the rest; before, {was}"
         )
 
 
-def _restore(each: dict[str, str], directory: str) -> list[str]:
-    path, original = each["path"], _original(each, directory)
-    present = _present(path)
-    if present == original:
+def _restore(each: _Entry, directory: str) -> list[str]:
+    if each.temporary:
+        remove_file(os.path.join(os.path.dirname(each.path), each.temporary))
+    original, present = _original(each, directory), read_file(each.path)
+    if _octets(present) == _octets(original):
         return []
-    if original is None:
-        kept = os.path.join(directory, f"made-{os.path.basename(path)}")
-        copy_file(present or b"", path, kept)
-        os.unlink(path)
-        return [f"{path}: removed, and kept as {kept}"]
+    if original is not None:
+        like = present or original
+        put_file(original.octets, each.path, temporary=each.temporary, like=like, is_new=present is None)
+        return [f"{each.path}: as before"]
     if present is None:
-        copy_file(original, os.path.join(directory, each["copy"]), path)
-    else:
-        replace_file(original, os.path.realpath(path))
-    return [f"{path}: as before"]
+        return []
+    kept = _set_aside(os.path.basename(each.path), present, directory)
+    remove_file(each.path)
+    return [f"{each.path}: removed, and kept as {kept}"]
+
+
+def _set_aside(name: str, content: Content, directory: str) -> str:
+    """Copied into the directory, under a name that is free or has this content already."""
+    for number in count(1):
+        path = os.path.join(directory, f"made-{name}" if number == 1 else f"made-{number}-{name}")
+        found = read_file(path)
+        if found is None:
+            put_file(content.octets, path, temporary=TEMPORARY, like=content, is_new=True)
+        if found is None or found.octets == content.octets:
+            return path
+    raise AssertionError("counting never ends")

@@ -6,15 +6,15 @@ postconf(5), smtpd_milters. Settings in braces came with Postfix 3.0.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from mailguard.audit.restriction_list import words
 from mailguard.config import Listener
 from mailguard.errors import ConfigError
 
-__all__ = ["Entry", "entries", "is_listener", "listed", "postfix_address"]
+__all__ = ["Entry", "entries", "is_listener", "postfix_address"]
 
 # Postfix's own defaults, written down because others may have changed them for all milters. content_timeout must
 # stay well above dns.deadline_s.
@@ -30,21 +30,23 @@ class Entry:
     address: str
     """As Postfix names it: `unix:mailguard/mailguard.sock`, `inet:127.0.0.1:8891`."""
     options: tuple[tuple[str, str], ...] = ()
+    written: str = field(default="", compare=False)
+    """As it stands in the list; empty for one that does not yet."""
 
     @classmethod
     def parse(cls, word: str) -> Entry:
         """A word of the list, with its braces."""
-        inner = words(word.strip("{}"))
+        inner = words(_without_braces(word))
         if not inner:
-            return cls(word)
-        found = (each.partition("=") for each in inner[1:])
-        return cls(inner[0], tuple((name, value) for name, _, value in found))
+            return cls(word, written=word)
+        found = (_without_braces(each).partition("=") for each in inner[1:])
+        return cls(inner[0], tuple((name.strip(), value.strip()) for name, _, value in found), word)
 
     @property
     def text(self) -> str:
         """As it stands in main.cf; master.cf takes it without its blanks."""
-        if not self.options:
-            return self.address
+        if self.written or not self.options:
+            return self.written or self.address
         return f"{{ {', '.join([self.address, *(f'{name}={value}' for name, value in self.options)])} }}"
 
     def option(self, name: str) -> str:
@@ -68,9 +70,8 @@ def entries(value: str) -> tuple[Entry, ...]:
     return tuple(map(Entry.parse, words(value)))
 
 
-def listed(found: Iterable[Entry]) -> str:
-    """The list as text."""
-    return ", ".join(each.text for each in found)
+def _without_braces(word: str) -> str:
+    return word[1:-1] if word.startswith("{") and word.endswith("}") else word
 
 
 def is_listener(entry: Entry, listener: Listener, *, queue_directory: str) -> bool:

@@ -6,6 +6,7 @@ from a content filter, whose part nobody but the administrator knows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -14,9 +15,12 @@ from mailguard.audit.facts import HostFacts
 from mailguard.audit.postfix import MX_PORTS, SUBMISSION_PORTS, Postfix, Service, parameters, quoted
 from mailguard.audit.restriction_list import effective, words
 from mailguard.config import Config, Listener
-from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_listener, listed, postfix_address
+from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_listener
+from mailguard.setup_host.milter_list import BRACES_SINCE, MILTERS, OTHER_MILTERS, MilterLists, Written, is_ours
 
 __all__ = [
+    "MILTERS",
+    "OTHER_MILTERS",
     "MilterPlan",
     "Setting",
     "chrooted_services",
@@ -29,11 +33,9 @@ __all__ = [
     "missing_macros",
 ]
 
-BRACES_SINCE = (3, 0)
 PROTOCOL = "6"
 DAEMON_NAME = "milter_macro_daemon_name"
-MILTERS = "smtpd_milters"
-OTHER_MILTERS = "non_smtpd_milters"
+OVERRIDE = "receive_override_options"
 MACROS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("milter_connect_macros", ("{daemon_name}",)),
     ("milter_mail_macros", ("{auth_type}", "{auth_authen}", "{mail_addr}")),
@@ -65,7 +67,7 @@ class Setting:
         """What postconf -e takes, or -P for a service: in its value are no blanks."""
         if self.service is None:
             return f"{self.name} = {self.value}"
-        value = self.value.replace("{ ", "{").replace(" }", "}")
+        value = re.sub(r"\s*=\s*", "=", self.value.replace("{ ", "{").replace(" }", "}"))
         return f"{self.service.place}/{self.name}={','.join(value.replace(',', ' ').split())}"
 
     def command(self, postfix: Postfix) -> str:
@@ -95,8 +97,15 @@ def chrooted_services(text: str, postfix: Postfix) -> frozenset[str]:
 
 def milter_services(postfix: Postfix) -> tuple[Service, ...]:
     """Every smtpd whose mail passes milters, if there are any."""
-    option = "receive_override_options"
-    return tuple(each for each in postfix.running("smtpd") if "no_milters" not in words(postfix.value(option, each)))
+    return tuple(
+        each for each in postfix.running("smtpd") if "no_milters" not in words(postfix.value(OVERRIDE, each))
+    )
+
+
+def _takes_back(service: Service) -> bool:
+    """Whether a content filter on this host returns mail to it: only there, mail must not go to the filter again."""
+    on_loopback = service.address.startswith("127.") or service.address in ("localhost", "::1")
+    return on_loopback and service.kind == "inet" and service.overrides.get("content_filter") == ""
 
 
 def is_for_users(facts: HostFacts, service: Service) -> bool:
@@ -117,12 +126,6 @@ def _refuses(facts: HostFacts, service: Service) -> bool:
         each[-1:] == ("reject",) and all(word in LOGINS for word in each if word.startswith(("permit", "check_")))
         for each in lists
     )
-
-
-def is_ours(entry: Entry, config: Config, postfix: Postfix) -> bool:
-    """Whether an entry leads to any listener of the configuration."""
-    queue = postfix.value("queue_directory")
-    return any(is_listener(entry, each, queue_directory=queue) for each in config.listeners)
 
 
 def listener_for(config: Config, roles: Sequence[str], present: Sequence[Entry], queue: str) -> Listener | None:
@@ -154,20 +157,24 @@ def macro_settings(postfix: Postfix) -> Iterator[Setting]:
                 yield Setting(name, value, f"{' '.join(missing)} was taken out, and is read", service)
 
 
-def milter_plan(facts: HostFacts, config: Config, *, chrooted: frozenset[str]) -> MilterPlan:
-    """Raises ConfigError where a service cannot reach a listener."""
-    return _Planner(facts, config, chrooted).plan()
+def milter_plan(
+    facts: HostFacts, config: Config, *, chrooted: frozenset[str], written: Written | None = None
+) -> MilterPlan:
+    """Without `written`, a list that changes has what each `$name` stands for. Raises ConfigError where a service
+    cannot reach a listener."""
+    return _Planner(facts, config, chrooted, written or Written()).plan()
 
 
 class _Planner:
     """The pieces of one plan share all of this."""
 
-    def __init__(self, facts: HostFacts, config: Config, chrooted: frozenset[str]) -> None:
+    def __init__(self, facts: HostFacts, config: Config, chrooted: frozenset[str], written: Written) -> None:
         self._facts, self._config, self._postfix = facts, config, facts.postfix
         self._queue = facts.postfix.value("queue_directory")
         self._services = milter_services(facts.postfix)
         using = (*self._services, *facts.postfix.running("cleanup"))
-        self._chrooted = tuple(each.place for each in using if each.place in chrooted)
+        places = tuple(each.place for each in using if each.place in chrooted)
+        self._lists = MilterLists(config, facts.postfix, written, places)
         present = entries(self._postfix.value(MILTERS))
         per_service = (each for s in self._services for each in entries(self._postfix.value(MILTERS, s)))
         present = (*present, *per_service)
@@ -181,38 +188,25 @@ class _Planner:
         settings.sort(key=lambda each: each.service is not None)
         return MilterPlan(tuple(settings), tuple(self._notes()))
 
-    def _arranged(self, value: str, listener: Listener | None) -> tuple[Entry, ...]:
-        """A list with the listener in its place and no other one of ours."""
-        present = entries(value)
-        others = tuple(each for each in present if not is_ours(each, self._config, self._postfix))
-        if listener is None:
-            return others
-        known = [each for each in present if is_listener(each, listener, queue_directory=self._queue)]
-        address = postfix_address(listener, queue_directory=self._queue, chrooted=self._chrooted)
-        takes_braces = self._postfix.version >= BRACES_SINCE
-        ours = (known[0] if known else Entry(address)).at(address, takes_braces=takes_braces)
-        # A signer must sign the message as it leaves; a verifier must see it as it came.
-        return (*others, ours) if listener.role == "sign" else (ours, *others)
-
     def _milters(self) -> Iterator[Setting]:
         main = self._postfix.value(MILTERS)
-        wanted = self._arranged(main, self._strangers)
-        if wanted != entries(main):
+        wanted = self._lists.arranged(main, self._lists.as_written(MILTERS), self._strangers)
+        if wanted.entries != entries(main):
             why = "mail from outside is verified; mailguard sees it first, as it came"
             if self._strangers is None:
                 why = "no listener verifies: mail from outside does not pass mailguard"
             elif self._strangers.role == "auto":
                 why = "mail from outside is verified, that of users who have logged in signed; mailguard comes first"
-            yield Setting(MILTERS, listed(wanted), why)
+            yield Setting(MILTERS, wanted.text, why)
         for service in self._services:
             overrides = service.overrides
-            value = overrides.get(MILTERS, main)
+            value, written = overrides.get(MILTERS, main), self._lists.as_written(MILTERS, service)
             if is_for_users(self._facts, service):
-                wanted_here = self._arranged(value, self._users)
+                wanted_here = self._lists.arranged(value, written, self._users)
                 if MILTERS in overrides:
-                    needed = wanted_here != entries(value)
+                    needed = wanted_here.entries != entries(value)
                 else:
-                    needed = wanted_here != wanted
+                    needed = wanted_here.entries != wanted.entries
                 why = "mail of your users is signed as it leaves, after all other milters"
                 if self._users is None:
                     why = "no listener signs: mail of your users does not pass mailguard"
@@ -221,21 +215,21 @@ class _Planner:
             else:
                 # An empty list was emptied on purpose.
                 needed = bool(entries(overrides.get(MILTERS, "")))
-                wanted_here = self._arranged(value, self._strangers)
-                needed = needed and wanted_here != entries(value)
+                wanted_here = self._lists.arranged(value, written, self._strangers)
+                needed = needed and wanted_here.entries != entries(value)
                 why = f"as in main.cf: {service.place} has a list of its own"
             if needed:
-                yield Setting(MILTERS, listed(wanted_here), why, service)
+                yield Setting(MILTERS, wanted_here.text, why, service)
 
     def _of_other_mail(self) -> Iterator[Setting]:
         signs = any(LOOPBACK in network for rule in self._config.sign.networks for network in rule.networks)
         listener = self._users if signs and self._users is not None else self._strangers
         value = self._postfix.value(OTHER_MILTERS)
         follows = self._postfix.aliases.get(OTHER_MILTERS) == MILTERS and listener is self._strangers
-        wanted = self._arranged(value, listener)
-        if not follows and wanted != entries(value):
+        wanted = self._lists.arranged(value, self._lists.as_written(OTHER_MILTERS), listener)
+        if not follows and wanted.entries != entries(value):
             signed = "signed, as [[sign.networks]] lists 127.0.0.1" if signs else "verified, and not signed"
-            yield Setting(OTHER_MILTERS, listed(wanted), f"mail from sendmail(1) on this host is {signed}")
+            yield Setting(OTHER_MILTERS, wanted.text, f"mail from sendmail(1) on this host is {signed}")
 
     def _everywhere(self) -> Iterator[Setting]:
         why = "mailguard then sees header fields octet for octet"
@@ -278,13 +272,50 @@ class _Planner:
                     " than your users: whatever it accepts is signed. Take that away:"
                     f" {postfix.setting(DAEMON_NAME, '$myhostname', service)}"
                 )
+        yield from self._filters()
+        yield self._internal()
+
+    def _filters(self) -> Iterator[str]:
+        postfix = self._postfix
         places: tuple[Service | None, ...] = (None, *postfix.services)
-        if any(postfix.value("content_filter", service) for service in places):
+        returning = [each for each in postfix.running("smtpd") if _takes_back(each)]
+        for service in returning:
+            if service in self._services and MILTERS not in service.overrides:
+                options = (*words(postfix.value(OVERRIDE, service)), "no_milters")
+                yield (
+                    f"{service.place} takes mail back from a content filter, which then passes mailguard a second"
+                    " time: what it found before is removed, and what the filter sends is judged. Unless this service"
+                    f" signs: {postfix.service_setting(OVERRIDE, ','.join(options), service)}"
+                )
+        if not returning and any(postfix.value("content_filter", service) for service in places):
             yield (
                 "there is a content filter: the service that takes mail back from it needs -o"
-                " receive_override_options=no_milters (docs/postfix.md, Content filters)"
+                f" {OVERRIDE}=no_milters (docs/postfix.md, Content filters)"
             )
-        yield self._internal()
+        yield from self._filter_programs()
+        for service in self._services:
+            if proxy := postfix.value("smtpd_proxy_filter", service):
+                yield (
+                    f"{service.place} hands mail to a proxy (smtpd_proxy_filter = {proxy}), and milters do not see"
+                    " what is in it: it is neither signed nor verified. Use content_filter (docs/postfix.md, Content"
+                    " filters)"
+                )
+
+    def _filter_programs(self) -> Iterator[str]:
+        """They give mail back with sendmail(1)."""
+        postfix = self._postfix
+        places: tuple[Service | None, ...] = (None, *postfix.services)
+        filters = {postfix.value("content_filter", each).partition(":")[0] for each in places}
+        programs = ", ".join(each.name for each in postfix.running("pipe") if each.name in filters)
+        for pickup in postfix.running("pickup") if programs else ():
+            options = words(postfix.value(OVERRIDE, pickup))
+            if "no_milters" not in options:
+                command = postfix.service_setting(OVERRIDE, ",".join((*options, "no_milters")), pickup)
+                yield (
+                    f"{programs} filters mail with a program. If that gives it back with sendmail(1), it passes"
+                    f" {OTHER_MILTERS} as mail of this host: what mailguard found before is removed. Then set:"
+                    f" {command}"
+                )
 
     def _internal(self) -> str:
         found = self._postfix.value("internal_mail_filter_classes")
