@@ -55,6 +55,9 @@ class ConfigDirectory:
             "myhostname": "mx.us.test",
             "mydestination": "$myhostname",
             "alias_maps": "",
+            # The defaults from 3.9 on.
+            "smtpd_forbid_bare_newline": "normalize",
+            "smtpd_forbid_unauth_pipelining": "yes",
             **(main or {}),
         }
         lines = ["# kept as it is", *(f"{name} = {value}" for name, value in wanted.items())]

@@ -60,6 +60,7 @@ def wanted(report: dict[str, Any]) -> dict[str, str]:
     return {f"{each['service'] or ''}/{each['name']}".strip("/"): each["value"] for each in report["settings"]}
 
 
+SMUGGLED = {"smtpd_forbid_bare_newline": "no"}
 NAMED = {"submission/inet/milter_macro_daemon_name": "ORIGINATING"}
 
 
@@ -247,6 +248,24 @@ CASES: list[tuple[str, str, dict[str, str], dict[str, Mapping[str, str]], dict[s
         {"smtpd_milters": OURS, "milter_protocol": "2"},
         {"submission": {**SUBMISSION, "milter_protocol": "4"}},
         {"milter_protocol": "6", "submission/inet/milter_protocol": "6"},
+    ),
+    (
+        "smuggling",
+        "auto",
+        {"smtpd_milters": OURS, "smtpd_forbid_bare_newline": "no", "smtpd_forbid_unauth_pipelining": "no"},
+        {"submission": {**SUBMISSION, "smtpd_forbid_bare_newline": "reject"}, "2525": SMUGGLED},
+        {
+            "smtpd_forbid_bare_newline": "normalize",
+            "smtpd_forbid_unauth_pipelining": "yes",
+            "2525/inet/smtpd_forbid_bare_newline": "normalize",
+        },
+    ),
+    (
+        "no-stranger-comes-in",
+        "auto",
+        {"smtpd_milters": OURS, "smtpd_forbid_bare_newline": "no", "inet_interfaces": "loopback-only"},
+        {},
+        {},
     ),
     (
         "macros-trimmed",

@@ -52,8 +52,8 @@ class DmarcConfig(Section):
     )
     permissive_spf_counts: StrictBool = Field(
         default=True,
-        description="Whether SPF's pass counts where its term covers half of all addresses or more, such as `+all`, as"
-        " RFC 9989 has it. `false`: such mail passes DMARC by its DKIM signature alone.",
+        description="Whether SPF's pass counts where its term covers half of all addresses or more, such as `+all`,"
+        " as RFC 9989 has it. `false`: such mail passes DMARC by its DKIM signature alone.",
     )
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from mailguard.audit.finding import Check, Found, Severity
 from mailguard.audit.postfix import Postfix, Service
 from mailguard.audit.restriction_list import words
 
-__all__ = ["CHECKS"]
+__all__ = ["BARE_NEWLINE", "CHECKS", "GOOD", "PIPELINING"]
 
 GOOD = frozenset({"yes", "normalize", "reject"})
 BARE_NEWLINE = "smtpd_forbid_bare_newline"

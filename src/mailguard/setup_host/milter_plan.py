@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.postfix import MX_PORTS, SUBMISSION_PORTS, Postfix, Service, parameters, quoted
 from mailguard.audit.restriction_list import effective, words
+from mailguard.audit.smuggling import BARE_NEWLINE, GOOD, PIPELINING
 from mailguard.config import Config, Listener
 from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_listener
 from mailguard.setup_host.milter_list import BRACES_SINCE, MILTERS, OTHER_MILTERS, MilterLists, Written, is_ours
@@ -51,6 +52,8 @@ REFUSING_LISTS = (
 )
 LOGINS = frozenset({"permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts"})
 LOOPBACK = ip_address("127.0.0.1")
+# What keeps one message from being two, the value for it, and those that do as well.
+SMUGGLING = ((BARE_NEWLINE, "normalize", GOOD), (PIPELINING, "yes", frozenset({"yes"})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +240,11 @@ class _Planner:
         if self._postfix.version < BRACES_SINCE:
             why = "mail waits while mailguard is down; before 3.0 this is for all milters"
             yield from self._unless("milter_default_action", TEMPFAIL, frozenset({TEMPFAIL}), why)
+        # Postfix before 3.9 has it off; where the version has no such setting, the audit says what else there is.
+        why = "what a stranger hides in a message would pass SPF as the mail of the server that sends it"
+        for name, value, fine in SMUGGLING if self._postfix.public_services else ():
+            if self._postfix.knows(name):
+                yield from self._unless(name, value, fine, why)
 
     def _unless(self, name: str, value: str, fine: frozenset[str], why: str) -> Iterator[Setting]:
         if self._postfix.value(name) not in fine:

@@ -12,13 +12,12 @@ from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Found
 from mailguard.audit.postfix import Postfix, Service
 from mailguard.audit.restriction_list import words
-from mailguard.audit.smuggling import CHECKS
+from mailguard.audit.smuggling import BARE_NEWLINE, CHECKS, PIPELINING
 from mailguard.explain.explanation import Explanation
 from mailguard.scorecard.card import Mark, card, finding
 
 __all__ = ["proxy_card", "smuggling_card"]
 
-SMUGGLING = ("smtpd_forbid_bare_newline", "smtpd_forbid_unauth_pipelining")
 # XCLIENT and XFORWARD: who may say that a message comes from somebody else.
 HOST_LISTS = ("smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts")
 PROXY = "smtpd_upstream_proxy_protocol"
@@ -35,7 +34,7 @@ def smuggling_card(facts: HostFacts) -> Explanation:
                 found.append(finding(Mark.PROBLEM, f"{each.place}: {each.what}. {check.why}", advice))
             else:
                 found.append(finding(Mark.UNKNOWN, each.reason))
-    shown = [(name, facts.postfix.value(name)) for name in SMUGGLING if facts.postfix.knows(name)]
+    shown = [(name, facts.postfix.value(name)) for name in (BARE_NEWLINE, PIPELINING) if facts.postfix.knows(name)]
     fine = "a message ends where every server sees its end"
     if not facts.postfix.public_services:
         fine = "no smtpd can be reached from outside"
