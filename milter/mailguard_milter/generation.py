@@ -5,7 +5,7 @@ in the memory that its workers share. It has one thread and opens nothing that a
 forked again, at once the first time and then with growing delays; a worker that does not answer is killed.
 
 Arguments: one JSON object, {"config": PATH, "control": DESCRIPTOR, "listeners": {ADDRESS: DESCRIPTOR}, "trace":
-DESCRIPTOR or null}.
+DESCRIPTOR or null, "keys": PATH}. To the last it writes what its workers sign with, before it says that they serve.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mailguard_milter import engine_choice, worker
 from mailguard_milter.allocation import share_one_arena
 from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
+from mailguard_milter.loaded_keys import loaded_keys
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE
 from mailguard_milter.sender_lookups import SenderLookups
@@ -63,7 +64,7 @@ def load(path: str) -> Application:
 
     # What is wrong with a zone file or a source is found here, not in every worker.
     opened().close()
-    return Application(config, lambda listener: Session(service, listener), opened)
+    return Application(config, lambda listener: Session(service, listener), opened, loaded_keys(service).text())
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class _Parent:
     listening: Mapping[str, socket.socket]
     trace: socket.socket | None
     patience: Patience
+    keys_file: str = ""
     slots: list[_Slot] = field(default_factory=list)
     was_ready: bool = False
     ending: Word | None = None
@@ -139,7 +141,18 @@ class _Parent:
                     self._give_up(f"the workers of {hopeless[0].addresses} die while they start")
                 if all(slot.is_ready for slot in self.slots):
                     self.was_ready = True
+                    self._tell_keys()
                     self.control.send(Word.READY)
+
+    def _tell_keys(self) -> None:
+        """For the supervisor, who makes it known when nobody else accepts. Mail does not wait for a full disk."""
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(self.keys_file, flags, 0o644), "w", encoding="ascii") as file:
+                os.fchmod(file.fileno(), 0o644)
+                file.write(self.application.keys)
+        except OSError as error:
+            tell("it cannot be told which keys sign", Severity.WARNING, file=self.keys_file, why=str(error))
 
     # Workers
 
@@ -307,7 +320,7 @@ def main(
     # What was loaded stays shared with the workers: their collectors leave it alone.
     gc.collect()
     gc.freeze()
-    return _Parent(application, control, listening, trace, patience).run()
+    return _Parent(application, control, listening, trace, patience, orders["keys"]).run()
 
 
 if __name__ == "__main__":

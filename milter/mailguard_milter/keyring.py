@@ -14,6 +14,7 @@ from mailguard.config import Config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
+from mailguard.key_places import NamedKey, signing_keys
 
 __all__ = ["KeyRing"]
 
@@ -25,16 +26,14 @@ class KeyRing:
     """The signing keys of one configuration."""
 
     def __init__(self, config: Config, *, check: KeyCheck = KeyCheck.QUICK) -> None:
-        """Load the keys of [domains]. Raises KeyFileError naming the file."""
+        """Load the keys of [domains]. Raises ConfigError or KeyFileError naming the file."""
         self._config = config.sign
         self._permissions = KeyPermissions(config.sign.key_permissions)
         self._check = check
         self._subdomains = {Domain.parse(name) for name, rule in config.domains.items() if rule.subdomains}
         self._named = {
-            Domain.parse(name): tuple(
-                self._load(Path(selector.key_file), Domain.parse(name), selector.name) for selector in rule.selectors
-            )
-            for name, rule in config.domains.items()
+            domain: tuple(self._load_named(key, domain) for key in signing_keys(domain, rule))
+            for domain, rule in ((Domain.parse(name), rule) for name, rule in config.domains.items())
         }
         self._found: dict[Domain, tuple[SigningKey, ...]] = {}
 
@@ -76,6 +75,13 @@ class KeyRing:
         # A Domain has nothing but letters, digits, hyphens and dots between them: it cannot leave the directory.
         paths = [(name, Path(pattern.format(domain=domain, selector=name))) for name in selectors]
         return tuple(self._load(path, domain, name) for name, path in paths if _exists(path))
+
+    def _load_named(self, named: NamedKey, domain: Domain) -> SigningKey:
+        key = self._load(Path(named.file), domain, named.selector)
+        if named.fingerprint and key.fingerprint != named.fingerprint:
+            # What the DNS has for this selector is the half of another key.
+            raise KeyFileError(f"{named.file}: it is not the key that mailguard key rotate made; put that back")
+        return key
 
     def _load(self, path: Path, domain: Domain, selector: str) -> SigningKey:
         return SigningKey.load(

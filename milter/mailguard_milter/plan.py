@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mailguard.configured_dns import servers_of
+from mailguard.dns.servers import trust_word
 from mailguard.errors import MailguardError
 from mailguard_milter import engine_choice
 from mailguard_milter.refusal import EX_CONFIG, EX_USAGE
@@ -38,12 +40,14 @@ def plan(config: Config) -> dict[str, object]:
                 "allow_remote": listener.allow_remote,
             }
         )
-    trace = config.trace
+    trace, servers = config.trace, servers_of(config.dns)
     return {
         "user": config.user,
         "runtime_directory": config.runtime_directory,
         "listeners": listeners,
         "trace": trace.model_dump(exclude={"enabled"}) if trace.enabled else None,
+        "dnssec": trust_word(servers),
+        "resolvers": [server.address for server in servers],
     }
 
 

@@ -1,4 +1,6 @@
-"""RuntimeDirectory: where the lock is, and where workers make their private sockets. One daemon at a time.
+"""RuntimeDirectory: the lock, what the daemon signs with, and where workers make their private sockets.
+
+One daemon at a time.
 
 The lock is flock(2) on a file that holds the process id for people; it goes with the process, so it is never stale.
 For the supervisor: no import of mailguard.
@@ -11,6 +13,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 from mailguard_milter.identity import Identity
 from mailguard_milter.listening import check_directory
@@ -20,23 +24,46 @@ __all__ = ["RuntimeDirectory"]
 
 LOCK_NAME = "lock"
 WORKER_PREFIX = "worker-"
+KEYS_NAME = "keys.json"
+KEYS_PREFIX = "keys-"
 
 
+@dataclass(frozen=True, slots=True)
 class RuntimeDirectory:
     """The directory that the configuration names."""
 
-    @staticmethod
+    path: str
+
+    @classmethod
     @contextmanager
-    def claim(path: str, identity: Identity) -> Iterator[None]:
+    def claim(cls, path: str, identity: Identity) -> Iterator[Self]:
         """Hold the lock while in the context; make the directory if it is missing. Raises Refusal."""
         _make(path, identity)
         check_directory(path, identity)
         descriptor = _lock(os.path.join(path, LOCK_NAME), identity)
         try:
             _remove_leftovers(path)
-            yield
+            yield cls(path)
         finally:
+            _remove_keys(path)
             os.close(descriptor)
+
+    def keys_of(self, generation: int) -> str:
+        """Where a generation writes what it signs with (mailguard.rotation.loaded)."""
+        return os.path.join(self.path, f"{KEYS_PREFIX}{generation}")
+
+    def announce_keys(self, generation: int) -> None:
+        """This generation serves all new sessions: what it wrote is what holds."""
+        known = os.path.join(self.path, KEYS_NAME)
+        try:
+            os.replace(self.keys_of(generation), known)
+        except OSError:
+            # It could not be written, which the generation told: rather nothing than what was before.
+            _unlink(known)
+
+    def forget_keys(self, generation: int) -> None:
+        """What a generation wrote that did not come to serve."""
+        _unlink(self.keys_of(generation))
 
 
 def _make(path: str, identity: Identity) -> None:
@@ -89,8 +116,26 @@ def _lock(path: str, identity: Identity) -> int:
     return descriptor
 
 
+def _remove_keys(path: str) -> None:
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return  # who removed it has removed these, too
+    for name in names:
+        if name == KEYS_NAME or name.startswith(KEYS_PREFIX):
+            _unlink(os.path.join(path, name))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
 def _remove_leftovers(path: str) -> None:
     """Private directories of workers that were killed before they could remove them."""
+    _remove_keys(path)
     for entry in os.scandir(path):
         if not entry.name.startswith(WORKER_PREFIX) or not entry.is_dir(follow_symlinks=False):
             continue

@@ -91,6 +91,9 @@ class Supervisor:
     _start_at: float | None = None
     _was_ready: bool = False
     _identity: Identity | None = None
+    _directory: RuntimeDirectory | None = None
+    # Whether DNSSEC was trusted at the last "serving", and of whom.
+    _announced: dict[str, Any] | None = None
     _notifier: Notifier = field(default_factory=Notifier)
     _trace: TraceProcess = field(default_factory=TraceProcess)
 
@@ -100,7 +103,7 @@ class Supervisor:
         self._passed = take_passed(os.environ)
         plan = self._read_plan()
         self._identity = identity = Identity.to_become(plan["user"])
-        with RuntimeDirectory.claim(plan["runtime_directory"], identity):
+        with RuntimeDirectory.claim(plan["runtime_directory"], identity) as self._directory:
             wakeup = _catch_signals(self)
             try:
                 self._open_listeners(plan)
@@ -169,11 +172,15 @@ class Supervisor:
     # Generations
 
     def _spawn(self, plan: dict[str, Any]) -> _Generation:
+        assert self._directory is not None  # noqa: S101 - claimed before the first generation is started
         self._count += 1
+        keys = self._directory.keys_of(self._count)
+        self._directory.forget_keys(self._count)
         ours, theirs = Channel.pair()
         sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
         pipe = self._trace.pipe_for(plan["trace"])
-        orders = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets, "trace": pipe}
+        orders: dict[str, Any] = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
+        orders |= {"trace": pipe, "keys": keys}
         command = [*self.generation_command, json.dumps(orders)]
         try:
             process = subprocess.Popen(
@@ -284,12 +291,22 @@ class Supervisor:
             self._announce(fresh)
 
     def _announce(self, serving: _Generation) -> None:
-        tell("serving", generation=serving.number, listeners=list(self._listening))
+        assert self._directory is not None  # noqa: S101 - as above
+        self._directory.announce_keys(serving.number)
+        plan, before = serving.plan, self._announced
+        trust = {"dnssec": plan["dnssec"], "resolvers": plan["resolvers"]}
+        if before is not None and (before["dnssec"], plan["dnssec"]) == ("trusted", "untrusted"):
+            resolvers = {"before": before["resolvers"], "now": plan["resolvers"]}
+            tell("DNSSEC is not trusted any more", Severity.WARNING, **resolvers)
+        self._announced = trust
+        tell("serving", generation=serving.number, listeners=list(self._listening), **trust)
         self._notifier.ready(f"serving, generation {serving.number}")
 
     def _bury(self, dead: _Generation) -> None:
         self._hear(dead)
         dead.channel.close()
+        if self._directory is not None:
+            self._directory.forget_keys(dead.number)
         if dead in self._draining:
             self._draining.remove(dead)
             return

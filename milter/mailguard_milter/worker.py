@@ -55,6 +55,8 @@ class Application:
     config: Config
     open_dialogue: Callable[[Listener], Dialogue]
     open_resolver: Callable[[], Resolver]
+    keys: str = ""
+    """What it signs with, as the supervisor makes it known."""
 
 
 class _State(Enum):

@@ -242,12 +242,21 @@ class SelectorRule(Section):
 class DomainRule(Section):
     """The keys with which mail from a domain is signed."""
 
-    selectors: tuple[SelectorRule, ...] = Field(
-        min_length=1, description="The keys; mail is signed with each of them."
+    selectors: tuple[SelectorRule, ...] = Field(default=(), description="The keys; mail is signed with each of them.")
+    rotation: FilePath | None = Field(
+        default=None,
+        description="In place of `selectors`: the file in which `mailguard key rotate` keeps which keys sign. See"
+        " [keys.md](keys.md).",
     )
     subdomains: StrictBool = Field(
         default=False, description="Sign mail from its subdomains too, with d= this domain."
     )
+
+    @model_validator(mode="after")
+    def _has_keys(self) -> DomainRule:
+        if bool(self.selectors) is (self.rotation is not None):
+            raise ValueError("give selectors, or rotation with the file of mailguard key rotate: one of the two")
+        return self
 
     @field_validator("selectors")
     @classmethod

@@ -1,11 +1,12 @@
-"""The resolver that a configuration describes."""
+"""The resolver that a configuration describes, and whether DNSSEC can be trusted of it."""
 
 from __future__ import annotations
 
 from mailguard.config import DnsConfig
-from mailguard.dns.live import ResolverConfig
+from mailguard.dns.live import LiveResolver, ResolverConfig
+from mailguard.dns.servers import ServerAddress
 
-__all__ = ["resolver_config"]
+__all__ = ["resolver_config", "servers_of"]
 
 
 def resolver_config(dns: DnsConfig, *, zone_file: str | None = None) -> ResolverConfig:
@@ -19,3 +20,15 @@ def resolver_config(dns: DnsConfig, *, zone_file: str | None = None) -> Resolver
         trust_ad=dns.trust_ad,
         zone_file=zone_file or dns.zone_file,
     )
+
+
+def servers_of(dns: DnsConfig) -> tuple[ServerAddress, ...]:
+    """The servers that a resolver asks that is opened now; none where a file takes their place.
+
+    Raises ConfigError.
+    """
+    config = resolver_config(dns)
+    if config.zone_file is not None:
+        return ()
+    with LiveResolver(config) as resolver:
+        return resolver.servers

@@ -65,7 +65,7 @@ for verb in (
     Verb("enforce", "Show what mode = enforce would have refused."),
     Verb("explain", "Explain what becomes of a message, and why."),
     Verb("import", "Take over the configuration of other milters.", "migrate:import_"),
-    Verb("key", "Make keys to sign with; test them against the DNS."),
+    Verb("key", "Make keys to sign with, test them, and change them."),
     Verb("mta-sts", "MTA-STS: a policy, and whether its servers satisfy it."),
     Verb("postconf", "Show or apply the settings that Postfix needs."),
     Verb("quickstart", "Set this host up for a domain."),

@@ -1,4 +1,4 @@
-"""`mailguard key new` and `mailguard key test`: keys to sign with, and whether the DNS has their other half.
+"""`mailguard key`: keys to sign with, made and tested here; those that take turns are in rotate.py and key_list.py.
 
 RFC 6376 §3.6 (the record), RFC 8301 §3.2 (2048 bits), RFC 8463 §4 (Ed25519), RFC 1035 §5.1 (zone files).
 """
@@ -8,38 +8,36 @@ from __future__ import annotations
 import json
 import os
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import click
 
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_check import CheckedKey, check_keys
 from mailguard.cli.key_files import find_owner, store_keys
-from mailguard.cli.parameters import as_domain, as_selector, as_selectors
+from mailguard.cli.key_list import list_
+from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
+from mailguard.cli.parameters import DIRECTORY, FILE, as_domain, as_selector, as_selectors
+from mailguard.cli.rotate import rotate
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
-from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey, generate_ed25519, generate_rsa
+from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
 from mailguard.key_places import keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
 from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
 
-__all__ = ["default_selector", "key", "zone_line"]
-
-DEFAULT_DIRECTORY = "/etc/mailguard/keys"
-
-_GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
+__all__ = ["DEFAULT_DIRECTORY", "default_selector", "key", "zone_line"]
 
 
 @click.group(no_args_is_help=False)
 def key() -> None:
-    """Make keys to sign with, and test them against the DNS."""
+    """Make keys to sign with, test them against the DNS, and let them take turns."""
 
 
-def default_selector(algorithm: str, today: date) -> str:
-    """The selector of a new key: mg202601r for RSA, mg202601e for Ed25519; the month shows its age."""
-    return f"mg{today:%Y%m}{algorithm[0]}"
+key.add_command(list_)
+key.add_command(rotate)
 
 
 def zone_line(name: str, record: bytes) -> str:
@@ -57,8 +55,15 @@ def zone_line(name: str, record: bytes) -> str:
     metavar="NAME",
     help="Name of the RSA key, and given again that of the Ed25519 key. Default: made from the month.",
 )
-@click.option("--only", type=click.Choice(list(_GENERATORS)), help="Make one key instead of both.")
-@click.option("--directory", default=DEFAULT_DIRECTORY, show_default=True, metavar="DIR", help="Where keys are kept.")
+@click.option("--only", type=click.Choice(list(GENERATORS)), help="Make one key instead of both.")
+@click.option(
+    "--directory",
+    type=DIRECTORY,
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    metavar="DIR",
+    help="Where keys are kept.",
+)
 @click.option("--owner", metavar="USER", help="As root: give the files to this user, as whom the daemon runs.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def new(
@@ -68,7 +73,7 @@ def new(
 
     The keys are stored as DIR/DOMAIN/NAME.pem, which must not exist. The output is a piece of a zone file.
     """
-    algorithms = [only] if only else list(_GENERATORS)
+    algorithms = [only] if only else list(GENERATORS)
     today = datetime.now(UTC).date()
     names = list(selectors) or [default_selector(each, today) for each in algorithms]
     if len(names) != len(algorithms):
@@ -76,7 +81,7 @@ def new(
         raise click.UsageError(f"give --selector {needed}")
     if len(set(names)) != len(names):
         raise click.UsageError("the two keys need different selectors")
-    pems = [_GENERATORS[algorithm]() for algorithm in algorithms]
+    pems = [GENERATORS[algorithm]() for algorithm in algorithms]
     keys = [
         SigningKey.from_bytes(pem, domain=domain, selector=selector, check=KeyCheck.FULL)
         for selector, pem in zip(names, pems, strict=True)
@@ -128,9 +133,11 @@ def _new_as_zone(domain: Domain, made: list[tuple[SigningKey, str]]) -> str:
 @key.command()
 @click.argument("domain", callback=as_domain, required=False)
 @click.argument("selector", callback=as_selector, required=False)
-@click.argument("key_file", required=False)
-@click.option("-c", "--config", "config_file", metavar="CONFIG", help="Test every key of this configuration.")
-@click.option("--zone", metavar="FILE", help="Take the DNS answers from this master file.")
+@click.argument("key_file", type=FILE, required=False)
+@click.option(
+    "-c", "--config", "config_file", type=FILE, metavar="CONFIG", help="Test every key of this configuration."
+)
+@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--group-readable", is_flag=True, help="Accept a key file that its group can read.")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def test(

@@ -14,7 +14,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import Progress
 
-from mailguard.dns.authoritative import Alias, AuthoritativeDns, NameServer, NotFromHere, Unreachable
+from mailguard.dns.authoritative import Alias, AuthoritativeDns, NameServer, NotFromHere, Published, Unreachable
 from mailguard.records.compare import Found
 from mailguard.records.record import Record
 
@@ -25,6 +25,7 @@ PARALLEL = 32
 # Longer chains are a circle, or nobody's intention.
 MAX_ALIASES = 8
 NO_SERVER = "the DNS"
+KEYS_LABEL = "._domainkey."
 
 _Key = tuple[str, str]
 _In = TypeVar("_In")
@@ -38,11 +39,20 @@ class _Visit:
     key: _Key
     name: str
 
+    @property
+    def cut_at(self) -> str:
+        """The name at which to begin to look for its zone. A name that may not be there yet is not asked for with a
+        recursive resolver, which would remember that it is not (RFC 2308 §5)."""
+        if self.name != self.key[0]:
+            return self.name.partition(".")[2] or self.name
+        _, found, domain = self.name.partition(KEYS_LABEL)
+        return f"{KEYS_LABEL[1:]}{domain}" if found else self.name
+
     def label(self, server: str) -> str:
         return server if self.name == self.key[0] else f"{server} for {self.name}"
 
 
-_Reply = tuple[str, ...] | Alias | Unreachable
+_Reply = Published | Alias | Unreachable
 
 
 class _Survey:
@@ -59,7 +69,7 @@ class _Survey:
     def asked(self, visits: Iterable[_Visit]) -> list[tuple[_Visit, NameServer | None, _Reply]]:
         """What each server says to each visit; None for the server where none could be found."""
         visits = list(visits)
-        names = dict.fromkeys(visit.name for visit in visits if visit.name not in self._zones)
+        names = dict.fromkeys(visit.cut_at for visit in visits if visit.cut_at not in self._zones)
         self._zones.update(self._each("finding the zones", names, self._authoritative.zone_of))
         zones = dict.fromkeys(zone for zone in self._zones.values() if isinstance(zone, str))
         new = [zone for zone in zones if zone not in self._servers]
@@ -67,7 +77,7 @@ class _Survey:
         pairs: list[tuple[_Visit, NameServer]] = []
         lost: list[tuple[_Visit, NameServer | None, _Reply]] = []
         for visit in visits:
-            zone = self._zones[visit.name]
+            zone = self._zones[visit.cut_at]
             servers = self._servers[zone] if isinstance(zone, str) else zone
             if isinstance(servers, Unreachable):
                 lost.append((visit, None, servers))
@@ -76,7 +86,7 @@ class _Survey:
         replies = self._each("asking each server", pairs, self._ask)
         return [*lost, *((visit, server, reply) for (visit, server), reply in replies.items())]
 
-    def _ask(self, pair: tuple[_Visit, NameServer]) -> tuple[str, ...] | Alias:
+    def _ask(self, pair: tuple[_Visit, NameServer]) -> Published | Alias:
         visit, server = pair
         return self._authoritative.ask(server, visit.name, visit.key[1])
 
@@ -108,7 +118,7 @@ def live_records(authoritative: AuthoritativeDns, records: Iterable[Record]) -> 
                 if isinstance(reply, Unreachable):
                     live[visit.key][label] = Found(fault=str(reply))
                 elif not isinstance(reply, Alias):
-                    live[visit.key][label] = Found(reply)
+                    live[visit.key][label] = Found(reply.values, ttl_s=reply.ttl_s)
                 elif depth < MAX_ALIASES:
                     following[_Visit(visit.key, reply.target)] = None
                 else:

@@ -125,12 +125,19 @@ class SigningKey:
 
     def record(self) -> bytes:
         """The TXT record to publish (RFC 6376 §3.6.1, RFC 8463 §4), as one string."""
+        kind = b"rsa" if isinstance(self._key, rsa.RSAPrivateKey) else b"ed25519"
+        return b"v=DKIM1; k=" + kind + b"; p=" + base64.b64encode(self._public_octets())
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the public key as p= has it, in hexadecimal digits."""
+        return hashlib.sha256(self._public_octets()).hexdigest()
+
+    def _public_octets(self) -> bytes:
         public = self._key.public_key()
         if isinstance(public, rsa.RSAPublicKey):
-            kind, octets = b"rsa", public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        else:
-            kind, octets = b"ed25519", public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        return b"v=DKIM1; k=" + kind + b"; p=" + base64.b64encode(octets)
+            return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def generate_rsa(bits: int = NEW_RSA_BITS) -> bytes:

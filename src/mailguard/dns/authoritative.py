@@ -23,7 +23,16 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 
-__all__ = ["TOTAL_TIME_S", "Alias", "AuthoritativeDns", "NameServer", "NotFromHere", "Unreachable", "normal_rdata"]
+__all__ = [
+    "TOTAL_TIME_S",
+    "Alias",
+    "AuthoritativeDns",
+    "NameServer",
+    "NotFromHere",
+    "Published",
+    "Unreachable",
+    "normal_rdata",
+]
 
 # A zone has a handful of servers; more than this is an attack on our patience.
 MAX_SERVERS = 26
@@ -63,6 +72,15 @@ class Alias:
     """What a server has at a name instead of records: the name to ask for (RFC 1034 §3.6.2)."""
 
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The records that a server has at a name."""
+
+    values: tuple[str, ...] = ()
+    """Each as `normal_rdata` writes it; texts whole."""
+    ttl_s: int = 0
 
 
 class AuthoritativeDns:
@@ -135,8 +153,16 @@ class AuthoritativeDns:
             found = self._servers[zone] = tuple(listed)
         return found
 
-    def ask(self, server: NameServer, name: str, rdtype: str) -> tuple[str, ...] | Alias:
-        """What `server` publishes there, each record as `normal_rdata` writes it; texts whole. Raises Unreachable."""
+    def negative_ttl_s(self, zone: str) -> int:
+        """So long a cache may keep that a name of `zone` is not there (RFC 2308 §5). Raises Unreachable."""
+        try:
+            answer = self._resolver.resolve(f"{zone}.", "SOA", lifetime=self._patience())
+        except dns.exception.DNSException as error:
+            raise Unreachable(f"the SOA record of {zone or '.'} could not be looked up: {_reason(error)}") from None
+        return max(int(record.minimum) for record in answer)
+
+    def ask(self, server: NameServer, name: str, rdtype: str) -> Published | Alias:
+        """What `server` publishes there. Raises Unreachable."""
         if server.fault:
             raise Unreachable(server.fault)
         query = dns.message.make_query(f"{name}.", rdtype, use_edns=0)
@@ -150,14 +176,14 @@ class AuthoritativeDns:
         own = [rrset for rrset in reply.answer if rrset.name == query.question[0].name]
         for rrset in own:
             if rrset.rdtype == number:
-                return tuple(_text(record) for record in rrset)
+                return Published(tuple(_text(record) for record in rrset), rrset.ttl)
         # RFC 1034 §4.3.2: what else is in the reply is not what this server speaks for.
         for rrset in own:
             if rrset.rdtype == dns.rdatatype.CNAME:
                 return Alias(rrset[0].target.to_text(omit_final_dot=True).lower())
         if any(rrset.rdtype == dns.rdatatype.CNAME for rrset in reply.answer):
             raise Unreachable("its answer has an alias of another name")
-        return ()
+        return Published()
 
     def _reply(self, query: dns.message.Message, address: str) -> dns.message.Message:
         reason = "it said nothing before"

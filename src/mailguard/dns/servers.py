@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mailguard.errors import ConfigError
 
-__all__ = ["Server", "ServerAddress", "Servers", "server_addresses"]
+__all__ = ["Server", "ServerAddress", "Servers", "server_addresses", "trust_word"]
 
 # One lost packet is no reason to leave a server; two in a row are.
 BLAME_LIMIT = 2
@@ -90,6 +90,12 @@ def server_addresses(
         ServerAddress(str(address), port, address.is_loopback or address in trusted)
         for address in dict.fromkeys(addresses)
     )
+
+
+def trust_word(servers: Iterable[ServerAddress]) -> str:
+    """For people: `trusted` if the AD bit of each counts, and there are any. One that does not may be asked next."""
+    trusts = [server.trust_ad for server in servers]
+    return "trusted" if trusts and all(trusts) else "untrusted"
 
 
 def _address(text: str, option: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

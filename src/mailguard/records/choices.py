@@ -28,6 +28,8 @@ class PublicKey:
     record: bytes
     algorithm: str
     bits: int
+    note: str = ""
+    """What more is to be said of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ class Found:
 
     values: tuple[str, ...] = ()
     fault: str = ""
+    ttl_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

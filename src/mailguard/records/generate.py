@@ -74,7 +74,7 @@ def _spf(choices: Choices) -> Iterator[Record]:
 
 def _dkim(choices: Choices) -> Iterator[Record]:
     for key in choices.keys:
-        why = f"DKIM: the public half of the {key.algorithm} key {key.selector}, {key.bits} bits"
+        why = f"DKIM: the public half of the {key.algorithm} key {key.selector}, {key.bits} bits{key.note}"
         yield Record(name=key.name, rdtype="TXT", value=key.record.decode("ascii"), why=why)
 
 

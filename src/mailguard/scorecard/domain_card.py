@@ -8,6 +8,7 @@ from dataclasses import replace
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.domain import Domain
 from mailguard.explain.dmarc_check import Usability, check_domain
+from mailguard.explain.dmarc_problem import DmarcProblem
 from mailguard.explain.explanation import Explanation
 from mailguard.mtasts.result import FetchOutcome
 from mailguard.scorecard.card import Mark, mark_of, scorecard
@@ -51,5 +52,11 @@ def domain_card(
 
 def _dmarc_card(domain: Domain, answers: Answers) -> Explanation:
     checked = check_domain(domain, answers)
-    marks = [_DMARC_MARKS[checked.usability], mark_of(checked.explanation.children)]
-    return replace(checked.explanation, title="DMARC", status=max(marks, key=list(Mark).index).value, reason="")
+    children = tuple(map(_marked, checked.explanation.children))
+    status = max((_DMARC_MARKS[checked.usability], mark_of(children)), key=list(Mark).index).value
+    return replace(checked.explanation, title="DMARC", status=status, reason="", children=children)
+
+
+def _marked(problem: Explanation) -> Explanation:
+    """That the DNS did not answer says nothing of the domain."""
+    return replace(problem, title=Mark.UNKNOWN.value) if problem.status == DmarcProblem.NO_ANSWER.value else problem

@@ -1,0 +1,111 @@
+"""The key files of a rotation: made, looked at as the daemon will, and deleted.
+
+The directory of the keys may belong to the daemon's user, which root does not trust: nothing in it is followed, and
+nothing is deleted but the very key that was made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from mailguard.cli.doctor_child import Person, run_as
+from mailguard.cli.key_files import Owner, store_keys
+from mailguard.cli.new_keys import GENERATORS
+from mailguard.config import Config
+from mailguard.dkim.signature import ALGORITHMS
+from mailguard.dkim.signing_key import MAX_KEY_FILE_BYTES, KeyCheck, KeyPermissions, SigningKey
+from mailguard.domain import Domain
+from mailguard.errors import ConfigError, KeyFileError
+from mailguard.guarded_file import open_directory, read_regular
+from mailguard.key_places import WantedKey
+from mailguard.rotation.state import RotatedKey
+
+__all__ = ["adopted", "delete", "make", "unusable"]
+
+LOOK_TIMEOUT_S = 20.0
+
+
+def make(domain: Domain, directory: str, names: Mapping[str, str], owner: Owner | None) -> tuple[RotatedKey, ...]:
+    """A key of each algorithm under its name, in files. Raises KeyFileError."""
+    pems = {algorithm: GENERATORS[algorithm]() for algorithm in names}
+    # Where the keys are is root's to say; what is deleted later is found without following a link.
+    place = os.path.realpath(directory)
+    paths = store_keys(place, domain, [(names[algorithm], pem) for algorithm, pem in pems.items()], owner=owner)
+    return tuple(
+        _rotated(SigningKey.from_bytes(pem, domain=domain, selector=names[algorithm]), path, is_made=True)
+        for (algorithm, pem), path in zip(pems.items(), paths, strict=True)
+    )
+
+
+def adopted(config: Config, wanted: WantedKey, *, check: KeyCheck = KeyCheck.FULL) -> RotatedKey:
+    """A key that the configuration names already. Raises KeyFileError."""
+    domain, selector, file = wanted
+    owner = os.stat(file).st_uid if os.geteuid() == 0 and os.path.exists(file) else None
+    key = SigningKey.load(
+        file,
+        domain=domain,
+        selector=selector,
+        permissions=KeyPermissions(config.sign.key_permissions),
+        check=check,
+        owner=owner,
+    )
+    return _rotated(key, os.path.abspath(file), is_made=False)
+
+
+def unusable(config: Config, domain: Domain, key: RotatedKey) -> str:
+    """Why the daemon's user cannot sign with it; empty if that user can. While there is one thread."""
+
+    def look() -> dict[str, object]:
+        try:
+            loaded = SigningKey.load(
+                key.file,
+                domain=domain,
+                selector=key.selector,
+                permissions=KeyPermissions(config.sign.key_permissions),
+                check=KeyCheck.FULL,
+            )
+        except KeyFileError as error:
+            return {"fault": " ".join(str(error).split())}
+        return {"fault": "" if loaded.fingerprint == key.fingerprint else f"{key.file}: it holds another key"}
+
+    daemon = Person.named(config.user) if os.geteuid() == 0 else None
+    if os.geteuid() == 0 and daemon is None:
+        return f'there is no user "{config.user}" to read {key.file}'
+    found = run_as(daemon, look, timeout_s=LOOK_TIMEOUT_S)
+    fault = str(found.get("fault", found.get("error", "")))
+    return f"{config.user if daemon else 'this user'} cannot sign with it: {fault}" if fault else ""
+
+
+def delete(domain: Domain, key: RotatedKey) -> str:
+    """Delete the file of a key that rotation made; why it was not, or empty. One that is gone is deleted."""
+    if not key.is_made:
+        return f"{key.file}: mailguard did not make it; delete it when nothing else needs it"
+    place, name = os.path.split(key.file)
+    try:
+        directory = open_directory(place, is_guarded=False)
+        try:
+            _, octets = read_regular(name, directory=directory, max_octets=MAX_KEY_FILE_BYTES)
+            if SigningKey.from_bytes(octets, domain=domain, selector=key.selector).fingerprint != key.fingerprint:
+                return f"{key.file}: another key is in it; it stays"
+            os.unlink(name, dir_fd=directory)
+        finally:
+            os.close(directory)
+    except FileNotFoundError:
+        return ""
+    except (OSError, ConfigError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return f"{key.file}: it is not the key that was made, or cannot be deleted: {why}; it stays"
+    return ""
+
+
+def _rotated(key: SigningKey, file: str, *, is_made: bool) -> RotatedKey:
+    return RotatedKey(
+        selector=key.selector,
+        algorithm=ALGORITHMS[key.algorithm],
+        bits=key.bits,
+        file=file,
+        record=key.record().decode("ascii"),
+        fingerprint=key.fingerprint,
+        is_made=is_made,
+    )

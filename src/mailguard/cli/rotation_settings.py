@@ -1,0 +1,33 @@
+"""Settings: what `mailguard key rotate` was told, for all domains of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailguard.cli.key_files import Owner
+from mailguard.config import Config
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command was told."""
+
+    config: Config
+    config_file: str
+    key_directory: str
+    owner: Owner | None
+    max_age_s: float
+    settle_s: float
+    now: float
+    """When the command began, POSIX seconds."""
+    clock: Callable[[], float]
+    """The same as it is now."""
+    reload_command: str
+    make_new: bool = False
+    adopt: bool = False
+    begin: bool = False
+    discard: bool = False
+    is_dry: bool = False

@@ -1,0 +1,284 @@
+"""Turn: one run of `mailguard key rotate` for one domain.
+
+Everything is kept on disk before the next thing is done, so that a run that ends at any moment is gone on with by the
+next: names are noted before keys are made under them, keys before they are published, the switch before the daemon is
+told, and that the old ones retire after the daemon has said so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mailguard.cli import rotation_keys
+from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.rotation_daemon import SigningDaemon
+from mailguard.cli.rotation_dns import RotationDns
+from mailguard.cli.rotation_settings import Settings
+from mailguard.cli.rotation_store import RotationStore
+from mailguard.dns.authoritative import Unreachable
+from mailguard.domain import Domain
+from mailguard.errors import ConfigError
+from mailguard.key_places import keys_of, rotation_of
+from mailguard.rotation.state import COMING, Generation, RotatedKey, Rotation, Stage
+from mailguard.rotation.step import DAY_S, RotationRules, Seen, Step, confirmed, step, with_loaded
+from mailguard.rotation.words import said_of
+
+__all__ = ["WAITING", "Turn"]
+
+WAITING = ExitCode.NO_SIGNATURE
+"""Somebody has to publish records, to remove them, or to reload."""
+# RFC 2308 §5: that a name is not there should not be kept for longer.
+MAX_NEGATIVE_TTL_S = DAY_S
+# What a configuration may ask for at most.
+MAX_LIFETIME_S = 365 * DAY_S
+
+
+class Turn:
+    """`prepare`, then a reload if `wants_reload`, then `conclude`. These raise ConfigError."""
+
+    def __init__(self, domain: Domain, store: RotationStore, settings: Settings, daemon: SigningDaemon) -> None:
+        self.domain = domain
+        self.file = store.path
+        self.rotation = Rotation(domain=domain)
+        self.said: list[str] = []
+        self._store = store
+        self._settings = settings
+        self._daemon = daemon
+        rule = settings.config.domains.get(domain)
+        self.is_in_use = rule is not None and rule.rotation is not None
+        self._rules = RotationRules(max_age_s=settings.max_age_s, lifetime_s=0, settle_s=settings.settle_s)
+        self._seen: dict[tuple[RotatedKey, ...], Seen] = {}
+        self._forgotten: tuple[Generation, ...] = ()
+        self._codes: list[ExitCode] = []
+
+    # Until the daemon is needed
+
+    def prepare(self) -> None:
+        """Everything but the switch itself."""
+        if self._settings.is_dry:
+            self.said.append("dry run: nothing is changed; this is what a run would come to")
+        self.rotation = self._begun()
+        usable = self._is_usable()
+        try:
+            dns = RotationDns(self._settings.config.dns, self.domain)
+            seen = dns.seen(self.rotation)
+            self._rules = self._rules_of(dns, held=usable)
+        except Unreachable as error:
+            self._note(str(error), ExitCode.TEMPORARY)
+            self._seen = {each.keys: Seen(silent=(str(error),)) for each in self.rotation.generations}
+            return
+        self._seen = {each.keys: there for each, there in zip(self.rotation.generations, seen, strict=True)}
+        chosen = self._settings
+        loaded = self._daemon.loaded()
+        told = loaded.domains.get(self.domain) if loaded is not None else None
+        taken = step(
+            with_loaded(self.rotation, told.keys.values() if told is not None else (), now=chosen.now),
+            seen,
+            now=chosen.now,
+            rules=self._rules,
+            make_new=chosen.make_new,
+            discard=chosen.discard,
+        )
+        self.said += taken.notes
+        self._keep(taken.rotation)
+        if not chosen.is_dry:
+            self._forget(taken)
+        self._forgotten = taken.forgotten
+        if taken.makes_keys:
+            self._make_keys(dns)
+
+    def _begun(self) -> Rotation:
+        """The state as it is, or a new one."""
+        chosen = self._settings
+        rotation = self._store.read()
+        if rotation is not None:
+            if chosen.adopt or chosen.begin:
+                raise ConfigError(
+                    f"{self.file}: it is there already, and is gone on with without --adopt and --begin"
+                )
+            return rotation
+        if self.is_in_use and not chosen.begin:
+            rotation_of(self.domain, chosen.config.domains[self.domain])  # raises what is to be done
+        wanted = [] if self.is_in_use else keys_of(chosen.config, self.domain)
+        if wanted and not chosen.adopt:
+            raise ConfigError(
+                f"{self.domain} has keys in {chosen.config_file}; to rotate them, run this with --adopt"
+            )
+        if chosen.adopt and not wanted:
+            raise ConfigError(f"--adopt: {chosen.config_file} names no keys of {self.domain}")
+        if not wanted:
+            return Rotation(domain=self.domain)
+        keys = tuple(rotation_keys.adopted(chosen.config, each) for each in wanted)
+        lifetime_s = chosen.config.sign.lifetime_days * DAY_S
+        generation = Generation(
+            keys=keys, stage=Stage.SIGNING, since=chosen.now, has_signed=True, lifetime_s=lifetime_s
+        )
+        return Rotation(domain=self.domain, generations=(generation,), used=tuple(key.selector for key in keys))
+
+    def _is_usable(self) -> str:
+        """Why the keys that come must not sign: the daemon would not start with them."""
+        if lost := self._faults(*self.rotation.at(Stage.SIGNING)):
+            remedy = "the daemon would not start again: put the key back, or make others with --new"
+            self._note(f"{lost}; {remedy}", ExitCode.FAIL)
+        if held := self._faults(*self.rotation.at(*COMING)):
+            self._note(f"{held}; correct that, or give the keys up with --discard", ExitCode.FAIL)
+        return held
+
+    def _faults(self, *generations: Generation) -> str:
+        faults = [
+            f"{key.selector}: {fault}"
+            for each in generations
+            for key in each.keys
+            if (fault := rotation_keys.unusable(self._settings.config, self.domain, key))
+        ]
+        return "; ".join(faults)
+
+    def _rules_of(self, dns: RotationDns, *, held: str) -> RotationRules:
+        config = self._settings.config
+        settle_s = self._settings.settle_s
+        if self.rotation.at(Stage.CREATED, Stage.PUBLISHED):
+            settle_s = max(settle_s, min(dns.negative_ttl_s(), MAX_NEGATIVE_TTL_S))
+        loaded = self._daemon.loaded()
+        # The daemon may not have read yet that signatures live shorter from now on.
+        told_s = min(loaded.lifetime_s, MAX_LIFETIME_S) if loaded is not None else 0
+        lifetime_s = max(config.sign.lifetime_days * DAY_S, told_s)
+        if not self.is_in_use:
+            held = held or f"{self._settings.config_file} does not name {self.file}"
+        return replace(self._rules, lifetime_s=lifetime_s, settle_s=settle_s, held=held)
+
+    def _make_keys(self, dns: RotationDns) -> None:
+        chosen = self._settings
+        configured = [] if self.is_in_use else [selector for _, selector, _ in keys_of(chosen.config, self.domain)]
+        taken = frozenset({*self.rotation.used, *configured, *self._files()})
+        try:
+            names = dns.free_names(chosen.now, taken)
+        except Unreachable as error:
+            self._note(
+                f"no keys are made: every server must say that their names are free: {error}", ExitCode.TEMPORARY
+            )
+            return
+        if chosen.is_dry:
+            self._note(f"{', '.join(names.values())}: keys of these names would be made", WAITING)
+            return
+        # Whatever becomes of this run, nothing else is ever called so.
+        self._keep(replace(self.rotation, used=(*self.rotation.used, *names.values())))
+        keys = rotation_keys.make(self.domain, chosen.key_directory, names, chosen.owner)
+        made = Generation(keys=keys, stage=Stage.CREATED, since=chosen.now)
+        self._keep(replace(self.rotation, generations=(*self.rotation.generations, made)))
+        self._seen[keys] = Seen(lost=("they have just been made",))
+        if fault := self._faults(made):
+            self._note(fault, ExitCode.FAIL)
+
+    def _files(self) -> list[str]:
+        try:
+            names = os.listdir(os.path.join(self._settings.key_directory, self.domain))
+        except OSError:
+            return []  # said when keys are stored there
+        return [name.removesuffix(".pem") for name in names]
+
+    def _forget(self, taken: Step) -> None:
+        """The key files first: who is stopped in between finds them gone."""
+        for generation in taken.forgotten:
+            self.said += filter(None, (rotation_keys.delete(self.domain, key) for key in generation.keys))
+        self._keep(
+            replace(
+                self.rotation,
+                generations=tuple(each for each in self.rotation.generations if each not in taken.forgotten),
+            )
+        )
+
+    def _keep(self, rotation: Rotation) -> None:
+        if not self._settings.is_dry and rotation != self._store.read():
+            self._store.write(rotation)
+        self.rotation = rotation
+
+    # The daemon
+
+    @property
+    def is_in_step(self) -> bool:
+        """Whether the daemon signs as it is to; also where it does not run and has nothing to be told.
+
+        Until the first keys of a state have come so far, it keeps what it has from before.
+        """
+        if not any(each.has_signed for each in self.rotation.generations):
+            return True
+        wanted = {key.selector: key.fingerprint for key in self.rotation.signing}
+        signs = self._daemon.signs_with(self.domain, self.file, wanted)
+        return signs is True or (signs is None and not self.rotation.at(Stage.SWITCHING))
+
+    @property
+    def wants_reload(self) -> bool:
+        """Not while a server cannot be asked: it may have lost what the keys need."""
+        silent = any(self._of(each).silent for each in self.rotation.at(Stage.SWITCHING))
+        return self.is_in_use and not self._settings.is_dry and not silent and not self.is_in_step
+
+    def conclude(self) -> None:
+        """The old keys retire if the daemon signs with the new ones; then say what there is."""
+        chosen = self._settings
+        if self.is_in_use and not chosen.is_dry:
+            if not self.is_in_step:
+                self._note(self._out_of_step(), ExitCode.FAIL if chosen.reload_command else WAITING)
+            elif self.rotation.at(Stage.SWITCHING):
+                # What the daemon signed with before counts from when it was seen to have changed.
+                self._keep(confirmed(self.rotation, now=chosen.clock(), rules=self._rules))
+        shown = [*self.rotation.generations, *(self._forgotten if not chosen.is_dry else ())]
+        for each in shown:
+            is_forgotten = each in self._forgotten
+            there = self._of(each)
+            self.said.append(said_of(each, there, now=chosen.now, rules=self._rules, is_forgotten=is_forgotten))
+            if not is_forgotten:
+                self._codes.append(_code(each, there))
+        if not self.is_in_use:
+            self._note(
+                f'put this into {chosen.config_file} under [domains."{self.domain}"], in place of selectors, and'
+                f" reload the daemon: rotation = {json.dumps(self.file)}",
+                WAITING,
+            )
+
+    def _out_of_step(self) -> str:
+        names = ", ".join(key.selector for key in self.rotation.signing) or "no key"
+        if self._daemon.loaded() is None:
+            return f"the daemon does not run, or is older than this command; start it: it is to sign with {names}"
+        return (
+            f"the daemon has not said yet that it signs with {names}: see its log (reload failed), reload it, and run"
+            " this again; until then nothing retires, and all records are needed"
+        )
+
+    # What there is to say
+
+    def code(self) -> ExitCode:
+        """The gravest of all."""
+        order = (ExitCode.FAIL, ExitCode.TEMPORARY, WAITING)
+        return next((each for each in order if each in self._codes), ExitCode.PASS)
+
+    def to_publish(self) -> Sequence[tuple[str, str]]:
+        """Names and records that a server lacks."""
+        return [
+            (key.name(self.domain), key.record)
+            for each in self.rotation.generations
+            if each.stage is not Stage.REMOVABLE and (each.stage is Stage.CREATED or self._of(each).lost)
+            for key in each.keys
+        ]
+
+    def to_remove(self) -> Sequence[str]:
+        """Names of records that nobody needs."""
+        return [key.name(self.domain) for each in self.rotation.at(Stage.REMOVABLE) for key in each.keys]
+
+    def _of(self, generation: Generation) -> Seen:
+        return self._seen.get(generation.keys, Seen())
+
+    def _note(self, text: str, code: ExitCode) -> None:
+        self.said.append(text)
+        self._codes.append(code)
+
+
+def _code(generation: Generation, there: Seen) -> ExitCode:
+    match generation.stage:
+        case Stage.CREATED:
+            return WAITING if there.lost else ExitCode.TEMPORARY if there.silent else ExitCode.PASS
+        case Stage.REMOVABLE:
+            return WAITING
+    return ExitCode.FAIL if there.lost else ExitCode.TEMPORARY if there.silent else ExitCode.PASS

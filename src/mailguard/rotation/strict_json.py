@@ -1,0 +1,86 @@
+"""JSON that a file must have exactly: no name twice or unknown, no value of another kind or size. Pure.
+
+RFC 8259. What is wrong is one ConfigError, without the name of the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mailguard.errors import ConfigError
+
+__all__ = ["Entry", "read_json"]
+
+# The year 33,658: what is above is no time of a host that works.
+MAX_NUMBER = 10**12
+MAX_TEXT_CHARS = 8_192
+
+
+def read_json(octets: bytes) -> object:
+    """The one value in `octets`. Raises ConfigError."""
+    try:
+        return json.loads(octets.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse)
+    except RecursionError:
+        raise ConfigError("not JSON: values are nested too deeply") from None
+    except ValueError as error:
+        raise ConfigError(f"not JSON: {error}") from None
+
+
+class Entry:
+    """An object whose names are `names`, no more and no fewer. What reads a value raises ConfigError."""
+
+    def __init__(self, found: object, *names: str) -> None:
+        if not isinstance(found, dict) or set(found) != set(names):
+            raise ConfigError(f"an object with {', '.join(names)} is expected")
+        self._found: dict[str, object] = found
+
+    def text(self, name: str) -> str:
+        """A text in printable ASCII."""
+        value = self._found[name]
+        if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS or not (value.isascii() and value.isprintable()):
+            raise ConfigError(f"{name}: a text in printable ASCII is expected")
+        return value
+
+    def text_or_none(self, name: str) -> str | None:
+        return None if self._found[name] is None else self.text(name)
+
+    def number(self, name: str) -> float:
+        """From 0 up."""
+        value = self._found[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_NUMBER:
+            raise ConfigError(f"{name}: a number from 0 to {MAX_NUMBER} is expected")
+        return value
+
+    def number_or_none(self, name: str) -> float | None:
+        return None if self._found[name] is None else self.number(name)
+
+    def flag(self, name: str) -> bool:
+        value = self._found[name]
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name}: true or false is expected")
+        return value
+
+    def list(self, name: str, most: int) -> Sequence[object]:
+        value = self._found[name]
+        if not isinstance(value, list) or len(value) > most:
+            raise ConfigError(f"{name}: a list of at most {most} is expected")
+        return value
+
+    def table(self, name: str, most: int) -> dict[str, object]:
+        value = self._found[name]
+        if not isinstance(value, dict) or len(value) > most:
+            raise ConfigError(f"{name}: an object of at most {most} names is expected")
+        return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number")
