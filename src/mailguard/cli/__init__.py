@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from mailguard.errors import MissingExtraError
@@ -18,9 +19,15 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        from mailguard.cli.exit_code import ExitCode
         from mailguard.cli.group import run
 
-        sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+        if code == ExitCode.INTERRUPTED:
+            # Threads may still wait for the network, and sys.exit would wait for them.
+            sys.stderr.flush()
+            os._exit(code)
+        sys.exit(code)
     except MissingExtraError as error:
         sys.exit(_missing(str(error)))
     except ModuleNotFoundError as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mailguard.cli.at_once import at_once
 from mailguard.dns.answers import Answers, Resolver, evaluate
 from mailguard.dns.question import Question, RecordType
 from mailguard.starttls.presented import Handshake
@@ -35,7 +35,7 @@ class Visit:
 def visits(shake: Shake, hosts: Iterable[Visit]) -> Mapping[str, tuple[Handshake, ...]]:
     """By the name of the host, in the order of its addresses."""
     deadline = time.monotonic() + TOTAL_TIME_S
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with at_once(AT_ONCE) as pool:
         begun = {
             host.name: [
                 pool.submit(shake, address, host.server_name, deadline) for address in host.addresses[:MAX_ADDRESSES]

@@ -19,6 +19,7 @@ from mailguard.cli.key_list import list_
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
 from mailguard.cli.parameters import DIRECTORY, FILE, as_domain, as_selector, as_selectors
 from mailguard.cli.rotate import rotate
+from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
@@ -167,7 +168,7 @@ def test(
         permissions = KeyPermissions(config.sign.key_permissions)
         wanted = keys_of(config)
         asked = resolver_config(config.dns, zone_file=zone)
-    with open_resolver(asked) as resolver:
+    with waiting("asking the DNS for the records"), open_resolver(asked) as resolver:
         deadline = time.monotonic() + LOOKUP_TIME_S
         checked = check_keys(wanted, resolver, permissions=permissions, deadline=deadline)
     if as_json:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import Progress
 
+from mailguard.cli.at_once import at_once
 from mailguard.dns.authoritative import Alias, AuthoritativeDns, NameServer, NotFromHere, Published, Unreachable
 from mailguard.records.compare import Found
 from mailguard.records.record import Record
@@ -108,7 +109,7 @@ def live_records(authoritative: AuthoritativeDns, records: Iterable[Record]) -> 
     keys = dict.fromkeys((record.name, record.rdtype) for record in records if not record.held_back)
     live: dict[_Key, dict[str, Found]] = {key: {} for key in keys}
     console = Console(stderr=True)
-    with ThreadPoolExecutor(PARALLEL) as threads, Progress(console=console, transient=True) as progress:
+    with at_once(PARALLEL) as threads, Progress(console=console, transient=True) as progress:
         survey = _Survey(authoritative, threads, progress)
         visits = {_Visit(key, key[0]): None for key in keys}
         for depth in range(MAX_ALIASES + 1):

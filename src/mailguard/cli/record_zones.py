@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from mailguard.cli.at_once import at_once
 from mailguard.dns.authoritative import AuthoritativeDns, Unreachable
 from mailguard.records.choices import Choices
 
@@ -31,7 +31,7 @@ def zones_of(choices: Choices, authoritative: AuthoritativeDns) -> RecordZones:
     reports = choices.report_address.rpartition("@")[2]
     if reports and not f".{reports}".endswith(f".{choices.domain}"):
         names[reports] = None
-    with ThreadPoolExecutor(PARALLEL) as threads:
+    with at_once(PARALLEL) as threads:
         zones = dict(zip(names, threads.map(lambda name: _zone(authoritative, name), names), strict=True))
     known = {name: zone for name, zone in zones.items() if not isinstance(zone, Unreachable) and "." in zone}
     zone = choices.zone or known.get(choices.domain, choices.domain)
