@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def test_the_unbound_of_this_host(hides: bool) -> None:
         if os.geteuid() == 0:
             assert running_at(at(unbound.port)) == Running(HOST, "unbound", installed("unbound"), "unbound")
         elif not hides:
-            assert running_at(at(unbound.port)) == Running(HOST, "unbound", said.partition(" ")[2])
+            assert running_at(at(unbound.port)) == Running(HOST, "unbound", said.partition(" ")[2], is_said=True)
         (card,) = resolver_program_cards(ResolverConfig(nameservers=(HOST,), port=unbound.port))
         assert card.title == f"resolver at {HOST}"
         assert ("program", "unbound" if os.geteuid() == 0 or not hides else "unknown") in card.facts
@@ -210,6 +211,46 @@ def test_a_file_is_not_run_as_root(public: Path, monkeypatch: pytest.MonkeyPatch
     assert running_at(at(1)).version == "1.65534"
 
 
+@AS_ROOT
+def test_a_file_of_somebody_else_is_not_run_at_all(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = public / "unbound"
+    file.write_text("#!/bin/sh\necho Version 1.99.0\n")
+    monkeypatch.setattr(doctor_resolver, "_file_at", lambda server: str(file))
+    monkeypatch.setattr(doctor_resolver, "said_version", lambda server: "")
+    for owner, mode, version in ((0, 0o755, "1.99.0"), (65534, 0o755, ""), (0, 0o775, ""), (0, 0o757, "")):
+        os.chown(file, owner, 0)
+        file.chmod(mode)
+        assert running_at(at(1)).version == version, (owner, oct(mode))
+
+
+@AS_ROOT
+def test_what_is_run_does_not_have_our_terminal(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it, it could type commands for root's shell (TIOCSTI)."""
+    file = public / "unbound"
+    file.write_text(f"#!{sys.executable} -ISs\nimport os\nprint(f'Version 1.{{os.getsid(0) == {os.getsid(0)}:d}}')\n")
+    file.chmod(0o755)
+    monkeypatch.setattr(doctor_resolver, "_file_at", lambda server: str(file))
+    monkeypatch.setattr(doctor_resolver, "said_version", lambda server: "")
+    assert running_at(at(1)).version == "1.0"
+
+
+@AS_ROOT
+@pytest.mark.skipif(UNBOUND is None, reason="unbound is not installed")
+def test_the_file_of_another_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a container has the same path as ours, and its version is not that of our package."""
+    monkeypatch.setattr("os.path.samefile", lambda one, other: False)
+    with Unbound({}) as unbound:
+        found = running_at(at(unbound.port))
+    assert (found.program, found.package, found.is_said) == ("unbound", "", True)
+
+
+def test_a_number_that_is_only_said_may_be_that_of_a_mended_package() -> None:
+    for version, remedy in (("1.17.1", UNKNOWN), ("1.19.1", HAS)):
+        assert remedy_of(Running(HOST, "unbound", version, is_said=True), at_least) is remedy
+    shown = resolver_program_card(Running(HOST, "unbound", "1.17.1", is_said=True), at_least)
+    assert "as root" in shown.children[0].advice
+
+
 def saying(text: str | None) -> Behaviour:
     def behave(request: Request, server: FaultServer) -> Iterator[bytes]:
         assert request.message.question[0].to_text() == "version.bind. CH TXT"
@@ -221,7 +262,8 @@ def saying(text: str | None) -> Behaviour:
 def test_names_of_a_server_that_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor_resolver, "_file_at", lambda server: "")
     for text, expected in [
-        ("unbound 1.18.0", Running(HOST, "unbound", "1.18.0")),
+        ("unbound 1.18.0", Running(HOST, "unbound", "1.18.0", is_said=True)),
+        (f"unbound 1.{'9' * 100}", Running(HOST, "unbound", f"1.{'9' * 9}", is_said=True)),
         ("I \\027[2J do not tell", Running(HOST)),
         (None, Running(HOST)),
     ]:

@@ -54,7 +54,10 @@ class Receiver(socketserver.StreamRequestHandler):
             verb = line[:4].upper()
             if verb == b"RCPT":
                 (code,) = re.findall(rb"<(\d+)", line) or [b"250"]
-                dsn = {b"451": b"4.7.1", b"550": b"5.1.1"}.get(code, b"2.1.5")
+                dsn = {b"451": b"4.7.1", b"550": b"5.1.1", b"552": b"5.1.1"}.get(code, b"2.1.5")
+                if code == b"552":
+                    # So much that the line in the log is long.
+                    self.wfile.write(b"552-5.1.1 %b\r\n" % (b"for you " * 200) * 4)
                 self.wfile.write(b"%b %b for you%b\r\n" % (code, dsn, HOSTILE))
             elif verb == b"DATA":
                 self.wfile.write(b"354 go\r\n")
@@ -250,8 +253,14 @@ def test_its_signature_does_not_verify(mailguard_command: Command, site: Site) -
 @pytest.mark.parametrize(
     ("recipient", "code", "mark", "words"),
     [
-        ("451@far.test", 75, "unknown", ["deferred (127.0.0.1[127.0.0.1]:", "said 451", "4.7.1", "postqueue -i "]),
+        (
+            "451@far.test",
+            75,
+            "unknown",
+            ["deferred (127.0.0.1[127.0.0.1]:", "said 451", "4.7.1", "postqueue -c ", " -i "],
+        ),
         ("550@far.test", 1, "problem", ["bounced (127.0.0.1[127.0.0.1]:", "said 550", "knows no such mailbox"]),
+        ("552@far.test", 1, "problem", ["bounced (127.0.0.1[127.0.0.1]:", "said 552", "knows no such mailbox"]),
     ],
 )
 def test_a_receiver_that_refuses(
@@ -373,7 +382,7 @@ def test_held_by_header_checks(mailguard_command: Command, site: Site) -> None:
     (found,) = [each for each in said(tree, "problem") if each.startswith("handed over")]
     assert code == 1
     assert "cleanup(8) put it into quarantine" in found
-    queue_id = re.findall(r"postsuper -H (\w+)", found)[0]
+    queue_id = re.findall(r"postsuper -c \S+ -H (\w+)", found)[0]
     assert queue_id in site.host.postfix.held()
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from daemon_process import Daemon, daemon, engine_of
+from mailguard_milter.supervisor import Supervisor
 
 __all__ = ["daemon", "engine_of"]
 
@@ -43,3 +46,17 @@ def test_trust_is_judged_anew_at_each_reload(daemon: Daemon) -> None:
         'DNSSEC is not trusted any more 192.0.2.53 ""',
         'dnssec=untrusted resolvers=""',
     ]
+
+
+def test_a_plan_of_older_code_ends_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """After the package was put back to an older one, and reloaded."""
+    supervisor = Supervisor("mailguard.toml")
+    supervisor._directory = _anything()
+    for number, more in ((1, {"dnssec": "trusted", "resolvers": ["127.0.0.1"]}), (2, {})):
+        supervisor._announce(_anything(number=number, plan={"listeners": [], **more}))
+    first, second = capfd.readouterr().err.splitlines()
+    assert ("dnssec=trusted" in first, "event=serving generation=2" in second) == (True, True)
+
+
+def _anything(**what: object) -> Any:
+    return SimpleNamespace(announce_keys=lambda number: None, **what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from mailguard.dkim.canonical import BodyDigests, BodyRequest
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers, Unanswered
-from mailguard.dns.question import Answer, Question
+from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.envelope import Envelope
 from mailguard.inbound import InboundPlan, InboundRules, Judged, judge_inbound, plan_inbound
@@ -47,13 +48,14 @@ class Counted(BodyDigests):
         return super().digest(request)
 
 
-def rounds_of(plan: InboundPlan, zone: Any) -> tuple[list[list[str]], Judged]:
+def rounds_of(plan: InboundPlan, zone: Any, failing: Sequence[str] = ()) -> tuple[list[list[str]], Judged]:
     """The names that were missing in each round, sorted, and what came out."""
     digests = Counted(plan.body_requests)
     digests.update(BODY)
     digests.finish()
     known: dict[Question, Answer] = {}
     rounds: list[list[str]] = []
+    resolver = ZoneResolver(zone, status={(name, "*"): Status.TEMPFAIL for name in failing})
     while len(rounds) < 10:
         answers = Answers(known)
         try:
@@ -62,7 +64,7 @@ def rounds_of(plan: InboundPlan, zone: Any) -> tuple[list[list[str]], Judged]:
             return rounds, judged
         except Unanswered:
             rounds.append(sorted(str(question) for question in answers.missing))
-            known.update(ZoneResolver(zone).resolve(answers.missing, deadline=0))
+            known.update(resolver.resolve(answers.missing, deadline=0))
     raise AssertionError("it never has enough")
 
 
@@ -163,6 +165,26 @@ def test_whether_a_permissive_pass_counts(record: str, counts: bool, expected: s
     _, judged = rounds_of(plan, zone)
     assert judged.verdict is not None
     assert judged.verdict.status.value == expected
+
+
+@pytest.mark.attack("S22")
+def test_why_a_withheld_pass_is_none() -> None:
+    zone = {**WIDE, "evil.test": {"TXT": ["v=spf1 +all"]}}
+    _, judged = rounds_of(plan_of(mail("<x@evil.test>"), counts_permissive_spf=False), zone)
+    assert judged.verdict is not None
+    assert judged.verdict.detail.startswith("no pass of SPF or DKIM is one that counts; the policy of evil.test")
+
+
+@pytest.mark.attack("S22")
+@pytest.mark.parametrize("counts", [True, False])
+def test_what_the_dns_did_not_answer_is_no_fail(counts: bool) -> None:
+    """Also where a term that covers everything comes after it."""
+    zone = {**WIDE, "evil.test": {"TXT": ["v=spf1 include:broken.test +all"]}}
+    plan = plan_of(mail("<x@evil.test>"), counts_permissive_spf=counts)
+    _, judged = rounds_of(plan, zone, failing=["broken.test"])
+    assert judged.evidence.spf is not None
+    assert judged.verdict is not None
+    assert (judged.evidence.spf.status.value, judged.verdict.status.value) == ("temperror", "temperror")
 
 
 @pytest.mark.attack("S22")

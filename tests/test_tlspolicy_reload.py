@@ -15,12 +15,19 @@ import pytest
 
 from mailguard.config import Config
 from mailguard.dns.live import LiveResolver, ResolverConfig
+from mailguard.dns.question import Question, RecordType
 from mailguard.dns.servers import ServerAddress
 from mailguard.dns.validation import Validation, ValidationStatus
+from mailguard.dns.zone import ZoneResolver
 from mailguard.tlspolicy import reload, resolvers
+from mailguard.tlspolicy.destinations import LookupRules
+from mailguard.tlspolicy.override import Overrides
 from mailguard.tlspolicy.reload import Reload, ReplaceableResolver
-from test_tlspolicy_serve import TLSA, Serving, configured, serving
-from tlspolicy_site import Client, wait_for
+from mailguard.tlspolicy.reply_cache import CacheBounds, ReplyCache
+from mailguard.tlspolicy.service import _apply
+from mailguard.tlspolicy.socketmap import encode_request
+from test_tlspolicy_serve import TLSA, Serving, configured, serving, starting
+from tlspolicy_site import Client, TlsPolicySite, wait_for
 from unbound_site import UNBOUND, Unbound
 
 NEEDS_UNBOUND = pytest.mark.skipif(UNBOUND is None, reason="unbound is not installed")
@@ -86,6 +93,9 @@ def test_trust_that_comes_with_a_reload(tmp_path: Path) -> None:
             with serving(configured(tmp_path, dns=before, more=MORE)) as server:
                 assert f"dnssec={word} " in server.log
                 wait_for(lambda: "DANE is off" in server.log)
+                # What was found out without trust is not at hand any more: it might be protected.
+                unprotected = server.ask("signed.test") if word == "trusted" else "NOTFOUND"
+                assert unprotected == "NOTFOUND"
                 configured(tmp_path, dns=asking(validating.port), more=MORE)
                 assert "dnssec=trusted resolvers=127.0.0.1" in reloaded(server)
                 assert server.ask("signed.test") == "OK dane-only"
@@ -127,6 +137,54 @@ def test_a_configuration_with_an_error_is_not_taken(tmp_path: Path, more: str, w
         configured(tmp_path, dns=dns, more=good.replace('"encrypt"', '"may"'))
         reloaded(server)
         assert server.ask("plain.test") == "OK may"
+
+
+def test_a_look_up_by_the_rules_of_before_is_for_those_who_asked_before(tmp_path: Path) -> None:
+    zone = tmp_path / "zone"
+    zone.write_text("m.test. MX 10 mx.m.test.\nmx.m.test. A 192.0.2.1\n")
+    with TlsPolicySite(ZoneResolver.from_file(zone)) as site, site.client() as before, site.client() as after:
+        site.resolver.delay_s = 0.3
+        asked = len(site.resolver.asked)
+        before.send(encode_request(b"QUERY", b"m.test"))
+        wait_for(lambda: site.destinations._under_way)
+        site.in_loop(changed(site))
+        after.send(encode_request(b"QUERY", b"m.test"))
+        assert (before.reply().status.value, after.reply().status.value) == ("NOTFOUND", "NOTFOUND")
+        mx = site.resolver.asked[asked:].count(Question("m.test", RecordType.MX))
+        assert mx == 2, "it is looked up anew"
+        wait_for(lambda: not (site.destinations._under_way or site.destinations._outdated))
+
+
+def test_what_a_reload_changes_of_look_ups_of_policies() -> None:
+    def read(**more: object) -> Config:
+        return Config.model_validate({"authserv_id": "x.test", "tlspolicy": {"postconf": None}, **more})
+
+    before, after = read(), read(dns={"deadline_s": 3.0}, log={"format": "json"})
+    with TlsPolicySite(ZoneResolver({})) as site:
+        _apply(site.destinations, site.source, before, after, False)
+        assert site.source.lookup_s == 3.0
+    assert reload._changed_at_start_alone(before, after) == ["log.format"]
+
+
+async def changed(site: TlsPolicySite) -> None:
+    cache = ReplyCache(CacheBounds(), draw=lambda: 0.5)
+    site.destinations.change(Overrides({}), LookupRules(deadline_s=2.0), cache)
+
+
+def test_sighup_while_it_starts(tmp_path: Path) -> None:
+    """It ends nothing, and is obeyed once all is there."""
+    # It takes a while to read.
+    overrides = "".join(f'"d{number}.test" = "encrypt"\n' for number in range(3_000))
+    file = configured(tmp_path, dns=asking(9), more=f"mta_sts = false\n[tlspolicy.overrides]\n{overrides}")
+    with starting(file) as server:
+        status = Path(f"/proc/{server.process.pid}/status")
+        while not re.search(r"^SigBlk:\s+0*1$", status.read_text(), re.MULTILINE):
+            assert server.process.poll() is None
+            assert "event=started" not in server.log
+        server.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "event=reloaded" in server.log or server.process.poll() is not None)
+        assert server.process.poll() is None
+        assert server.end() == 0
 
 
 # -- resolv.conf ---------------------------------------------------------------------------------------------------
@@ -175,7 +233,7 @@ def test_resolv_conf_is_read_again(
         file.write_text(f"nameserver {before}\n")
         with ReplaceableResolver(LiveResolver(config)) as resolver:
             resolver.use_this_loop()
-            reading = Reload(CONFIG, resolver, lambda: CONFIG, lambda before, after: None)
+            reading = Reload(CONFIG, resolver, lambda: CONFIG, lambda *_: None)
             await reading.again()
             assert resolvers.addresses(resolver.servers) == (before,)
             file.write_text(f"nameserver {after}\n")

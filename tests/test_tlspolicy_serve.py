@@ -82,6 +82,14 @@ class Serving:
 
 @contextmanager
 def serving(file: Path, environment: Mapping[str, str] | None = None) -> Iterator[Serving]:
+    with starting(file, environment) as server:
+        wait_for(lambda: server.process.poll() is not None or "event=started" in server.log)
+        assert server.process.poll() is None, server.log
+        yield server
+
+
+@contextmanager
+def starting(file: Path, environment: Mapping[str, str] | None = None) -> Iterator[Serving]:
     path = str(file.parent / "s")
     log = file.parent / "log"
     with open(log, "wb") as stderr:
@@ -91,8 +99,6 @@ def serving(file: Path, environment: Mapping[str, str] | None = None) -> Iterato
             env={**os.environ, **(environment or {})},
         )
         try:
-            wait_for(lambda: process.poll() is not None or "event=started" in log.read_text())
-            assert process.poll() is None, log.read_text()
             yield Serving(process, path, log)
         finally:
             process.kill()

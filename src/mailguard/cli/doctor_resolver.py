@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,7 +30,7 @@ NOBODY = 65534
 DELETED = " (deleted)"
 # What stands in /proc/net/udp before the port, and the column of the inode.
 _INODE_COLUMN = 9
-_RELEASE = re.compile(r"\d+(?:\.\d+){1,3}")
+_RELEASE = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){1,3}")
 
 
 def resolver_program_cards(config: ResolverConfig) -> Iterator[Explanation]:
@@ -52,6 +53,7 @@ def running_at(server: ServerAddress) -> Running:
     if program not in PROGRAMS and said[0]:
         # Another one holds the port for it, or it is not seen.
         program, file = said[0], ""
+    is_seen = bool(file)
     package = _package_of(file) if file else ""
     version = _package_version(package) if package else ""
     if not version:
@@ -59,7 +61,7 @@ def running_at(server: ServerAddress) -> Running:
         version = said[1] if said[0] == program else ""
     if not version and file and not is_replaced:
         version = _own_version(file, program)
-    return Running(server.address, program, version, package, is_replaced)
+    return Running(server.address, program, version, package, is_replaced, is_said=bool(version) and not is_seen)
 
 
 def at_least(version: str, wanted: str) -> bool:
@@ -82,11 +84,20 @@ def _package_version(package: str) -> str:
 
 
 def _own_version(file: str, program: str) -> str:
-    if program not in PROGRAMS:
+    if program not in PROGRAMS or not _is_roots(file):
         return ""
     text = _run(file, PROGRAMS[program].version_option, is_trusted=False) or ""
     found = _RELEASE.search(text)
     return found[0] if found is not None else ""
+
+
+def _is_roots(file: str) -> bool:
+    """Whether nobody but root can have put it there, where we are root."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return False
+    return os.geteuid() != 0 or (status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _run(*command: str, is_trusted: bool = True) -> str | None:
@@ -107,6 +118,8 @@ def _run(*command: str, is_trusted: bool = True) -> str | None:
             user=user,
             group=user,
             extra_groups=None if user is None else (),
+            # Whoever has our terminal could type into it, and root's shell would read that.
+            start_new_session=True,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -122,7 +135,10 @@ def _file_at(server: ServerAddress) -> str:
     for process in Path("/proc").iterdir() if inodes else ():
         if process.name.isdigit() and inodes & set(_open_files(process)):
             with suppress(OSError):
-                return os.readlink(process / "exe")
+                file = os.readlink(process / "exe")
+                # In a container, another file may have that path.
+                if file.endswith(DELETED) or os.path.samefile(process / "exe", file):
+                    return file
     return ""
 
 

@@ -1,16 +1,20 @@
 """The mail log as it grows: files that are written to, and journald through journalctl(1).
 
-Lines from before it was opened are not seen; a file that is rotated is followed. Lines have a bound, and longer ones
-are left out. Nothing is decoded here. A `MailLog` is for one thread.
+Lines from before it was opened are not seen; a file that is rotated is followed, and one that is gone or may not be
+read any more is waited for. Lines have a bound, and longer ones are left out. Nothing is decoded here; only regular
+files are read. A `MailLog` is for one thread.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -120,10 +124,12 @@ class _File:
         self._file = self._open()
         self._file.seek(0, os.SEEK_END)
         self._lines = _Lines()
+        # Of before it was rotated: syslog writes there until it is told.
+        self._before: tuple[BinaryIO, _Lines] | None = None
 
     def _open(self) -> BinaryIO:
         try:
-            return open(self._path, "rb", buffering=0)
+            return _opened(self._path)
         except OSError as error:
             advice = "run this as root" if isinstance(error, PermissionError) else "name it with --log"
             raise ConfigError(
@@ -131,28 +137,48 @@ class _File:
             ) from None
 
     def lines(self) -> Iterator[bytes]:
+        if self._before is not None:
+            file, held = self._before
+            yield from held.add(file.read(READ_BYTES))
         octets = self._file.read(READ_BYTES)
-        if not octets and self._is_replaced():
-            self._file.close()
-            self._file = self._open()
-            octets = self._file.read(READ_BYTES)
+        if not octets:
+            # The message is on its way by now: what cannot be read is no reason to end.
+            with suppress(OSError):
+                if self._is_replaced():
+                    fresh = _opened(self._path)
+                    if self._before is not None:
+                        self._before[0].close()
+                    self._before = self._file, self._lines
+                    self._file, self._lines = fresh, _Lines()
+                    octets = self._file.read(READ_BYTES)
         yield from self._lines.add(octets)
 
     def _is_replaced(self) -> bool:
         """Rotated: another file has its name, or it has been cut."""
-        opened = os.fstat(self._file.fileno())
-        try:
-            named = os.stat(self._path)
-        except FileNotFoundError:
-            return False
+        opened, named = os.fstat(self._file.fileno()), os.stat(self._path)
         if (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino):
             return True
         if opened.st_size < self._file.tell():
             self._file.seek(0)
+            self._lines = _Lines()
         return False
 
     def close(self) -> None:
         self._file.close()
+        if self._before is not None:
+            self._before[0].close()
+
+
+def _opened(path: str) -> BinaryIO:
+    """A regular file. Raises OSError; a pipe, whose other end would be waited for, is none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb", buffering=0)
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 class _Journal:

@@ -29,13 +29,18 @@ _PICKUP = re.compile(r"uid=(?P<uid>[0-9]+) from=<(?P<sender>[^>]*)>")
 _CLIENT = re.compile(r"client=(?P<client>[^ ,]+)")
 _DELIVERY = re.compile(
     r"to=<(?P<recipient>[^>]*)>, (?:orig_to=<[^>]*>, )?relay=(?P<relay>[^ ,]+), (?:conn_use=[0-9]+, )?"
-    r"delay=[^ ]+, delays=[^ ]+, dsn=(?P<dsn>[0-9.]+), status=(?P<status>[a-z]+) \((?P<reply>.*)\)",
+    r"delay=[^ ]+, delays=[^ ]+, (?:[a-z_]+=[^ ,]+, )*?dsn=(?P<dsn>[0-9.]+), (?:[a-z_]+=[^ ,]+, )*?"
+    # Who has received it may say so much that the line is cut before its last bracket.
+    r"status=(?P<status>[A-Za-z]+) \((?P<reply>.*)",
     re.DOTALL,
 )
 _VERDICT = re.compile(
     r"(?P<kind>milter-)?(?P<verdict>reject|hold|discard): (?P<stage>\S+) (?:from )?(?P<text>.*)", re.DOTALL
 )
-_QUEUED_AS = re.compile(r"queued as ([0-9A-Za-z]+)")
+# By the next server; by local(8), for another address of the recipient's.
+_QUEUED_AS = re.compile(r"(?:queued|forwarded) as ([0-9A-Za-z]+)")
+# What milter8.c says; other warnings quote strangers, their names and what they say.
+_OF_MILTER = re.compile(r"(?:connect to Milter service \S+|milter \S+): ")
 _LOOPBACK = re.compile(r"\[(?:127\.[0-9.]+|::1)\]")
 _EXPIRED = "status=expired"
 
@@ -79,6 +84,8 @@ class Hop:
 
     queue_id: str
     message_id: str = ""
+    is_other: bool = False
+    """Another message has this queue id."""
     uid: str = ""
     """Of who gave it to sendmail(1)."""
     sender: str = ""
@@ -87,6 +94,15 @@ class Hop:
     deliveries: list[Delivery] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     is_removed: bool = False
+
+    def add(self, delivery: Delivery) -> None:
+        """One more; where there are too many, what went wrong is kept."""
+        if len(self.deliveries) >= MAX_OF_A_KIND:
+            sent = next((each for each in self.deliveries if each.status == "sent"), None)
+            if sent is None or delivery.status == "sent":
+                return
+            self.deliveries.remove(sent)
+        self.deliveries.append(delivery)
 
     @property
     def is_over(self) -> bool:
@@ -100,6 +116,19 @@ class Hop:
     def passed_on_as(self) -> frozenset[str]:
         """The queue ids that the next servers gave it."""
         return frozenset(found[1] for each in self.deliveries if (found := _QUEUED_AS.search(each.reply)))
+
+
+def _delivery(found: re.Match[str], program: str) -> Delivery:
+    status = found["status"].lower()
+    return Delivery(
+        found["recipient"],
+        found["relay"],
+        found["dsn"],
+        # soft_bounce: it stays in the queue.
+        "deferred" if status == "softbounce" else status,
+        found["reply"].removesuffix(")"),
+        program,
+    )
 
 
 class Trail:
@@ -125,8 +154,10 @@ class Trail:
         entry = _ENTRY.match(content)
         if entry is not None:
             self._entry(self._hop(entry["id"]), name, entry["rest"])
-        elif name in ("cleanup", "smtpd") and content.startswith("warning: ") and "ilter" in content:
+        elif name in ("cleanup", "smtpd") and content.startswith("warning: "):
             text = content.removeprefix("warning: ")[:MAX_WARNING_CHARS]
+            if not _OF_MILTER.match(text):
+                return
             if text not in self.warnings and len(self.warnings) < MAX_OF_A_KIND:
                 self.warnings.append(text)
 
@@ -149,15 +180,15 @@ class Trail:
         return hop
 
     def _entry(self, hop: Hop, program: str, rest: str) -> None:
-        if rest == f"message-id={self._message_id}":
-            hop.message_id = self._message_id
+        if rest.startswith("message-id="):
+            hop.message_id = self._message_id if rest == f"message-id={self._message_id}" else ""
+            hop.is_other = not hop.message_id
         elif pickup := _PICKUP.match(rest):
             hop.uid, hop.sender = pickup["uid"], pickup["sender"]
         elif client := _CLIENT.match(rest):
             hop.client = client["client"]
         elif found := _DELIVERY.match(rest):
-            if len(hop.deliveries) < MAX_OF_A_KIND:
-                hop.deliveries.append(Delivery(**found.groupdict(), program=program))
+            hop.add(_delivery(found, program))
         elif found := _VERDICT.match(rest):
             if len(hop.verdicts) < MAX_OF_A_KIND:
                 hop.verdicts.append(Verdict(found["kind"] is not None, found["verdict"], found["text"]))
@@ -167,7 +198,11 @@ class Trail:
     @property
     def hops(self) -> tuple[Hop, ...]:
         """Those of the message, in the order in which they began. Where somebody sends it back to us, not that."""
-        named = [each for each in self._known.values() if each.message_id or each.queue_id == self._queue_id]
+        named = [
+            each
+            for each in self._known.values()
+            if each.message_id or (each.queue_id == self._queue_id and not each.is_other)
+        ]
         ours: list[Hop] = []
         for each in named:
             is_next = any(each.queue_id in before.passed_on_as for before in ours)
@@ -178,7 +213,7 @@ class Trail:
             ours = [
                 each
                 for each in self._known.values()
-                if (each.uid, each.sender) == (self._uid, self._sender) and each.verdicts
+                if (each.uid, each.sender) == (self._uid, self._sender) and each.verdicts and not each.is_other
             ]
         return tuple(ours[:MAX_HOPS])
 

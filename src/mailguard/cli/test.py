@@ -6,6 +6,7 @@ nothing. It changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import pwd
@@ -141,6 +142,7 @@ def test(
     if sender is None:
         sender = MailAddress.parse(f"postmaster@{keys[0] if keys else facts.postfix.value('myhostname')}")
     places = Places(tuple(logs)) if logs else _default_places(config, facts)
+    is_copy_wanted = mailbox is not None
     if mailbox is not None:
         find_copy(mailbox, "<>")  # what cannot be read is told before anything is sent
     if place is not None and login is not None:
@@ -157,7 +159,8 @@ def test(
         )
         trail = Trail(message.message_id, sender=str(sender), uid=os.getuid(), queue_id=handed.queue_id)
         asleep = facts if place is None and os.geteuid() == 0 else None
-        _watch(log, trail, handed, asleep, until=started + (LINGER_S if handed.code else wait_s))
+        until = time.monotonic() + LINGER_S if handed.code else started + wait_s
+        _watch(log, trail, handed, asleep, until=until)
         mailbox = mailbox or local_mailbox(facts, trail)
         copy = _copy(mailbox, message, handed, until=started + wait_s)
     waited_s = time.monotonic() - started
@@ -168,7 +171,7 @@ def test(
         shown.append(copy_card(trial, mailbox, results))
     worst = max((Mark(each.status) for each in shown), key=_ORDER.index)
     show(Explanation(f"test message to {recipient}", worst.value, children=tuple(shown)), as_json=as_json)
-    return exit_code_of(trial, trail, results)
+    return exit_code_of(trial, trail, results, is_copy_wanted=is_copy_wanted)
 
 
 def _default_places(config: Config, facts: HostFacts) -> Places:
@@ -187,7 +190,7 @@ def _plan(facts: HostFacts, config: Config, program: str) -> MilterPlan | None:
 
 def _password(file: str | None, login: str) -> str:
     if file is None:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask for the password: name it with --password-file")
         return getpass.getpass(f"password of {login}: ")
     try:
@@ -235,9 +238,12 @@ def _watch(log: MailLog, trail: Trail, handed: Handed, asleep: HostFacts | None,
     """
     over_since: float | None = None
     wake_at = time.monotonic() + WAKE_AFTER_S
-    while not handed.fault and (now := time.monotonic()) < until:
+    while not handed.fault:
+        now = time.monotonic()
         for line in log.lines():
             trail.feed(line)
+        if now >= until:
+            return
         if trail.is_over:
             over_since = over_since or now
             if all(trail.record(hop) is not None for hop in trail.hops) or now - over_since > LINGER_S:
@@ -257,7 +263,7 @@ def local_mailbox(facts: HostFacts, trail: Trail) -> str | None:
             continue
         try:
             user = pwd.getpwnam(each.recipient.partition("@")[0].lower())
-        except KeyError:
+        except (KeyError, ValueError):
             continue
         below_home = facts.postfix.value("home_mailbox")
         spool = os.path.join(facts.postfix.value("mail_spool_directory"), user.pw_name)
@@ -270,9 +276,15 @@ def local_mailbox(facts: HostFacts, trail: Trail) -> str | None:
 def _copy(mailbox: str | None, message: TrialMessage, handed: Handed, *, until: float) -> bytes | None:
     if mailbox is None or handed.fault or handed.code:
         return None
-    while (found := find_copy(mailbox, message.message_id)) is None and time.monotonic() < until:
-        time.sleep(LOOK_EVERY_S)
-    return found
+    while True:
+        now, found = time.monotonic(), None
+        # Whose mailbox it is may have put something else there meanwhile: then there is no copy.
+        with contextlib.suppress(ConfigError):
+            found = find_copy(mailbox, message.message_id)
+        if found is not None or now >= until:
+            return found
+        # A large mailbox takes its time, and is not to take all of it.
+        time.sleep(min(max(LOOK_EVERY_S, 2 * (time.monotonic() - now)), max(0.0, until - time.monotonic())))
 
 
 def _verified(copy: bytes, config: Config) -> tuple[DkimResult, ...]:

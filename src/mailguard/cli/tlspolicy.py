@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 
 import click
@@ -54,6 +55,16 @@ def serve(config_file: str) -> ExitCode:
 
     SIGHUP has it read its configuration and /etc/resolv.conf again.
     """
+    # One that comes too early would end it, which systemd takes for an end in good order.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    try:
+        _serve(config_file)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return ExitCode.PASS
+
+
+def _serve(config_file: str) -> None:
     config = load(config_file)
     # What is wrong with them is said before anything is begun.
     overrides_of(config)
@@ -73,7 +84,6 @@ def serve(config_file: str) -> ExitCode:
         )
     finally:
         log.removeHandler(handler)
-    return ExitCode.PASS
 
 
 @tlspolicy.command()

@@ -74,21 +74,25 @@ def cards(trial: Trial, trail: Trail) -> Iterator[Explanation]:
         yield _silence_card(trial, trail)
     for hop in hops:
         for each in hop.deliveries:
-            yield _delivery_card(hop, each)
+            yield _delivery_card(trial, hop, each)
+        if hop.is_removed and not (hop.deliveries or hop.verdicts):
+            yield _gone_card(hop)
     open_ones = [hop for hop in hops if not hop.is_over]
     if open_ones and not trial.handed.code:
         ids = ", ".join(each.queue_id for each in open_ones)
         said = finding(
             Mark.UNKNOWN,
             f"{ids} is still on its way after {trial.waited_s:.0f} s",
-            f"postqueue -p shows the queue; grep {open_ones[0].queue_id} in the log shows what comes; or wait longer"
-            " with --wait",
+            f"{_command(trial, 'postqueue')} -p shows the queue; grep {open_ones[0].queue_id} in the log shows what"
+            " comes; or wait longer with --wait",
         )
         yield card("time", [said])
 
 
-def exit_code_of(trial: Trial, trail: Trail, results: Sequence[DkimResult] | None) -> ExitCode:
-    """`results` are of the copy that was read back, if one was asked for and found."""
+def exit_code_of(
+    trial: Trial, trail: Trail, results: Sequence[DkimResult] | None, *, is_copy_wanted: bool
+) -> ExitCode:
+    """`results` are of the copy that was read back, if found; `is_copy_wanted`: without it nothing is known."""
     hops = trail.hops
     deliveries = [each for hop in hops for each in hop.deliveries]
     verdicts = [each for hop in hops for each in hop.verdicts]
@@ -101,6 +105,8 @@ def exit_code_of(trial: Trial, trail: Trail, results: Sequence[DkimResult] | Non
     if any(not each.is_temporary for each in verdicts):
         return ExitCode.FAIL
     if trial.handed.code or verdicts or not trail.is_over or any(each.status == "deferred" for each in deliveries):
+        return ExitCode.TEMPORARY
+    if (results is None and is_copy_wanted) or not all(hop.deliveries for hop in hops):
         return ExitCode.TEMPORARY
     if results is not None and not any(_counts(each, trial) for each in results):
         is_open = any(each.status is DkimStatus.TEMPERROR for each in results)
@@ -130,8 +136,8 @@ def _handed_card(trial: Trial, trail: Trail) -> Explanation:
         found.append(finding(mark, f"refused: {handed.code} {handed.reply}", _refusal_advice(trial)))
     elif not any(ids):
         advice = (
-            "is this the log that Postfix writes to? Run this as root, or name the log with --log; postqueue -p shows"
-            " whether Postfix has the message"
+            "is this the log that Postfix writes to? Run this as root, or name the log with --log;"
+            f" {_command(trial, 'postqueue')} -p shows whether Postfix has the message"
         )
         detail = f"no line of {trial.logs} names it within {trial.waited_s:.0f} s"
         found.append(finding(Mark.UNKNOWN, detail, advice))
@@ -139,12 +145,12 @@ def _handed_card(trial: Trial, trail: Trail) -> Explanation:
         found.append(finding(Mark.OK, f"Postfix accepted it as {', then '.join(ids)}"))
     for hop, each in refusals:
         found.append(
-            _verdict_finding(hop, each.verdict, each.text, by_milter=each.by_milter, waits=each.is_temporary)
+            _verdict_finding(trial, hop, each.verdict, each.text, by_milter=each.by_milter, waits=each.is_temporary)
         )
     return card("handed over", found, facts=facts)
 
 
-def _verdict_finding(hop: Hop, verdict: str, text: str, *, by_milter: bool, waits: bool) -> Explanation:
+def _verdict_finding(trial: Trial, hop: Hop, verdict: str, text: str, *, by_milter: bool, waits: bool) -> Explanation:
     whose = "a milter" if by_milter else "cleanup(8)"
     said = text.partition("; from=")[0]
     if waits:
@@ -154,7 +160,8 @@ def _verdict_finding(hop: Hop, verdict: str, text: str, *, by_milter: bool, wait
             "it is tried again each minute, also without you: once the milter answers, it goes out",
         )
     if verdict == "hold":
-        advice = f"look at it with postcat -q {hop.queue_id}; postsuper -H {hop.queue_id} releases it, -d deletes it"
+        look, change = _command(trial, "postcat"), _command(trial, "postsuper")
+        advice = f"look at it with {look} -q {hop.queue_id}; {change} -H {hop.queue_id} releases it, -d deletes it"
         return finding(Mark.PROBLEM, f"{hop.queue_id}: {whose} put it into quarantine: {said}", advice)
     done = "refused" if verdict == "reject" else "discarded"
     return finding(Mark.PROBLEM, f"{hop.queue_id}: {whose} {done} it: {said}", "see below what mailguard says of it")
@@ -209,7 +216,8 @@ def _of_record(trial: Trial, hop: Hop, record: Mapping[str, str], *, is_signed: 
     else:
         yield finding(Mark.PROBLEM, f"not signed: {reason}", "docs/reasons.md explains it")
     if action == "quarantine":
-        yield finding(Mark.PROBLEM, f"mailguard put it into quarantine: {reason}", f"postsuper -H {hop.queue_id}")
+        advice = f"{_command(trial, 'postsuper')} -H {hop.queue_id} releases it"
+        yield finding(Mark.PROBLEM, f"mailguard put it into quarantine: {reason}", advice)
     if record.get("would"):
         yield finding(
             Mark.NOTE,
@@ -298,14 +306,20 @@ def _setting(trial: Trial, name: str, service: Service | None) -> str:
 
 
 def _reload(trial: Trial) -> str:
-    """For the instance that is meant."""
-    return f"{trial.facts.postfix.postconf.replace('postconf', 'postfix', 1)} reload"
+    return f"{_command(trial, 'postfix')} reload"
+
+
+def _command(trial: Trial, name: str) -> str:
+    """One of Postfix's commands, for the instance that is meant."""
+    program, blank, rest = trial.facts.postfix.postconf.partition(" ")
+    directory, slash, _ = program.rpartition("/")
+    return f"{directory}{slash}{name}{blank}{rest}"
 
 
 # -- delivery ------------------------------------------------------------------------------------------------------
 
 
-def _delivery_card(hop: Hop, delivery: Delivery) -> Explanation:
+def _delivery_card(trial: Trial, hop: Hop, delivery: Delivery) -> Explanation:
     facts = [("relay", delivery.relay), ("dsn", delivery.dsn), ("reply", delivery.reply)]
     if delivery.status == "sent":
         found = finding(Mark.OK, f"{delivery.relay} has taken it over")
@@ -317,11 +331,18 @@ def _delivery_card(hop: Hop, delivery: Delivery) -> Explanation:
         who = "no server was reached"
     if delivery.status == "deferred":
         detail = f"deferred ({who}): {meaning}. Postfix keeps it and tries again"
-        advice = f"{advice}; postqueue -i {hop.queue_id} tries now, postsuper -d {hop.queue_id} deletes it"
+        again, delete = _command(trial, "postqueue"), _command(trial, "postsuper")
+        advice = f"{advice}; {again} -i {hop.queue_id} tries now, {delete} -d {hop.queue_id} deletes it"
         found = finding(Mark.UNKNOWN, detail, advice)
     else:
         found = finding(Mark.PROBLEM, f"{delivery.status} ({who}): {meaning}", advice)
     return card(f"delivery, {hop.queue_id}", [found], detail=f"to {delivery.recipient}", facts=facts)
+
+
+def _gone_card(hop: Hop) -> Explanation:
+    detail = f"{hop.queue_id} left the queue, and the log does not say where to"
+    advice = f"was it deleted (postsuper -d)? grep {hop.queue_id} in the log shows all that is known"
+    return card(f"delivery, {hop.queue_id}", [finding(Mark.UNKNOWN, detail, advice)])
 
 
 def copy_card(trial: Trial, mailbox: str, results: Sequence[DkimResult] | None) -> Explanation:

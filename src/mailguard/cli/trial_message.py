@@ -1,16 +1,20 @@
 """The message of `mailguard test`, and how it is handed to Postfix: by sendmail(1), or by SMTP (RFC 5321, RFC 6409).
 
-A password is sent under TLS alone, or to this host itself. Left out: addresses that need SMTPUTF8.
+A password is sent under TLS alone, or to this host itself. What a server says has a bound in size and in time. Left
+out: addresses that need SMTPUTF8.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import re
 import smtplib
+import socket
 import ssl
 import subprocess
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from ipaddress import ip_address
@@ -23,6 +27,10 @@ __all__ = ["Handed", "MailAddress", "SmtpPlace", "TrialMessage", "by_sendmail", 
 
 SENDMAIL_TIMEOUT_S = 60.0
 SMTP_TIMEOUT_S = 60.0
+# For all that a server says from its greeting on; who sends an octet now and then is never silent for a minute.
+SMTP_TIME_S = 120.0
+# A server says some hundred octets; more than this is no mail server.
+MAX_SAID_BYTES = 256 * 1024
 SUBMISSION_PORT = 587
 # The port on which TLS begins at once (RFC 8314 §3.3).
 SUBMISSIONS_PORT = 465
@@ -132,7 +140,7 @@ class SmtpPlace:
     host: str
     port: int
     login: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -159,6 +167,53 @@ class SmtpPlace:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class _Said:
+    """What a server says, line by line: up to a size, and until a time (monotonic)."""
+
+    def __init__(self, connection: socket.socket, *, until: float) -> None:
+        self._connection, self._until, self._left = connection, until, MAX_SAID_BYTES
+        self._held = b""
+
+    def readline(self, limit: int) -> bytes:
+        """As a file's; empty at its end. Raises OSError."""
+        while b"\n" not in self._held and len(self._held) < limit:
+            left_s = self._until - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"it does not come to an end within {SMTP_TIME_S:g} s")
+            self._connection.settimeout(min(left_s, SMTP_TIMEOUT_S))
+            octets = self._connection.recv(limit)
+            self._left -= len(octets)
+            if self._left < 0:
+                raise OSError(f"it says more than {MAX_SAID_BYTES} octets")
+            if not octets:
+                break
+            self._held += octets
+        end = min(limit, self._held.find(b"\n") + 1 or len(self._held))
+        line, self._held = self._held[:end], self._held[end:]
+        return line
+
+    def close(self) -> None:
+        """The connection is closed by whom it belongs to."""
+
+
+class _Smtp(smtplib.SMTP):
+    """With a bound to what is read: smtplib takes reply lines for as long as they come."""
+
+    _until: float | None = None
+
+    def getreply(self) -> tuple[int, bytes]:
+        """See SMTP.getreply."""
+        if self._until is None:
+            self._until = time.monotonic() + SMTP_TIME_S
+        if self.file is None and self.sock is not None:
+            self.file = _Said(self.sock, until=self._until)
+        return super().getreply()
+
+
+class _SmtpOverTls(_Smtp, smtplib.SMTP_SSL):
+    """From the first octet on."""
+
+
 def by_smtp(message: TrialMessage, place: SmtpPlace, *, helo: str) -> Handed:
     """As a user's program does: STARTTLS where it is offered, then the login. Raises ConfigError for no TLS."""
     try:
@@ -174,8 +229,13 @@ def by_smtp(message: TrialMessage, place: SmtpPlace, *, helo: str) -> Handed:
             client.close()
     except smtplib.SMTPResponseException as error:
         return _refused(error.smtp_code, error.smtp_error)
+    except smtplib.SMTPNotSupportedError as error:
+        return Handed(fault=f"{place}: {error}")
     except ssl.SSLError as error:
         return Handed(fault=f"TLS with {place} fails: {error.reason or error}")
+    except ValueError:
+        # A name that the DNS cannot have, or what is no base64 in a login.
+        return Handed(fault=f"{place}: no such name, or it does not speak SMTP")
     except (OSError, smtplib.SMTPException) as error:
         told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return Handed(fault=f"{place}: {told[:MAX_REPLY_CHARS] or type(error).__name__}", is_unanswered=True)
@@ -188,8 +248,8 @@ def _connected(place: SmtpPlace, helo: str) -> smtplib.SMTP:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if place.port == SUBMISSIONS_PORT:
-        return smtplib.SMTP_SSL(place.host, place.port, local_hostname=helo, timeout=SMTP_TIMEOUT_S, context=context)
-    client = smtplib.SMTP(place.host, place.port, local_hostname=helo, timeout=SMTP_TIMEOUT_S)
+        return _SmtpOverTls(place.host, place.port, local_hostname=helo, timeout=SMTP_TIMEOUT_S, context=context)
+    client = _Smtp(place.host, place.port, local_hostname=helo, timeout=SMTP_TIMEOUT_S)
     try:
         client.ehlo()
         if client.has_extn("starttls"):
@@ -205,7 +265,16 @@ def _log_in(client: smtplib.SMTP, place: SmtpPlace) -> None:
     if not isinstance(client.sock, ssl.SSLSocket) and not place.is_this_host:
         raise ConfigError(f"{place} offers no TLS: the password was not sent, nor the message")
     client.ehlo_or_helo_if_needed()
-    client.login(place.login, place.password)
+    if (place.login + place.password).isascii():
+        client.login(place.login, place.password)
+        return
+    # smtplib knows ASCII alone. RFC 4616 §2: in UTF-8.
+    if "PLAIN" not in client.esmtp_features.get("auth", "").upper().split():
+        raise smtplib.SMTPNotSupportedError("AUTH PLAIN is not offered, which this login needs: it is not ASCII")
+    said = f"\0{place.login}\0{place.password}".encode("utf-8", "surrogateescape")
+    code, reply = client.docmd("AUTH", f"PLAIN {base64.b64encode(said).decode('ascii')}")
+    if code != 235:
+        raise smtplib.SMTPAuthenticationError(code, reply)
 
 
 def _transaction(client: smtplib.SMTP, message: TrialMessage) -> Handed:
@@ -225,5 +294,7 @@ def _transaction(client: smtplib.SMTP, message: TrialMessage) -> Handed:
 def _refused(code: int, reply: bytes | str) -> Handed:
     text = reply if isinstance(reply, str) else reply.decode("utf-8", "backslashreplace")
     text = text[:MAX_REPLY_CHARS]
+    if not 200 <= code <= 599:
+        return Handed(fault=f"what was said is no reply of SMTP: {text}")
     dsn = _DSN.search(text)
     return Handed(code=code, dsn=dsn[1] if dsn is not None else "", reply=text)

@@ -190,6 +190,9 @@ def _detail(
             return f"the DNS did not answer what could have made it pass; {policy}"
         case DmarcReason.NOT_ALIGNED:
             return f"nothing that passes is aligned with {author}; {policy}"
+    if any(one.result == "pass" for one in alignments):
+        # A key in testing, or a term of SPF's that covers too many addresses.
+        return f"no pass of SPF or DKIM is one that counts; {policy}"
     return f"neither SPF nor DKIM passes; {policy}"
 
 

@@ -74,7 +74,7 @@ PROGRAMS: Mapping[str, Program] = {
     ),
     "dnsmasq": Program("dnsmasq", "dnsmasq-", ("2.90",), "--version", (), "systemctl restart dnsmasq"),
 }
-_NUMBER = re.compile(r"(?:\d+:)?(\d+(?:\.\d+){1,3})")
+_NUMBER = re.compile(r"(?:[0-9]+:)?([0-9]{1,9}(?:\.[0-9]{1,9}){1,3})")
 _BIND_SAYS = re.compile(r"(?:BIND )?9\.\d")
 
 
@@ -98,6 +98,8 @@ class Running:
     """The Debian package whose version it is; empty if it is the number of the release."""
     is_replaced: bool = False
     """Its file was replaced since it started: what runs is older than what is installed."""
+    is_said: bool = False
+    """It is the number that the server says, and its file is not seen: it may be a package's."""
 
 
 def said_program(text: str) -> tuple[str, str]:
@@ -121,7 +123,7 @@ def remedy_of(running: Running, at_least: AtLeast) -> Remedy:
     if _is_fixed(number[1], program.fixed):
         return Remedy.HAS
     if not running.package:
-        return Remedy.LACKS
+        return Remedy.UNKNOWN if running.is_said else Remedy.LACKS
     # Ubuntu's packages are made of the same releases, and mended under numbers of their own.
     for start, fixed in program.packages if "ubuntu" not in running.version else ():
         if number[1].startswith(start):
@@ -172,6 +174,6 @@ def resolver_program_card(running: Running, at_least: AtLeast) -> Explanation:
 def _where_to_look(running: Running) -> str:
     if running.package:
         return f"apt changelog {running.package}, and look for the number"
-    if not running.program:
+    if not running.program or running.is_said:
         return "run it as root, so that the program can be found"
     return "ask who makes it"

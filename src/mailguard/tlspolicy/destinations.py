@@ -84,11 +84,14 @@ class Destinations:
         self._rules = rules
         self._clock = clock
         self._under_way: dict[bytes, asyncio.Task[_Found]] = {}
+        self._outdated: set[asyncio.Task[_Found]] = set()
         self._refreshing: set[asyncio.Task[None]] = set()
 
     def change(self, overrides: Overrides, rules: LookupRules, cache: ReplyCache) -> None:
-        """Answer by these from now on. What is being looked up goes to those who wait for it, and is not kept."""
+        """Answer by these from now on. What is being looked up goes to those who wait for it, and to nobody else."""
         self._overrides, self._rules, self._cache = overrides, rules, cache
+        self._outdated |= {*self._under_way.values()}
+        self._under_way = {}
 
     def at_once(self, request: Request) -> bytes | None:
         """The reply, if nothing has to be looked up for it."""
@@ -135,7 +138,8 @@ class Destinations:
 
     async def close(self) -> None:
         """Give up what is looked up."""
-        tasks: list[asyncio.Task[_Found] | asyncio.Task[None]] = [*self._under_way.values(), *self._refreshing]
+        looking_up = (*self._under_way.values(), *self._outdated)
+        tasks: list[asyncio.Task[_Found] | asyncio.Task[None]] = [*looking_up, *self._refreshing]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,8 +150,13 @@ class Destinations:
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.create_task(self._look_up(key, next_hop, is_asked=is_asked))
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(lambda done: self._over(key, done))
         return task
+
+    def _over(self, key: bytes, task: asyncio.Task[_Found]) -> None:
+        self._outdated.discard(task)
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
 
     async def _look_up_ahead(self, key: bytes) -> None:
         asked = parse_key(key)

@@ -119,7 +119,7 @@ class PolicySource:
         self._policies = policies
         self._fetch_policy = fetch
         self._resolver = resolver
-        self._lookup_s = lookup_s
+        self.lookup_s = lookup_s
         self._now = now
         # The refreshes have room of their own, so that they always come through.
         self._turns = FetchTurns(max(1, limits.fetches - limits.refreshes))
@@ -180,7 +180,7 @@ class PolicySource:
         return task
 
     async def _look_up(self, domain: Domain) -> None:
-        deadline = time.monotonic() + self._lookup_s
+        deadline = time.monotonic() + self.lookup_s
         discovery = await evaluate_async(lambda answers: discover(domain, answers), self._resolver, deadline=deadline)
         if discovery.status is DiscoveryStatus.FOUND:
             # First a turn: without one the cache would have no room, which looks as if there was nothing to fetch.

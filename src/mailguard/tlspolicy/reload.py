@@ -98,9 +98,12 @@ class Reload:
         config: Config,
         resolver: ReplaceableResolver,
         read: Callable[[], Config],
-        apply: Callable[[Config, Config], None],
+        apply: Callable[[Config, Config, bool], None],
     ) -> None:
-        """`read` reads the configuration anew and blocks; `apply` takes what has changed, but for the resolver."""
+        """`read` reads the configuration anew and blocks; `apply` takes what has changed, but for the resolver.
+
+        Its last argument says whether others are asked from now on.
+        """
         self.config = config
         self._dns = resolver_config(config)
         self._resolver = resolver
@@ -114,13 +117,12 @@ class Reload:
             config = await in_thread(self._read)
             named = await in_thread(lambda: named_servers(config))
             is_kept = await self._would_lose_trust(config, named)
-            if not is_kept:
-                self._take_over(config, named)
+            is_new = not is_kept and self._take_over(config, named)
         except MailguardError as error:
             log.error("reload failed; the old configuration stays", extra={"fields": {"why": str(error)}})
             return
         before, self.config = self.config, config
-        self._apply(before, config)
+        self._apply(before, config, is_new)
         asked = self._resolver.servers
         if is_kept:
             fields = {
@@ -147,10 +149,11 @@ class Reload:
         before = await in_thread(lambda: validation_of(config, asked))
         return before.status in (*_VALIDATES, ValidationStatus.NO_ANSWER)
 
-    def _take_over(self, config: Config, named: tuple[ServerAddress, ...]) -> None:
+    def _take_over(self, config: Config, named: tuple[ServerAddress, ...]) -> bool:
+        """Whether there was anything to take over."""
         dns = resolver_config(config)
         if (dns, named) == (self._dns, self._resolver.servers) and dns.zone_file is None:
-            return
+            return False
         # These, which were examined, whatever resolv.conf says by now.
         fresh = open_resolver(replace(dns, nameservers=addresses(named)))
         try:
@@ -160,8 +163,10 @@ class Reload:
             raise
         self._resolver.replace(fresh)
         self._dns = dns
+        return True
 
 
 def _changed_at_start_alone(before: Config, after: Config) -> list[str]:
     old, new = before.tlspolicy.model_dump(), after.tlspolicy.model_dump()
-    return [f"tlspolicy.{key}" for key in new if key not in _CHANGED_AT_ONCE and new[key] != old[key]]
+    changed = [f"tlspolicy.{key}" for key in new if key not in _CHANGED_AT_ONCE and new[key] != old[key]]
+    return [*changed, *(["log.format"] if before.log.format != after.log.format else [])]

@@ -83,13 +83,14 @@ async def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT. `ready` is called when clients are answered. Raises ConfigError.
 
-    At SIGHUP `read` gives the configuration anew.
+    At SIGHUP `read` gives the configuration anew; who calls this may have blocked that signal until now.
     """
     over, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
     loop.add_signal_handler(signal.SIGHUP, hangup.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
     sockets: list[ListeningSocket] = []
     try:
         for address in config.tlspolicy.listen:
@@ -101,7 +102,7 @@ async def run(
             store = PolicyStore(config.tlspolicy.cache_file)
             async with _opened(config, resolver, store) as (destinations, policies):
                 listening = [one.socket for one in sockets]
-                reload = Reload(config, resolver, partial(_checked, read), partial(_apply, destinations))
+                reload = Reload(config, resolver, partial(_checked, read), partial(_apply, destinations, policies))
                 await _serve(reload, resolver, destinations, policies, listening, (over, hangup), ready, stopping)
             await in_thread(store.close)
     finally:
@@ -178,8 +179,13 @@ def _checked(read: Callable[[], Config]) -> Config:
     return config
 
 
-def _apply(destinations: Destinations, before: Config, config: Config) -> None:
-    if (overrides_of(config), _rules(config)) != (overrides_of(before), _rules(before)):
+def _apply(
+    destinations: Destinations, policies: PolicySource | None, before: Config, config: Config, is_resolver_new: bool
+) -> None:
+    if policies is not None:
+        policies.lookup_s = config.dns.deadline_s
+    # What looked unsigned to resolvers that did not validate may be protected (RFC 7672 §2.1.1).
+    if is_resolver_new or (overrides_of(config), _rules(config)) != (overrides_of(before), _rules(before)):
         destinations.change(overrides_of(config), _rules(config), _reply_cache(config))
 
 
