@@ -1,6 +1,7 @@
 #!/bin/sh
 # Shows mailguard at work: a message is signed when it is submitted, relayed, verified and delivered, by a private
-# Postfix on loopback. What that needs is installed first (setup.sh says what), on Debian 12 as root or with sudo.
+# Postfix on loopback. What that needs is installed first (setup.sh says what), on Debian 12 or 13 as root or with
+# sudo.
 #
 #   sh contrib/demo.sh [--replace-mta] [--keep]
 #

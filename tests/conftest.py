@@ -3,6 +3,7 @@
 from cli_process import keys, mailguard_command, prepared
 from daemon_process import daemon
 from engine_process import directory, engine, host, own_directory, pytest_generate_tests
+from postfix_commands import postfix_config, without_the_machines
 
 __all__ = [
     "daemon",
@@ -12,6 +13,8 @@ __all__ = [
     "keys",
     "mailguard_command",
     "own_directory",
+    "postfix_config",
     "prepared",
     "pytest_generate_tests",
+    "without_the_machines",
 ]

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from postfix_commands import write_main_cf
 from sandbox import PostfixSandbox
 from sandbox_place import free_port
 
@@ -128,9 +129,14 @@ class Sender(_Changed):
         assert "\nsmtp unix - - n - - smtp\n" in text
         path.write_text(text.replace("\nsmtp unix - - n - - smtp\n", "\nsmtp unix - - y - - smtp\n"))
         os.utime(path, (0, 0))
-        # A chroot has a resolv.conf of its own, which is how this Postfix comes to ask our resolver.
+
+    def _start_processes(self) -> None:
+        super()._start_processes()
+        # A chroot has a resolv.conf of its own, which is how this Postfix comes to ask our resolver. On Debian 13,
+        # each start puts the machine's there.
         place = self.directory / "queue" / "etc"
-        place.mkdir()
+        place.mkdir(exist_ok=True)
+        (place / "resolv.conf").unlink(missing_ok=True)
         (place / "resolv.conf").write_text(f"nameserver {self._nameserver}\noptions trust-ad\n")
 
     def send(self, recipient: str) -> None:
@@ -155,6 +161,7 @@ class PolicyServer:
         """`tlspolicy`: further lines of that table."""
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="mailguard-tlspolicy-"))
+        write_main_cf(self.directory)
         self.cache_file = self.directory / "mta-sts.sqlite"
         self.config = self.directory / "mailguard.toml"
         self.config.write_text(
@@ -206,7 +213,7 @@ class PolicyServer:
     def ask(self, destination: str) -> str:
         """What Postfix's own client is told: the policy, `not found`, or `error`."""
         done = subprocess.run(
-            ["postmap", "-q", destination, f"socketmap:inet:127.0.0.1:{self.port}:QUERY"],
+            ["postmap", "-c", str(self.directory), "-q", destination, f"socketmap:inet:127.0.0.1:{self.port}:QUERY"],
             env={**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             capture_output=True,
             text=True,

@@ -37,8 +37,8 @@ from sandbox_place import HOST, clean_environment, end_processes_in, make_public
 __all__ = ["PASSWORD", "Dovecot", "LoginSite", "open_login_site", "why_no_dovecot"]
 
 DOVECOT = "/usr/sbin/dovecot"
-# Later ones have another language for their configuration.
-VERSION = "2.3."
+# Each has a language of its own for its configuration.
+VERSIONS = ("2.3.", "2.4.")
 _QUOTES, _ESCAPED = re.compile(r"(['\"\\])"), r"\\\1"
 PATIENCE_S = 30.0
 POLL_S = 0.02
@@ -46,7 +46,7 @@ PASSWORD = "correct horse"
 CERTIFICATE_LIFETIME = datetime.timedelta(days=1)
 
 # Users of Debian's package run its processes. A login may have any octets: it is mailguard that is tested here.
-_CONFIGURATION = """\
+_COMMON = """\
 base_dir = {directory}/run
 state_dir = {directory}/state
 log_path = {directory}/log
@@ -56,14 +56,6 @@ ssl = no
 auth_mechanisms = plain login
 auth_username_chars =
 auth_username_format = {username_format}
-passdb {{
-  driver = passwd-file
-  args = scheme=PLAIN username_format=%u {directory}/users
-}}
-userdb {{
-  driver = static
-  args = uid=nobody gid=nogroup home=/nonexistent
-}}
 service auth {{
   unix_listener {socket} {{
     mode = 0660
@@ -72,6 +64,32 @@ service auth {{
   }}
 }}
 """
+_OLD = """\
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u {directory}/users
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home=/nonexistent
+}}
+"""
+_NEW = """\
+passdb passwd-file {{
+  default_password_scheme = PLAIN
+  auth_username_format = %{{user}}
+  passwd_file_path = {directory}/users
+}}
+userdb static {{
+  fields {{
+    uid = nobody
+    gid = nogroup
+    home = /nonexistent
+  }}
+}}
+"""
+# Where versions are named, they come first.
+_FIRST = "dovecot_config_version = 2.4.0\ndovecot_storage_version = 2.4.0\n"
 
 
 @cache
@@ -79,18 +97,30 @@ def why_no_dovecot() -> str | None:
     """Why there is none for the tests; None if there is."""
     if not os.path.exists(DOVECOT):
         return "dovecot-core is not installed"
-    version = subprocess.run([DOVECOT, "--version"], capture_output=True, text=True, check=False).stdout
-    return None if version.startswith(VERSION) else f"Dovecot {version.strip()} is not {VERSION}x"
+    return None if _version().startswith(VERSIONS) else f"Dovecot {_version()} is neither of {VERSIONS}"
+
+
+@cache
+def _version() -> str:
+    return subprocess.run([DOVECOT, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _configuration(directory: Path, socket: Path, *, folds_case: bool) -> str:
+    if _version().startswith("2.3."):
+        text, username_format = _COMMON + _OLD, "%Lu" if folds_case else "%u"
+    else:
+        text, username_format = _FIRST + _COMMON + _NEW, "%{user | lower}" if folds_case else "%{user}"
+    return text.format(directory=directory, socket=socket, username_format=username_format)
 
 
 class Dovecot:
     """A context manager: entered, it answers smtpd; left, its processes and files are gone."""
 
-    def __init__(self, users: Collection[str], *, username_format: str = "%Lu") -> None:
-        """`users` are logins, all with PASSWORD; `username_format` is Dovecot's, by default with small letters."""
+    def __init__(self, users: Collection[str], *, folds_case: bool = True) -> None:
+        """`users` are logins, all with PASSWORD; `folds_case`: Dovecot writes them with small letters."""
         self.directory = Path()
         self._users = tuple(users)
-        self._username_format = username_format
+        self._folds_case = folds_case
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,9 +138,7 @@ class Dovecot:
         write_file(self.directory / "users", users)
         write_file(
             self.directory / "dovecot.conf",
-            _CONFIGURATION.format(
-                directory=self.directory, socket=self.socket, username_format=self._username_format
-            ),
+            _configuration(self.directory, self.socket, folds_case=self._folds_case),
         )
         try:
             self._start()
@@ -241,7 +269,7 @@ def open_login_site(
     inbound: Mapping[str, str] | None = None,
     submission: Mapping[str, str] | None = None,
     workers: int = 2,
-    username_format: str = "%Lu",
+    folds_case: bool = True,
     engine: str = DEFAULT_ENGINE,
     role: str = "",
 ) -> Iterator[LoginSite]:
@@ -251,7 +279,7 @@ def open_login_site(
         certificate, key = directory / "cert.pem", directory / "key.pem"
         write_certificate(certificate, key)
         with (
-            Dovecot(users, username_format=username_format) as dovecot,
+            Dovecot(users, folds_case=folds_case) as dovecot,
             open_site(
                 mode=mode,
                 sign=sign,

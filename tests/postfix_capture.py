@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mailguard_milter.protocol import Connect, Event, Macros
+from mailguard_milter.protocol import Connect, Event, Macros, Unknown
 
 __all__ = ["COMMANDS", "LOCAL", "OLD", "SESSIONS", "TWO_MESSAGES", "without_chance"]
 
@@ -65,11 +65,16 @@ _FIXED: Mapping[bytes, bytes] = {b"i": b"QUEUEID", b"v": b"Postfix"}
 
 
 def without_chance(events: Iterable[Event]) -> list[Event]:
-    """The events with a fixed queue id, port and version of Postfix."""
+    """The events with a fixed queue id, port and version of Postfix.
+
+    Of a command that it does not know, Postfix before 3.10 tells the first word alone.
+    """
     found: list[Event] = []
     for event in events:
         if isinstance(event, Connect):
             event = event._replace(port=0)
+        elif isinstance(event, Unknown):
+            event = event._replace(line=event.line.partition(b" ")[0])
         elif isinstance(event, Macros):
             event = event._replace(values={name: _FIXED.get(name, value) for name, value in event.values.items()})
         found.append(event)

@@ -172,6 +172,8 @@ def test_on_a_terminal_it_is_a_table_and_strangers_colour_nothing(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
+    # A dumb terminal has 80 columns, whatever is said.
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     hostile = LINES["json"](record(domain="[red]\x1b[31mbank", client="192.0.2.1"), NOW)
     done = dry_run(mailguard_command, "--log", written(tmp_path / "mail.log", hostile, *mixed()))

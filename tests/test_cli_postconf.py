@@ -349,6 +349,19 @@ def test_notes(mailguard_command: Command, site: ConfigDirectory) -> None:
         assert said in text, text
 
 
+def test_which_directory_is_read_does_not_hang_on_the_age_of_its_files(site: ConfigDirectory) -> None:
+    """Postfix 3.10 says /etc/postfix of a main.cf that has just been written, unless it is told otherwise."""
+    program = site.path.parent / "postconf"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {site.path.parent}/asked\nexec {POSTCONF} "$@"\n')
+    program.chmod(0o755)
+    (site.path / "main.cf").touch()
+    facts = gather(Places(Path("/"), str(site.path), postconf=str(program)), now=0.0)
+    assert facts.postfix.directory == str(site.path)
+    asked = (site.path.parent / "asked").read_text().splitlines()
+    told = f"-c {site.path} -o config_directory={site.path}"
+    assert [each.removesuffix(" -o").startswith(told) for each in asked] == [True] * len(asked)
+
+
 def test_an_old_postfix(site: ConfigDirectory) -> None:
     """Before 3.0 there are no braces."""
     site.write({"smtpd_milters": OTHER, "milter_default_action": "accept"})

@@ -237,6 +237,14 @@ def test_import_from_master_cf(mailguard_command: Command, tmp_path: Path) -> No
     assert "# not used: smtpd_sender_login_maps in main.cf: inline:{b@us.test=bob}\n" in text
 
 
+def test_import_right_after_a_change(mailguard_command: Command, tmp_path: Path) -> None:
+    place = postfix(tmp_path, "smtpd_sender_login_maps = texthash:$config_directory/logins\n")
+    os.utime(place / "main.cf")
+    code, text = imported(mailguard_command, place)
+    assert code == 0
+    assert f'maps = "texthash:{place}/logins"\n' in text
+
+
 def test_import_of_what_is_not_read(mailguard_command: Command, tmp_path: Path) -> None:
     place = postfix(tmp_path, "smtpd_sender_login_maps = ldap:/etc/x.cf, unionmap:{hash:/a, pcre:/b}, lmdb:/c\n")
     code, text = imported(mailguard_command, place)

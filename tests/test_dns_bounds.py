@@ -56,7 +56,8 @@ def test_a_look_up_ends_by_itself(monkeypatch: pytest.MonkeyPatch, query_timeout
         questions = [txt(f"{number}.a.test") for number in range(2 * MAX_AT_ONCE_IN_ZONE)]
         answers = resolver.resolve(questions, deadline=time.monotonic() + 60.0)
         assert {answer.detail for answer in answers.values()} == {"no answer in 0.4 s"}
-        assert len(server.requests) >= MAX_AT_ONCE_IN_ZONE
+        # On a busy machine the server reads them later.
+        wait_for(lambda: len(server.requests) >= MAX_AT_ONCE_IN_ZONE)
         # The turns are free again.
         server.behaviour = truth
         monkeypatch.undo()

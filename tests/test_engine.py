@@ -6,6 +6,7 @@ ATTACKS.md rows: X07-X14, P02-P09, P11, P13, P16-P18, P20. A stand-in session (e
 from __future__ import annotations
 
 import struct
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,8 @@ def test_a_dialogue_in_bytes_event_by_event(host: Host) -> None:
     [
         (b"4", b"198.51.100.66", "198.51.100.66"),
         (b"6", b"2001:db8::1", "2001:db8::1"),
-        (b"6", b"::ffff:192.0.2.10", "::ffff:c000:20a"),
+        # Python writes its end in hexadecimal or, from 3.13 on, with dots.
+        (b"6", b"::ffff:192.0.2.10", str(ip_address("::ffff:c000:20a"))),
         (b"U", b"", "None"),
         (b"L", b"/run/x", "None"),
     ],

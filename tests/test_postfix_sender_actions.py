@@ -16,6 +16,7 @@ import pytest
 import zone0
 from dovecot_site import LoginSite, open_login_site, why_no_dovecot
 from engine_process import only
+from postfix_commands import write_main_cf
 from postfix_site import fields_named
 from sandbox_place import clean_environment, make_public_directory, write_file
 from sender_mail import ALICE, BOB, CEO, DIRECT, OTHERS, assert_refused, assert_signed, mail, rows, written
@@ -49,13 +50,18 @@ alignment = "reject"
 def lenient(engine: str) -> Iterator[LoginSite]:
     directory = make_public_directory("mailguard-table-")
     write_file(directory / "owners", TABLE)
-    subprocess.run(["postmap", f"hash:{directory}/owners"], env=clean_environment(), check=True)
+    write_main_cf(directory)
+    command = ["postmap", "-c", str(directory), f"hash:{directory}/owners"]
+    subprocess.run(command, env=clean_environment(), check=True)
     (directory / "owners.db").chmod(0o644)
     senders = LENIENT.format(table=directory / "owners")
-    with open_login_site(
-        users=(ALICE, BOB, "carol@us.test"), senders=senders, others=OTHERS, submission=DIRECT, engine=engine
-    ) as made:
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        # The daemon has postmap list the table.
+        patch.setenv("MAIL_CONFIG", str(directory))
+        with open_login_site(
+            users=(ALICE, BOB, "carol@us.test"), senders=senders, others=OTHERS, submission=DIRECT, engine=engine
+        ) as made:
+            yield made
     shutil.rmtree(directory)
 
 
@@ -124,7 +130,7 @@ def test_two_accounts_that_differ_in_case_alone(engine: str) -> None:
         senders=TWO_ACCOUNTS,
         others=OTHERS,
         submission=DIRECT,
-        username_format="%u",
+        folds_case=False,
         engine=engine,
     ) as site:
         content = written(CEO).content

@@ -23,6 +23,7 @@ from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, sp
 from mailguard.senders.permission import Permission, PermissionStatus
 from mailguard.senders.table import Table, TableDown, key_of
 from mailguard.senders.table_file import LOOK_EVERY_S, read_text
+from postfix_commands import write_main_cf
 
 GRANTED, DENIED = PermissionStatus.GRANTED, PermissionStatus.DENIED
 UNKNOWN, UNAVAILABLE = PermissionStatus.UNKNOWN, PermissionStatus.UNAVAILABLE
@@ -147,9 +148,7 @@ def listed_by_postfix(value: str, directory: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def postfix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a main.cf."""
-    directory = tmp_path_factory.mktemp("postfix")
-    write(directory / "main.cf", "compatibility_level = 3.7\nmyhostname = mail.us.test\n")
-    return directory
+    return write_main_cf(tmp_path_factory.mktemp("postfix"))
 
 
 def check_text(text: str, directory: Path) -> None:
@@ -174,6 +173,7 @@ def test_any_text_is_read_as_postfix_reads_it(postfix: Path, text: str) -> None:
 # Tables made by postmap
 
 
+@pytest.mark.usefixtures("postfix_config")
 @pytest.mark.parametrize("kind", ["hash", "btree", "lmdb"])
 def test_tables_that_postmap_has_made(tmp_path: Path, kind: str) -> None:
     text = write(tmp_path / "logins", HARD_TEXT)
@@ -262,6 +262,7 @@ def test_a_file_that_cannot_be_read_is_unavailable_until_it_can(tmp_path: Path) 
 
 
 @pytest.mark.attack("L10")
+@pytest.mark.usefixtures("postfix_config")
 def test_a_postmap_that_fails(tmp_path: Path) -> None:
     write(tmp_path / "logins.db", "this is no database")
     with pytest.raises(TableDown, match=r"logins\.db: postmap: fatal: open database"):

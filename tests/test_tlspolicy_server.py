@@ -83,7 +83,7 @@ def test_what_postfix_is_told(site: TlsPolicySite, key: str, expected: str) -> N
 @needs_postmap
 def test_several_questions_over_one_connection_and_over_inet(site: TlsPolicySite) -> None:
     done = subprocess.run(
-        [str(POSTMAP), "-q", "-", f"socketmap:inet:127.0.0.1:{site.port}:QUERY"],
+        [str(POSTMAP), "-c", str(site.directory), "-q", "-", f"socketmap:inet:127.0.0.1:{site.port}:QUERY"],
         input="all.test\nenforce.test\nplain.test\nall.test\n",
         capture_output=True,
         text=True,

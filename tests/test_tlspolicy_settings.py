@@ -86,6 +86,7 @@ def test_a_unix_socket_as_a_chrooted_postfix_names_it() -> None:
     assert faults(maps, ["unix:/run/mailguard/other"])
 
 
+@pytest.mark.usefixtures("postfix_config")
 def test_settings_of_the_real_postfix(tmp_path: Path) -> None:
     if not os.path.exists("/usr/sbin/postconf"):
         pytest.skip("Postfix is not installed")

@@ -30,6 +30,7 @@ from mailguard.tlspolicy.policy_source import PolicySource
 from mailguard.tlspolicy.reply_cache import CacheBounds, ReplyCache
 from mailguard.tlspolicy.server import Server, ServerLimits
 from mailguard.tlspolicy.socketmap import Reply, encode_request, parse_reply
+from postfix_commands import write_main_cf
 
 __all__ = ["POSTMAP", "SETTINGS", "BreakableResolver", "Client", "TlsPolicySite", "nothing_to_fetch", "wait_for"]
 
@@ -170,6 +171,7 @@ class TlsPolicySite:
 
     def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="mailguard-tlspolicy-"))
+        write_main_cf(self.directory)
         self.path = str(self.directory / "socketmap")
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -200,7 +202,7 @@ class TlsPolicySite:
         assert POSTMAP is not None
         place = f"inet:127.0.0.1:{self.port}" if inet else f"unix:{self.path}"
         done = subprocess.run(
-            [POSTMAP, "-q", key, f"socketmap:{place}:{map_name}"],
+            [POSTMAP, "-c", str(self.directory), "-q", key, f"socketmap:{place}:{map_name}"],
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,

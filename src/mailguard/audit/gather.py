@@ -189,7 +189,10 @@ def _postfix(places: Places) -> Postfix:
     directory = places.config_directory
     if directory is None and places.root != Path("/"):
         directory = str(places.root / "etc/postfix")
-    prefix = [program] if directory is None else [program, "-c", directory]
+    prefix = [program]
+    if directory is not None:
+        # While main.cf is younger than two seconds, Postfix 3.10 names /etc/postfix whatever -c says.
+        prefix += ["-c", directory, "-o", f"config_directory={directory}"]
     # postconf may wait for the DNS: once, rather than one time after the other.
     with ThreadPoolExecutor() as pool:
         options: tuple[tuple[str, ...], ...] = (("-x",), (), ("-n",), ("-M",), ("-Px",), ("-P",))

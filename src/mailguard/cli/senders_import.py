@@ -81,7 +81,8 @@ class PostfixSettings:
 
 def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings:
     """Ask postconf. Raises ConfigError if it fails, or if there is nothing to import."""
-    directory = ["-c", config_directory] if config_directory else []
+    # Where main.cf has just been written, the postconf of Postfix 3.10 forgets -c in $config_directory.
+    directory = ["-c", config_directory, "-o", f"config_directory={config_directory}"] if config_directory else []
     main = _parameters(_run(postconf, [*directory, "-x", *_NAMES]))
     services = _parameters(_run(postconf, [*directory, "-Px", f"*/*/{_MAPS}"]))
     found = {f"{_MAPS} in main.cf": main.get(_MAPS, "")} | {
