@@ -251,6 +251,7 @@ def test_a_host_without_ipv6(
     authoritative = AuthoritativeDns([FIRST])
     servers = tuple(NameServer("ns1.us.test", address) for address in addresses)
     monkeypatch.setattr(authoritative, "servers", lambda zone: servers)
+    monkeypatch.setattr(authoritative, "widened", lambda zone, names: servers)
     monkeypatch.setattr(dns.query, "udp_with_fallback", ask)
     record = Record(name="us.test", rdtype="MX", value="10 mx.us.test.", why="w")
     found = live_records(authoritative, [record])[("us.test", "MX")]

@@ -183,6 +183,9 @@ def test_keys_that_sign_already_are_adopted(rotation_site: RotationSite, mailgua
     site.publish()
     adopted = site.rotate("--adopt")
     assert (adopted.code, site.stages()) == (2, ["signing"])
+    # Others were named meanwhile: what the state says is of no use any more.
+    site.configure(f'[domains."us.test"]\nselectors = [{named.replace("mg2", "other2")}]\n')
+    assert "has nothing: remove that file, and begin again with --adopt" in said(site.rotate().out)
     site.configure()
     assert site.rotate().code == 0
     assert "--adopt" in site.rotate("--adopt").err

@@ -9,16 +9,26 @@ from typing import Any
 import pytest
 
 from mailguard.rotation.state import MAX_GENERATIONS, MAX_USED, Rotation, Stage
-from mailguard.rotation.step import DAY_S, MIN_KEEP_S, OLD_WORKERS_S, RotationRules, Seen, confirmed, step
+from mailguard.rotation.step import (
+    DAY_S,
+    MIN_KEEP_S,
+    OLD_WORKERS_S,
+    RotationRules,
+    Seen,
+    confirmed,
+    step,
+    with_loaded,
+)
 from mailguard.rotation.words import said_of
 from mailguard_milter import worker
-from rotation_made import NOW, generation, rotation
+from rotation_made import NOW, generation, key, rotation
 
 HOUR_S = 3_600
 RULES = RotationRules(max_age_s=100 * DAY_S, lifetime_s=7 * DAY_S, settle_s=HOUR_S)
 KEEP_S = MIN_KEEP_S + OLD_WORKERS_S + HOUR_S
 THERE, LOST, SILENT = Seen(), Seen(lost=("ns2 has nothing",)), Seen(silent=("ns2: no answer",))
 GONE = Seen(lost=("ns2 has nothing",), is_gone=True)
+REVOKED = replace(GONE, is_revoked=True)
 
 
 def stages(found: Rotation) -> str:
@@ -44,6 +54,15 @@ STEPS: list[tuple[str, list[tuple[str, Stage, float]], list[Seen], str]] = [
     ("retired", [("a", R, KEEP_S - 1)], [THERE], "a:retired"),
     ("retired long enough", [("a", R, KEEP_S)], [THERE], "a:removable"),
     ("gone too early", [("a", R, DAY_S)], [GONE], "a:retired"),
+    ("revoked", [("a", R, DAY_S)], [REVOKED], "a:removable"),
+    ("revoked while the daemon has it", [("a", R, 0)], [REVOKED], "a:retired"),
+    ("revoked on some servers", [("a", R, DAY_S)], [replace(REVOKED, is_gone=False)], "a:retired"),
+    ("revoked, and signs", [("a", S, DAY_S)], [REVOKED], "a:signing"),
+    ("a wrong record was seen", [("a", P, HOUR_S)], [Seen(other_ttl_s=2 * HOUR_S)], "a:published"),
+    ("it is forgotten", [("a", P, 2 * HOUR_S)], [Seen(other_ttl_s=2 * HOUR_S)], "a:switching"),
+    ("a wrong record for ever", [("a", P, 7 * DAY_S)], [Seen(other_ttl_s=99 * DAY_S)], "a:switching"),
+    ("records that live longer", [("a", P, DAY_S - 1)], [Seen(ttl_s=7 * DAY_S)], "a:published"),
+    ("for a day at most", [("a", P, DAY_S)], [Seen(ttl_s=7 * DAY_S)], "a:switching"),
     ("still there", [("a", X, 0)], [THERE], "a:removable"),
     ("the clock went back: retired again", [("a", X, -DAY_S)], [GONE], "a:retired"),
     ("the clock went back: it settles from now", [("a", P, -9 * DAY_S)], [THERE], "a:published"),
@@ -106,6 +125,18 @@ def test_records_stay_for_the_longest_life_of_a_signature_and_of_a_record(
     for late_s, stage in ((-1, "a:retired"), (0, "a:removable")):
         taken = step(found, [THERE, THERE], now=old.until + late_s, rules=replace(RULES, lifetime_s=DAY_S))
         assert stages(taken.rotation).startswith(stage)
+
+
+@pytest.mark.attack("V09")
+def test_keys_that_the_daemon_went_back_to_sign_for_as_long_as_others() -> None:
+    found = with_loaded(
+        rotation(generation("a", R, lifetime_s=7 * DAY_S)),
+        [key("a").fingerprint],
+        now=NOW,
+        lifetime_s=30 * DAY_S,
+    )
+    for days, after in ((30, "a:retired"), (31, "a:removable")):
+        assert stages(step(found, [THERE], now=NOW + days * DAY_S, rules=RULES).rotation) == after
 
 
 @pytest.mark.parametrize(
@@ -177,8 +208,19 @@ def test_what_is_said() -> None:
         (each,) = step(rotation(generation("a", stage, **more)), [there], now=NOW, rules=RULES).rotation.generations
         return said_of(each, there, now=NOW, rules=RULES, is_forgotten=False)
 
-    assert said(C, LOST) == "a (created): publish its records; not yet there: ns2 has nothing"
-    assert said(C, THERE) == "a (published): every server has its records; it signs in 60 minutes"
+    assert said(C, LOST) == ("a (created): publish its records, then run this again; not yet there: ns2 has nothing")
+    assert said(C, SILENT) == (
+        "a (created): it waits for its records to be on every server; could not be asked: ns2: no answer; each must"
+        " answer this host, or no longer be a name server of the zone"
+    )
+    assert said(C, THERE) == (
+        "a (published): every server has its records; it can sign in 60 minutes, when this is run again"
+    )
+    assert said(W, THERE) == "a (switching): it signs when the daemon says that it does"
+    assert said(X, THERE) == "a (removable): remove its records on every server, then run this again"
+    assert said(S, SILENT).startswith("a (signing): it signs; could not be asked: ns2: no answer")
+    assert "make others with --new" in said(S, replace(LOST, is_revoked=True))
+    assert said(S, THERE, ago=101 * DAY_S) == "a (signing): it signs; the next keys are due"
     assert said(S, LOST) == "a (signing): it signs, and its records are not on every server: ns2 has nothing"
     assert said(R, THERE) == "a (retired): it signs no more; its records stay for 7 days"
     assert "its records are needed and lacking: ns2 has nothing" in said(R, LOST)

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -152,6 +153,8 @@ class _Parent:
                 os.fchmod(file.fileno(), 0o644)
                 file.write(self.application.keys)
         except OSError as error:
+            with suppress(OSError):  # half of it would be taken for what is told
+                os.unlink(self.keys_file)
             tell("it cannot be told which keys sign", Severity.WARNING, file=self.keys_file, why=str(error))
 
     # Workers

@@ -68,11 +68,13 @@ class RuntimeDirectory:
 
 def _make(path: str, identity: Identity) -> None:
     try:
-        # Postfix must be able to pass: its socket is in here by default, with a mode of its own.
         os.mkdir(path)
-        os.chmod(path, 0o755)  # noqa: S103 - as just said; nothing in it is readable by others
-        if os.geteuid() == 0:
-            os.chown(path, identity.uid, identity.gid)
+        # The directory above may be the daemon's user's, who must not have root change something else in its place.
+        with _opened(path) as made:
+            # Postfix must be able to pass: its socket is in here by default, with a mode of its own.
+            os.fchmod(made, 0o755)  # nothing in it is readable by others
+            if os.geteuid() == 0:
+                os.fchown(made, identity.uid, identity.gid)
     except FileExistsError:
         pass
     except OSError as error:
@@ -94,8 +96,10 @@ def _lock(path: str, identity: Identity) -> int:
     except OSError as error:
         raise Refusal(f"{path} cannot be opened: {error.strerror}; remove it, or correct its owner") from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Refusal(f"{path} is not a regular file; remove it")
+        status = os.fstat(descriptor)
+        # What the daemon's user linked here from elsewhere would be written to, and given to that user.
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise Refusal(f"{path} is not a regular file, or has another name; remove it")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -116,32 +120,48 @@ def _lock(path: str, identity: Identity) -> int:
     return descriptor
 
 
+@contextmanager
+def _opened(name: str, within: int | None = None, *, follow: bool = False) -> Iterator[int]:
+    """A directory, to do things in it whatever is put in its place meanwhile. Raises OSError."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(name, flags, dir_fd=within)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _remove_keys(path: str) -> None:
     try:
-        names = os.listdir(path)
+        with _opened(path, follow=True) as directory:
+            for name in os.listdir(directory):
+                if name == KEYS_NAME or name.startswith(KEYS_PREFIX):
+                    _unlink(name, directory)
     except OSError:
         return  # who removed it has removed these, too
-    for name in names:
-        if name == KEYS_NAME or name.startswith(KEYS_PREFIX):
-            _unlink(os.path.join(path, name))
 
 
-def _unlink(path: str) -> None:
+def _unlink(path: str, within: int | None = None) -> None:
     try:
-        os.unlink(path)
+        os.unlink(path, dir_fd=within)
     except OSError:
         return
 
 
 def _remove_leftovers(path: str) -> None:
-    """Private directories of workers that were killed before they could remove them."""
+    """Private directories of workers that were killed before they could remove them.
+
+    As root, in what belongs to the daemon's user: nothing that was put there is followed elsewhere.
+    """
     _remove_keys(path)
-    for entry in os.scandir(path):
-        if not entry.name.startswith(WORKER_PREFIX) or not entry.is_dir(follow_symlinks=False):
-            continue
-        try:
-            for inner in os.scandir(entry.path):
-                os.unlink(inner.path)
-            os.rmdir(entry.path)
-        except OSError:
-            continue
+    with _opened(path, follow=True) as directory:
+        for name in os.listdir(directory):
+            if not name.startswith(WORKER_PREFIX):
+                continue
+            try:
+                with _opened(name, directory) as worker:
+                    for inner in os.listdir(worker):
+                        os.unlink(inner, dir_fd=worker)
+                os.rmdir(name, dir_fd=directory)
+            except OSError:
+                continue

@@ -294,10 +294,12 @@ class Supervisor:
         assert self._directory is not None  # noqa: S101 - as above
         self._directory.announce_keys(serving.number)
         plan, before = serving.plan, self._announced
-        trust = {"dnssec": plan["dnssec"], "resolvers": plan["resolvers"]}
-        if before is not None and (before["dnssec"], plan["dnssec"]) == ("trusted", "untrusted"):
-            resolvers = {"before": before["resolvers"], "now": plan["resolvers"]}
-            tell("DNSSEC is not trusted any more", Severity.WARNING, **resolvers)
+        # The plan is of the code that is installed by now, which may be older than this process.
+        trust: dict[str, Any] = {"dnssec": plan.get("dnssec"), "resolvers": plan.get("resolvers")}
+        if before is not None and (before["dnssec"], trust["dnssec"]) == ("trusted", "untrusted"):
+            tell(
+                "DNSSEC is not trusted any more", Severity.WARNING, before=before["resolvers"], now=trust["resolvers"]
+            )
         self._announced = trust
         tell("serving", generation=serving.number, listeners=list(self._listening), **trust)
         self._notifier.ready(f"serving, generation {serving.number}")

@@ -82,11 +82,12 @@ def read_regular(name: str, *, directory: int, max_octets: int) -> tuple[os.stat
         if not stat.S_ISREG(status.st_mode) or status.st_size > max_octets:
             raise ConfigError(f"{name}: not a regular file of at most {max_octets} octets")
         octets = b""
-        while chunk := os.read(descriptor, max_octets + 1 - len(octets)):
+        # Not after one who goes on writing, octet by octet.
+        while chunk := os.read(descriptor, status.st_size + 1 - len(octets)):
             octets += chunk
     finally:
         os.close(descriptor)
-    if len(octets) > max_octets:
+    if len(octets) > status.st_size:
         raise ConfigError(f"{name}: it grows while it is read")
     return status, octets
 

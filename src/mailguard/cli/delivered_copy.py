@@ -5,6 +5,7 @@ Only regular files are read, and no links followed: a mailbox belongs to somebod
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 from collections.abc import Iterator
@@ -41,15 +42,18 @@ def _is_named(octets: bytes, wanted: bytes) -> bool:
 
 
 def _of_maildir(maildir: str) -> Iterator[bytes]:
-    entries: list[tuple[float, str]] = []
+    # There may be a million files, of which these alone are kept in mind.
+    for _, path in heapq.nlargest(MAX_FILES, _files(maildir)):
+        yield _read(path, MAX_MESSAGE_BYTES)
+
+
+def _files(maildir: str) -> Iterator[tuple[float, str]]:
     for part in MAILDIR_PARTS:
         with os.scandir(os.path.join(maildir, part)) as found:
             for each in found:
                 status = each.stat(follow_symlinks=False)
                 if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_MESSAGE_BYTES:
-                    entries.append((status.st_mtime, each.path))
-    for _, path in sorted(entries, reverse=True)[:MAX_FILES]:
-        yield _read(path, MAX_MESSAGE_BYTES)
+                    yield status.st_mtime, each.path
 
 
 def _of_file(path: str) -> Iterator[bytes]:

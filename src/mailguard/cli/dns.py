@@ -16,6 +16,7 @@ from mailguard.cli.live_records import live_records
 from mailguard.cli.mail_hosts import NoAnswer, host_name, mail_hosts, with_certificates
 from mailguard.cli.parameters import FILE, as_domain
 from mailguard.cli.record_zones import zones_of
+from mailguard.cli.rotation_settings import date_of
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.configured_dns import resolver_config
@@ -32,7 +33,7 @@ from mailguard.records.generate import policy_address, policy_file, records
 from mailguard.records.record import Record
 from mailguard.records.render import FORMATS, Publication
 from mailguard.rotation.state import Stage as KeyStage
-from mailguard.rotation.words import next_step
+from mailguard.rotation.words import record_note
 from mailguard.scorecard.spf_width import is_too_wide
 from mailguard.senders.identity import Unusable, parse_address
 from mailguard.spf.record import Record as SpfRecord
@@ -180,7 +181,7 @@ def _public_keys(config: Config | None, domain: Domain) -> Iterator[PublicKey]:
             # Also the records of keys that come, and of those whose mail is on its way.
             for each in generation.keys if generation.stage is not KeyStage.REMOVABLE else ():
                 record = each.record.encode("ascii")
-                note = "" if generation.stage is KeyStage.SIGNING else f"; {next_step(generation)}"
+                note = f"; {said}" if (said := record_note(generation, date_of(generation.until or 0))) else ""
                 yield PublicKey(each.selector, each.name(domain), record, each.algorithm, each.bits, note)
         return
     for owner, selector, file in keys_of(config, domain):

@@ -267,7 +267,11 @@ def _resolver_card(config: ResolverConfig) -> Explanation:
 
 def _records_card(wanted: Sequence[WantedKey], config: Config, resolver_config: ResolverConfig) -> Explanation:
     if not wanted:
-        said = finding(Mark.NOTE, "the configuration names no key: nothing is signed", "mailguard key new DOMAIN")
+        is_rotated = any(rule.rotation for rule in config.domains.values())
+        detail, advice = "the configuration names no key: nothing is signed", "mailguard key new DOMAIN"
+        if is_rotated:
+            detail, advice = "no key signs yet: nothing is signed", "mailguard key rotate --all"
+        said = finding(Mark.NOTE, detail, advice)
         return card("records of the keys", [said])
     with open_resolver(resolver_config) as resolver:
         checked = check_keys(

@@ -177,7 +177,7 @@ def test(
         for each in checked:
             click.echo(_checked_as_text(each))
     if not checked:
-        click.echo("mailguard: the configuration names no key", err=True)
+        click.echo("mailguard: no key signs by the configuration; mailguard key list shows those that come", err=True)
         return ExitCode.CONFIGURATION
     return max((each.outcome.exit_code for each in checked), default=ExitCode.PASS)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import click
 from rich.console import Console
@@ -13,12 +12,13 @@ from rich.table import Table
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE
 from mailguard.cli.rotation_keys import adopted
+from mailguard.cli.rotation_settings import date_of
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.dkim.signing_key import KeyCheck
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
 from mailguard.key_places import WantedKey, keys_of, rotation_of
-from mailguard.rotation.state import Rotation
+from mailguard.rotation.state import COMING, Rotation, Stage
 from mailguard.rotation.words import next_step
 
 __all__ = ["list_"]
@@ -71,6 +71,7 @@ def _by_hand(config: Config, rotated: set[str]) -> Iterator[WantedKey]:
 
 def _of_rotation(rotation: Rotation) -> Iterator[_Row]:
     for generation in rotation.generations:
+        is_followed = generation.stage is Stage.SIGNING and bool(rotation.at(*COMING))
         for key in generation.keys:
             yield {
                 "domain": rotation.domain,
@@ -78,8 +79,8 @@ def _of_rotation(rotation: Rotation) -> Iterator[_Row]:
                 "algorithm": key.algorithm,
                 "stage": generation.stage.value,
                 "since": _time(generation.since),
-                "next": next_step(generation),
-                "when": _time(generation.until),
+                "next": next_step(generation, is_followed=is_followed),
+                "when": None if is_followed else _time(generation.until),
                 "file": key.file,
             }
 
@@ -103,13 +104,14 @@ def _of_file(config: Config, wanted: WantedKey) -> _Row:
 
 
 def _time(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="minutes")
+    return None if at is None else date_of(at)
 
 
 def _show(rows: list[_Row]) -> None:
-    console = Console(highlight=False)
+    # The name of a file is itself, whatever rich would make of brackets and colons in it.
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=PIPE_WIDTH)
+        console = Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, overflow="fold")

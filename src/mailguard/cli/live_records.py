@@ -6,7 +6,7 @@ on a terminal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -75,6 +75,7 @@ class _Survey:
         zones = dict.fromkeys(zone for zone in self._zones.values() if isinstance(zone, str))
         new = [zone for zone in zones if zone not in self._servers]
         self._servers.update(self._each("finding their servers", new, self._authoritative.servers))
+        self._widen(new)
         pairs: list[tuple[_Visit, NameServer]] = []
         lost: list[tuple[_Visit, NameServer | None, _Reply]] = []
         for visit in visits:
@@ -86,6 +87,28 @@ class _Survey:
                 pairs += [(visit, server) for server in servers]
         replies = self._each("asking each server", pairs, self._ask)
         return [*lost, *((visit, server, reply) for (visit, server), reply in replies.items())]
+
+    def _widen(self, zones: Sequence[str]) -> None:
+        """Add the servers that the zone itself and the one above it name: the world asks these, too.
+
+        What none of them says is not known better than before.
+        """
+        pairs = [(zone, each) for zone in zones for each in _servers_in(self._servers[zone])]
+        ask = self._authoritative.ask
+        told = self._each("asking for their servers", pairs, lambda pair: ask(pair[1], pair[0], "NS"))
+        names: dict[str, set[str]] = {zone: set() for zone in zones}
+        for (zone, _), reply in told.items():
+            names[zone] |= {value.rstrip(".") for value in reply.values} if isinstance(reply, Published) else set()
+        for zone, above in self._each("asking above them", zones, self._authoritative.delegated).items():
+            names[zone] |= above if isinstance(above, frozenset) else set()
+        found = [zone for zone in zones if _servers_in(self._servers[zone])]
+        widened = self._each("finding more", found, lambda zone: self._authoritative.widened(zone, names[zone]))
+        self._servers.update(widened)
+
+    def target_zone(self, visit: _Visit) -> str:
+        """The zone that an alias led to; empty where none did."""
+        zone = self._zones.get(visit.cut_at)
+        return zone if isinstance(zone, str) and visit.name != visit.key[0] else ""
 
     def _ask(self, pair: tuple[_Visit, NameServer]) -> Published | Alias:
         visit, server = pair
@@ -109,7 +132,8 @@ def live_records(authoritative: AuthoritativeDns, records: Iterable[Record]) -> 
     keys = dict.fromkeys((record.name, record.rdtype) for record in records if not record.held_back)
     live: dict[_Key, dict[str, Found]] = {key: {} for key in keys}
     console = Console(stderr=True)
-    with at_once(PARALLEL) as threads, Progress(console=console, transient=True) as progress:
+    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with at_once(PARALLEL) as threads, progress:
         survey = _Survey(authoritative, threads, progress)
         visits = {_Visit(key, key[0]): None for key in keys}
         for depth in range(MAX_ALIASES + 1):
@@ -119,7 +143,7 @@ def live_records(authoritative: AuthoritativeDns, records: Iterable[Record]) -> 
                 if isinstance(reply, Unreachable):
                     live[visit.key][label] = Found(fault=str(reply))
                 elif not isinstance(reply, Alias):
-                    live[visit.key][label] = Found(reply.values, ttl_s=reply.ttl_s)
+                    live[visit.key][label] = Found(reply.values, ttl_s=reply.ttl_s, zone=survey.target_zone(visit))
                 elif depth < MAX_ALIASES:
                     following[_Visit(visit.key, reply.target)] = None
                 else:
@@ -128,6 +152,10 @@ def live_records(authoritative: AuthoritativeDns, records: Iterable[Record]) -> 
             if not visits:
                 break
     return live
+
+
+def _servers_in(found: tuple[NameServer, ...] | Unreachable) -> tuple[NameServer, ...]:
+    return () if isinstance(found, Unreachable) else found
 
 
 def _heard(

@@ -8,23 +8,24 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import ExitStack
 
 import click
 
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_files import Owner, find_owner
+from mailguard.cli.key_use import KeyUse
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY
-from mailguard.cli.parameters import DIRECTORY, FILE, POSIX_SECONDS, as_domain
+from mailguard.cli.parameters import DIRECTORY, FILE, as_domain
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_settings import Settings
-from mailguard.cli.rotation_store import Busy, RotationStore
+from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
 from mailguard.cli.rotation_turn import WAITING, Turn
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
 from mailguard.rotation.step import DAY_S
+from mailguard.rotation.strict_json import MAX_NUMBER
 
 __all__ = ["rotate"]
 
@@ -32,6 +33,8 @@ DEFAULT_STATE = "/etc/mailguard/rotation"
 DEFAULT_RELOAD = "systemctl reload mailguard-milter"
 DEFAULT_DAYS = 180
 HOUR_S = 3_600
+# What follows from it must be a time that the state can have.
+MAX_NOW = MAX_NUMBER // 2
 _WORST_FIRST = (ExitCode.CONFIGURATION, ExitCode.FAIL, ExitCode.TEMPORARY, WAITING)
 
 
@@ -79,6 +82,7 @@ _WORST_FIRST = (ExitCode.CONFIGURATION, ExitCode.FAIL, ExitCode.TEMPORARY, WAITI
 @click.option("--adopt", is_flag=True, help="Begin with the keys that the configuration names now.")
 @click.option("--begin", is_flag=True, help="Begin anew though the configuration names a file that is not there.")
 @click.option("--discard", is_flag=True, help="Give up the keys that do not sign yet.")
+@click.option("--clock-is-right", is_flag=True, help="Go on though a stage began in the future: it begins again now.")
 @click.option(
     "--reload",
     "reload_command",
@@ -97,7 +101,9 @@ _WORST_FIRST = (ExitCode.CONFIGURATION, ExitCode.FAIL, ExitCode.TEMPORARY, WAITI
     help="For the daemon to say that it signs with the new keys.",
 )
 @click.option("--dry-run", "is_dry", is_flag=True, help="Say what the next step is, and change nothing.")
-@click.option("--now", "at", type=POSIX_SECONDS, metavar="SECONDS", help="Take this POSIX time for the present.")
+@click.option(
+    "--now", "at", type=click.IntRange(0, MAX_NOW), metavar="SECONDS", help="Take this POSIX time for the present."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def rotate(
     domain: Domain | None,
@@ -112,6 +118,7 @@ def rotate(
     adopt: bool,
     begin: bool,
     discard: bool,
+    clock_is_right: bool,
     reload_command: str,
     wait_s: int,
     is_dry: bool,
@@ -138,6 +145,7 @@ def rotate(
     now, began = time.time() if at is None else float(at), time.monotonic()
     settings = Settings(
         config=config,
+        key_use=KeyUse(config),
         config_file=config_file,
         key_directory=directory,
         owner=_owner(config, owner),
@@ -150,6 +158,7 @@ def rotate(
         adopt=adopt,
         begin=begin,
         discard=discard,
+        clock_is_right=clock_is_right,
         is_dry=is_dry,
     )
     domains = (
@@ -174,13 +183,13 @@ def _taken(
     codes: list[ExitCode] = []
     turns: list[Turn] = []
     daemon = SigningDaemon(settings.config)
-    with ExitStack() as locks:
+    with StateLocks() as locks:
         for domain in domains:
             try:
                 path, is_named = _state_file(settings.config, domain, state_directory)
                 store = RotationStore(path, domain)
                 if not settings.is_dry:
-                    store = locks.enter_context(RotationStore.locked(path, domain, makes_directory=not is_named))
+                    store = locks.store(path, domain, makes_directory=not is_named)
                 turn = Turn(domain, store, settings, daemon)
                 turn.prepare()
                 turns.append(turn)

@@ -27,12 +27,16 @@ POLL_S = 0.2
 # The command failed: a moment for a daemon that reloaded all the same.
 AFTER_FAILURE_S = 3.0
 
+_FileId = tuple[int, int, int, int]
+
 
 class SigningDaemon:
     """The daemon of one configuration."""
 
     def __init__(self, config: Config) -> None:
         self._directory = config.runtime_directory
+        # Of many domains each asks several times: what is there is read again only when it has changed.
+        self._read: tuple[_FileId, LoadedKeys] | None = None
 
     def loaded(self) -> LoadedKeys | None:
         """What it says; None where it says nothing: it does not run. Raises ConfigError for what is no such file."""
@@ -40,10 +44,13 @@ class SigningDaemon:
         try:
             directory = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                _, octets = read_regular(KEYS_NAME, directory=directory, max_octets=MAX_LOADED_OCTETS)
+                found = _id_of(os.stat(KEYS_NAME, dir_fd=directory, follow_symlinks=False))
+                if self._read is None or self._read[0] != found:
+                    status, octets = read_regular(KEYS_NAME, directory=directory, max_octets=MAX_LOADED_OCTETS)
+                    self._read = _id_of(status), LoadedKeys.parse(octets)
             finally:
                 os.close(directory)
-            return LoadedKeys.parse(octets)
+            return self._read[1]
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -70,9 +77,13 @@ class SigningDaemon:
                 )
                 if done.returncode:
                     fault = f"the reload ended with {done.returncode}: {command}"
-            except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
                 fault = f"the reload failed: {command}: {error}"
             deadline = time.monotonic() + (min(wait_s, AFTER_FAILURE_S) if fault else wait_s)
             while not is_done() and time.monotonic() < deadline:
                 time.sleep(POLL_S)
         return fault
+
+
+def _id_of(status: os.stat_result) -> _FileId:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

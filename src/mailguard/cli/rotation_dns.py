@@ -16,6 +16,7 @@ from mailguard.cli.live_records import live_records
 from mailguard.cli.new_keys import GENERATORS, default_selector
 from mailguard.config import DnsConfig
 from mailguard.dkim.key import KeyRecord, KeyRecordError
+from mailguard.dkim.result import DkimReason
 from mailguard.dkim.signature import key_name
 from mailguard.dns.authoritative import AuthoritativeDns, Unreachable
 from mailguard.domain import Domain
@@ -24,11 +25,17 @@ from mailguard.records.compare import Found
 from mailguard.records.record import Record
 from mailguard.rotation.state import RotatedKey, Rotation
 from mailguard.rotation.step import Seen
+from mailguard.taglist import TagList
 
 __all__ = ["RotationDns"]
 
 # A name for each month and a few more: who has used all of these has another problem.
 MAX_NAMES_TRIED = 20
+RANDOM_OCTETS = 8
+# With a selector of ours, or a random name in its place, and ._domainkey. before it, it is a name still.
+MAX_DOMAIN_CHARS = 253 - len("._domainkey.") - len("mg") - 2 * RANDOM_OCTETS
+
+REVOKED = "a revoked key (p= is empty)"
 
 _ByServer = Mapping[str, Found]
 
@@ -37,9 +44,16 @@ class RotationDns:
     """The servers of one domain, asked within one half minute."""
 
     def __init__(self, config: DnsConfig, domain: Domain) -> None:
-        """Raises Unreachable."""
+        """Raises Unreachable, and ConfigError for a domain with too long a name."""
+        if len(domain) > MAX_DOMAIN_CHARS:
+            raise ConfigError(
+                f"its name is too long for the selectors of rotation (over {MAX_DOMAIN_CHARS} characters)"
+            )
         self._domain = domain
         self._servers = AuthoritativeDns(config.nameservers, port=config.port)
+        self._zones: set[str] = set()
+        self.any_ttl_s = 0
+        """So long a cache may keep what a wildcard says of the names that `free_names` gave."""
 
     def seen(self, rotation: Rotation) -> list[Seen]:
         """What there is of each generation."""
@@ -47,8 +61,27 @@ class RotationDns:
         return [_seen_of(self._domain, each.keys, live) for each in rotation.generations]
 
     def negative_ttl_s(self) -> int:
-        """So long a resolver may know that a record was not there. Raises Unreachable."""
-        return self._servers.negative_ttl_s(self._servers.zone_of(f"_domainkey.{self._domain}"))
+        """So long a resolver may know that a record was not there. Raises Unreachable.
+
+        Where a name is an alias, the zone of its target says it too.
+        """
+        zones = {self._servers.zone_of(f"_domainkey.{self._domain}"), *self._zones}
+        return max(self._servers.negative_ttl_s(zone) for zone in zones)
+
+    def fault_for_verifiers(self, keys: Sequence[RotatedKey]) -> str:
+        """What keeps a recursive resolver from finding keys that every server has; empty if nothing does.
+
+        A signature of the zone that is missing or wrong (DNSSEC), say, or servers that only it knows of.
+        """
+        for key in keys:
+            name = key.name(self._domain)
+            try:
+                fault = _fault(key, self._servers.resolved(name, "TXT").values)
+            except Unreachable as error:
+                return f"the resolver of this host does not find them: {error}"
+            if fault:
+                return f"the resolver of this host has {fault} at {name}"
+        return ""
 
     def free_names(self, now: float, taken: frozenset[str]) -> dict[str, str]:
         """A selector for a new key of each algorithm: not in `taken`, and with nothing at it on any server.
@@ -67,7 +100,7 @@ class RotationDns:
 
     def _are_free(self, selectors: Sequence[str]) -> bool:
         # What a wildcard says of any name at all says nothing of these.
-        any_name = f"mg{secrets.token_hex(8)}"
+        any_name = f"mg{secrets.token_hex(RANDOM_OCTETS)}"
         live = self._live([key_name(selector, self._domain) for selector in (*selectors, any_name)])
         elsewhere = live[key_name(any_name, self._domain)]
         for selector in selectors:
@@ -80,18 +113,21 @@ class RotationDns:
             # An alias shows in who answered.
             if there.keys() != elsewhere.keys():
                 return False
+        self.any_ttl_s = max(found.ttl_s for found in elsewhere.values())
         return True
 
     def _live(self, names: Sequence[str]) -> dict[str, _ByServer]:
         records = [Record(name=name, rdtype="TXT", value="", why="") for name in dict.fromkeys(names)]
-        return {name: found for (name, _), found in live_records(self._servers, records).items()} if records else {}
+        live = live_records(self._servers, records) if records else {}
+        self._zones |= {found.zone for by_server in live.values() for found in by_server.values() if found.zone}
+        return {name: found for (name, _), found in live.items()}
 
 
 def _seen_of(domain: Domain, keys: Sequence[RotatedKey], live: Mapping[str, _ByServer]) -> Seen:
     lost: list[str] = []
     silent: list[str] = []
-    is_gone = True
-    ttl_s = 0
+    is_gone = is_revoked = True
+    ttl_s = other_ttl_s = 0
     for key in keys:
         name = key.name(domain)
         if not live[name]:
@@ -102,9 +138,23 @@ def _seen_of(domain: Domain, keys: Sequence[RotatedKey], live: Mapping[str, _ByS
                 silent.append(f"{server}: {found.fault}")
             elif fault := _fault(key, found.values):
                 lost.append(f"{server} has {fault} at {name}")
-            is_gone &= not found.fault and not any(_fault(key, [value]) == "" for value in found.values)
+                is_revoked &= fault == REVOKED
+                other_ttl_s = max(other_ttl_s, found.ttl_s)
+            is_gone &= not found.fault and not any(_has(key, value) for value in found.values)
     is_gone &= not silent
-    return Seen(tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(silent)), is_gone, ttl_s)
+    return Seen(
+        tuple(dict.fromkeys(lost)),
+        tuple(dict.fromkeys(silent)),
+        is_gone,
+        is_revoked and bool(lost),
+        ttl_s,
+        other_ttl_s,
+    )
+
+
+def _has(key: RotatedKey, value: str) -> bool:
+    """Whether the key is in a record, whatever else is."""
+    return TagList.parse(key.record.encode("ascii"))["p"].compact.decode("ascii") in "".join(value.split())
 
 
 def _fault(key: RotatedKey, values: Sequence[str]) -> str:
@@ -114,6 +164,8 @@ def _fault(key: RotatedKey, values: Sequence[str]) -> str:
     try:
         found = KeyRecord.parse(values[0].encode("utf-8"), key_type=key.algorithm)
     except KeyRecordError as error:
+        if error.reason is DkimReason.KEY_REVOKED:
+            return REVOKED
         return f"a record that no signature verifies with ({error})"
     own = KeyRecord.parse(key.record.encode("ascii"), key_type=key.algorithm)
     if found.key != own.key:

@@ -7,7 +7,7 @@ nothing is deleted but the very key that was made.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mailguard.cli.doctor_child import Person, run_as
 from mailguard.cli.key_files import Owner, store_keys
@@ -20,6 +20,7 @@ from mailguard.errors import ConfigError, KeyFileError
 from mailguard.guarded_file import open_directory, read_regular
 from mailguard.key_places import WantedKey
 from mailguard.rotation.state import RotatedKey
+from mailguard.rotation.strict_json import is_path
 
 __all__ = ["adopted", "delete", "make", "unusable"]
 
@@ -27,15 +28,27 @@ LOOK_TIMEOUT_S = 20.0
 
 
 def make(domain: Domain, directory: str, names: Mapping[str, str], owner: Owner | None) -> tuple[RotatedKey, ...]:
-    """A key of each algorithm under its name, in files. Raises KeyFileError."""
-    pems = {algorithm: GENERATORS[algorithm]() for algorithm in names}
+    """A key of each algorithm under its name, in files. Raises KeyFileError, and then leaves none."""
     # Where the keys are is root's to say; what is deleted later is found without following a link.
     place = os.path.realpath(directory)
-    paths = store_keys(place, domain, [(names[algorithm], pem) for algorithm, pem in pems.items()], owner=owner)
-    return tuple(
-        _rotated(SigningKey.from_bytes(pem, domain=domain, selector=names[algorithm]), path, is_made=True)
-        for (algorithm, pem), path in zip(pems.items(), paths, strict=True)
+    if not is_path(place):
+        raise KeyFileError(f"{place!a}: give a directory whose name is text without control characters")
+    pems = {selector: GENERATORS[algorithm]() for algorithm, selector in names.items()}
+    keys = tuple(
+        _rotated(
+            SigningKey.from_bytes(pem, domain=domain, selector=selector),
+            os.path.join(place, domain, f"{selector}.pem"),
+            is_made=True,
+        )
+        for selector, pem in pems.items()
     )
+    try:
+        store_keys(place, domain, list(pems.items()), owner=owner)
+    except KeyFileError:
+        for key in keys:
+            delete(domain, key)
+        raise
+    return keys
 
 
 def adopted(config: Config, wanted: WantedKey, *, check: KeyCheck = KeyCheck.FULL) -> RotatedKey:
@@ -53,28 +66,31 @@ def adopted(config: Config, wanted: WantedKey, *, check: KeyCheck = KeyCheck.FUL
     return _rotated(key, os.path.abspath(file), is_made=False)
 
 
-def unusable(config: Config, domain: Domain, key: RotatedKey) -> str:
-    """Why the daemon's user cannot sign with it; empty if that user can. While there is one thread."""
+def unusable(config: Config, domain: Domain, keys: Sequence[RotatedKey], *, check: KeyCheck) -> str:
+    """Why the daemon's user cannot sign with them; empty if that user can. While there is one thread."""
 
     def look() -> dict[str, object]:
-        try:
-            loaded = SigningKey.load(
-                key.file,
-                domain=domain,
-                selector=key.selector,
-                permissions=KeyPermissions(config.sign.key_permissions),
-                check=KeyCheck.FULL,
-            )
-        except KeyFileError as error:
-            return {"fault": " ".join(str(error).split())}
-        return {"fault": "" if loaded.fingerprint == key.fingerprint else f"{key.file}: it holds another key"}
+        faults = ((key.selector, _fault(config, domain, key, check)) for key in keys)
+        return {"fault": "; ".join(f"{selector}: {fault}" for selector, fault in faults if fault)}
 
+    if not keys:
+        return ""
     daemon = Person.named(config.user) if os.geteuid() == 0 else None
     if os.geteuid() == 0 and daemon is None:
-        return f'there is no user "{config.user}" to read {key.file}'
+        return f'there is no user "{config.user}" to read {keys[0].file}'
+    # One process for all: a host may have many domains.
     found = run_as(daemon, look, timeout_s=LOOK_TIMEOUT_S)
     fault = str(found.get("fault", found.get("error", "")))
-    return f"{config.user if daemon else 'this user'} cannot sign with it: {fault}" if fault else ""
+    return f"{config.user if daemon else 'this user'} cannot sign with {fault}" if fault else ""
+
+
+def _fault(config: Config, domain: Domain, key: RotatedKey, check: KeyCheck) -> str:
+    permissions = KeyPermissions(config.sign.key_permissions)
+    try:
+        loaded = SigningKey.load(key.file, domain=domain, selector=key.selector, permissions=permissions, check=check)
+    except KeyFileError as error:
+        return " ".join(str(error).split())
+    return "" if loaded.fingerprint == key.fingerprint else f"{key.file}: it holds another key"
 
 
 def delete(domain: Domain, key: RotatedKey) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mailguard.cli.key_files import Owner
+from mailguard.cli.key_use import KeyUse
 from mailguard.config import Config
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "date_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +18,7 @@ class Settings:
     """What the command was told."""
 
     config: Config
+    key_use: KeyUse
     config_file: str
     key_directory: str
     owner: Owner | None
@@ -30,4 +33,10 @@ class Settings:
     adopt: bool = False
     begin: bool = False
     discard: bool = False
+    clock_is_right: bool = False
     is_dry: bool = False
+
+
+def date_of(at: float) -> str:
+    """A time of a state, as it is shown."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="minutes")

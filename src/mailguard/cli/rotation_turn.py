@@ -10,21 +10,35 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from mailguard.cli import rotation_keys
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_dns import RotationDns
-from mailguard.cli.rotation_settings import Settings
+from mailguard.cli.rotation_settings import Settings, date_of
 from mailguard.cli.rotation_store import RotationStore
+from mailguard.dkim.signing_key import KeyCheck
 from mailguard.dns.authoritative import Unreachable
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
 from mailguard.key_places import keys_of, rotation_of
 from mailguard.rotation.state import COMING, Generation, RotatedKey, Rotation, Stage
-from mailguard.rotation.step import DAY_S, RotationRules, Seen, Step, confirmed, step, with_loaded
-from mailguard.rotation.words import said_of
+from mailguard.rotation.step import (
+    CLOCK_SLACK_S,
+    DAY_S,
+    MAX_TTL_S,
+    MIN_KEEP_S,
+    RotationRules,
+    Seen,
+    Step,
+    confirmed,
+    is_settled,
+    step,
+    with_loaded,
+)
+from mailguard.rotation.words import UNASKED, said_of
 
 __all__ = ["WAITING", "Turn"]
 
@@ -61,11 +75,18 @@ class Turn:
         if self._settings.is_dry:
             self.said.append("dry run: nothing is changed; this is what a run would come to")
         self.rotation = self._begun()
+        self._trust_clock()
         usable = self._is_usable()
         try:
             dns = RotationDns(self._settings.config.dns, self.domain)
             seen = dns.seen(self.rotation)
-            self._rules = self._rules_of(dns, held=usable)
+            negative_ttl_s = 0
+            if self.rotation.at(Stage.CREATED, Stage.PUBLISHED):
+                negative_ttl_s = min(dns.negative_ttl_s(), MAX_NEGATIVE_TTL_S)
+                # The SOA record may say something else when the records are there.
+                seen = [replace(each, other_ttl_s=max(each.other_ttl_s, negative_ttl_s)) for each in seen]
+            self._rules = self._rules_of(negative_ttl_s, held=usable)
+            self._rules = replace(self._rules, held=self._rules.held or self._hidden(dns, seen))
         except Unreachable as error:
             self._note(str(error), ExitCode.TEMPORARY)
             self._seen = {each.keys: Seen(silent=(str(error),)) for each in self.rotation.generations}
@@ -75,7 +96,12 @@ class Turn:
         loaded = self._daemon.loaded()
         told = loaded.domains.get(self.domain) if loaded is not None else None
         taken = step(
-            with_loaded(self.rotation, told.keys.values() if told is not None else (), now=chosen.now),
+            with_loaded(
+                self.rotation,
+                told.keys.values() if told is not None else (),
+                now=chosen.now,
+                lifetime_s=self._rules.lifetime_s,
+            ),
             seen,
             now=chosen.now,
             rules=self._rules,
@@ -118,6 +144,16 @@ class Turn:
         )
         return Rotation(domain=self.domain, generations=(generation,), used=tuple(key.selector for key in keys))
 
+    def _trust_clock(self) -> None:
+        """A host may start with a clock of long ago; what began by that would seem to be over when it is set."""
+        latest = max((each.since for each in self.rotation.generations), default=0)
+        if latest > self._settings.now + CLOCK_SLACK_S and not self._settings.clock_is_right:
+            raise ConfigError(
+                f"by this clock ({date_of(self._settings.now)}) a stage began in the future ({date_of(latest)});"
+                " nothing is changed. Set the clock; or, if it is right and was wrong then, run this once with"
+                " --clock-is-right"
+            )
+
     def _is_usable(self) -> str:
         """Why the keys that come must not sign: the daemon would not start with them."""
         if lost := self._faults(*self.rotation.at(Stage.SIGNING)):
@@ -128,19 +164,15 @@ class Turn:
         return held
 
     def _faults(self, *generations: Generation) -> str:
-        faults = [
-            f"{key.selector}: {fault}"
-            for each in generations
-            for key in each.keys
-            if (fault := rotation_keys.unusable(self._settings.config, self.domain, key))
-        ]
-        return "; ".join(faults)
+        keys = [key for each in generations for key in each.keys]
+        # Keys that sign were examined when they came; then the daemon has only to be able to load them.
+        is_new = any(each.stage in COMING for each in generations)
+        check = KeyCheck.FULL if is_new else KeyCheck.QUICK
+        return rotation_keys.unusable(self._settings.config, self.domain, keys, check=check)
 
-    def _rules_of(self, dns: RotationDns, *, held: str) -> RotationRules:
+    def _rules_of(self, negative_ttl_s: float, *, held: str) -> RotationRules:
         config = self._settings.config
-        settle_s = self._settings.settle_s
-        if self.rotation.at(Stage.CREATED, Stage.PUBLISHED):
-            settle_s = max(settle_s, min(dns.negative_ttl_s(), MAX_NEGATIVE_TTL_S))
+        settle_s = max(self._settings.settle_s, negative_ttl_s)
         loaded = self._daemon.loaded()
         # The daemon may not have read yet that signatures live shorter from now on.
         told_s = min(loaded.lifetime_s, MAX_LIFETIME_S) if loaded is not None else 0
@@ -149,25 +181,47 @@ class Turn:
             held = held or f"{self._settings.config_file} does not name {self.file}"
         return replace(self._rules, lifetime_s=lifetime_s, settle_s=settle_s, held=held)
 
+    def _hidden(self, dns: RotationDns, seen: Sequence[Seen]) -> str:
+        """Why verifiers do not find keys that would sign now. Nobody is asked for them before."""
+        for each, there in zip(self.rotation.generations, seen, strict=True):
+            if is_settled(each, there, now=self._settings.now, rules=self._rules):
+                if fault := dns.fault_for_verifiers(each.keys):
+                    self._codes.append(ExitCode.TEMPORARY)
+                return fault
+        return ""
+
     def _make_keys(self, dns: RotationDns) -> None:
         chosen = self._settings
         configured = [] if self.is_in_use else [selector for _, selector, _ in keys_of(chosen.config, self.domain)]
         taken = frozenset({*self.rotation.used, *configured, *self._files()})
         try:
             names = dns.free_names(chosen.now, taken)
+            other_ttl_s = max(dns.any_ttl_s, min(dns.negative_ttl_s(), MAX_NEGATIVE_TTL_S))
         except Unreachable as error:
             self._note(
-                f"no keys are made: every server must say that their names are free: {error}", ExitCode.TEMPORARY
+                f"no keys are made: every server must say that their names are free: {error}; {UNASKED}",
+                ExitCode.TEMPORARY,
             )
             return
         if chosen.is_dry:
             self._note(f"{', '.join(names.values())}: keys of these names would be made", WAITING)
             return
         # Whatever becomes of this run, nothing else is ever called so.
-        self._keep(replace(self.rotation, used=(*self.rotation.used, *names.values())))
-        keys = rotation_keys.make(self.domain, chosen.key_directory, names, chosen.owner)
-        made = Generation(keys=keys, stage=Stage.CREATED, since=chosen.now)
-        self._keep(replace(self.rotation, generations=(*self.rotation.generations, made)))
+        before = self.rotation
+        self._keep(replace(before, used=(*before.used, *names.values())))
+        keys: tuple[RotatedKey, ...] = ()
+        try:
+            keys = rotation_keys.make(self.domain, chosen.key_directory, names, chosen.owner)
+            made = Generation(
+                keys=keys, stage=Stage.CREATED, since=chosen.now, other_ttl_s=min(other_ttl_s, MAX_TTL_S)
+            )
+            self._keep(replace(self.rotation, generations=(*self.rotation.generations, made)))
+        except ConfigError:
+            # A disk that stays full must not use up all names, nor fill up with keys.
+            if not list(filter(None, (rotation_keys.delete(self.domain, key) for key in keys))):
+                with suppress(ConfigError):  # which the next run has the same trouble with
+                    self._keep(before)
+            raise
         self._seen[keys] = Seen(lost=("they have just been made",))
         if fault := self._faults(made):
             self._note(fault, ExitCode.FAIL)
@@ -182,7 +236,11 @@ class Turn:
     def _forget(self, taken: Step) -> None:
         """The key files first: who is stopped in between finds them gone."""
         for generation in taken.forgotten:
-            self.said += filter(None, (rotation_keys.delete(self.domain, key) for key in generation.keys))
+            for key in generation.keys:
+                if used := self._settings.key_use.elsewhere(self.domain, key.file):
+                    self.said.append(f"{key.file}: it stays: {used}")
+                elif left := rotation_keys.delete(self.domain, key):
+                    self.said.append(left)
         self._keep(
             replace(
                 self.rotation,
@@ -211,15 +269,29 @@ class Turn:
 
     @property
     def wants_reload(self) -> bool:
-        """Not while a server cannot be asked: it may have lost what the keys need."""
-        silent = any(self._of(each).silent for each in self.rotation.at(Stage.SWITCHING))
-        return self.is_in_use and not self._settings.is_dry and not silent and not self.is_in_step
+        """Not with keys that a server does not publish, or may not."""
+        return self.is_in_use and not self._settings.is_dry and not self._unseen and not self.is_in_step
+
+    @property
+    def _unseen(self) -> Sequence[str]:
+        """Why the daemon must not be made to sign with the keys that it is to sign with."""
+        if coming := self.rotation.at(Stage.SWITCHING):
+            return self._of(coming[0]).lacking
+        # A state of before, put back from a backup, may name keys whose records are gone.
+        return [lost for each in self.rotation.at(Stage.SIGNING) for lost in self._of(each).lost]
 
     def conclude(self) -> None:
         """The old keys retire if the daemon signs with the new ones; then say what there is."""
         chosen = self._settings
         if self.is_in_use and not chosen.is_dry:
-            if not self.is_in_step:
+            if not self.is_in_step and self._unseen:
+                names = ", ".join(key.selector for key in self.rotation.signing)
+                self._note(
+                    f"the daemon has not said that it signs with {names}, and is not reloaded while a server may"
+                    " lack their records",
+                    ExitCode.TEMPORARY,
+                )
+            elif not self.is_in_step:
                 self._note(self._out_of_step(), ExitCode.FAIL if chosen.reload_command else WAITING)
             elif self.rotation.at(Stage.SWITCHING):
                 # What the daemon signed with before counts from when it was seen to have changed.
@@ -228,14 +300,49 @@ class Turn:
         for each in shown:
             is_forgotten = each in self._forgotten
             there = self._of(each)
-            self.said.append(said_of(each, there, now=chosen.now, rules=self._rules, is_forgotten=is_forgotten))
+            said = said_of(
+                each,
+                there,
+                now=chosen.now,
+                rules=self._rules,
+                is_forgotten=is_forgotten,
+                is_followed=bool(self.rotation.at(*COMING)),
+            )
+            self.said.append(said)
             if not is_forgotten:
                 self._codes.append(_code(each, there))
-        if not self.is_in_use:
+        self._tell_unknown()
+        if self.is_in_use or self._store.read() is None:
+            return
+        here = {key.selector for each in self.rotation.generations for key in each.keys}
+        others = [selector for _, selector, _ in keys_of(chosen.config, self.domain) if selector not in here]
+        if others:
+            self._note(
+                f"{chosen.config_file} names {', '.join(others)}, of which {self.file} has nothing: remove that file,"
+                " and begin again with --adopt",
+                WAITING,
+            )
+        else:
             self._note(
                 f'put this into {chosen.config_file} under [domains."{self.domain}"], in place of selectors, and'
                 f" reload the daemon: rotation = {json.dumps(self.file)}",
                 WAITING,
+            )
+
+    def _tell_unknown(self) -> None:
+        """Of keys that sign and that the state has nothing of, nobody else says when their records can go."""
+        loaded = self._daemon.loaded() if self.is_in_use else None
+        told = loaded.domains.get(self.domain) if loaded is not None else None
+        if told is None or loaded is None:
+            return
+        known = {key.fingerprint for each in self.rotation.generations for key in each.keys}
+        known |= {key.fingerprint for each in self._forgotten for key in each.keys}
+        unknown = [selector for selector, fingerprint in told.keys.items() if fingerprint not in known]
+        if unknown:
+            life_s = max(self._rules.lifetime_s, min(loaded.lifetime_s, MAX_LIFETIME_S), MIN_KEEP_S)
+            self.said.append(
+                f"the daemon signs with {', '.join(unknown)}, of which {self.file} has nothing: leave the records"
+                f" there for {life_s / DAY_S:.0f} days after it has stopped"
             )
 
     def _out_of_step(self) -> str:
@@ -259,13 +366,18 @@ class Turn:
         return [
             (key.name(self.domain), key.record)
             for each in self.rotation.generations
-            if each.stage is not Stage.REMOVABLE and (each.stage is Stage.CREATED or self._of(each).lost)
+            if each.stage is Stage.CREATED or (self._of(each).lost and not self._is_left(each))
             for key in each.keys
         ]
 
+    def _is_left(self, generation: Generation) -> bool:
+        """Nobody wants its records back."""
+        return generation.stage is Stage.REMOVABLE or self._of(generation).is_revoked
+
     def to_remove(self) -> Sequence[str]:
         """Names of records that nobody needs."""
-        return [key.name(self.domain) for each in self.rotation.at(Stage.REMOVABLE) for key in each.keys]
+        removable = [each for each in self.rotation.at(Stage.REMOVABLE) if each not in self._forgotten]
+        return [key.name(self.domain) for each in removable for key in each.keys]
 
     def _of(self, generation: Generation) -> Seen:
         return self._seen.get(generation.keys, Seen())
@@ -281,4 +393,6 @@ def _code(generation: Generation, there: Seen) -> ExitCode:
             return WAITING if there.lost else ExitCode.TEMPORARY if there.silent else ExitCode.PASS
         case Stage.REMOVABLE:
             return WAITING
+        case Stage.RETIRED if there.is_revoked:
+            return ExitCode.TEMPORARY if there.silent else ExitCode.PASS
     return ExitCode.FAIL if there.lost else ExitCode.TEMPORARY if there.silent else ExitCode.PASS

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import dns.exception
@@ -36,7 +36,10 @@ __all__ = [
 
 # A zone has a handful of servers; more than this is an attack on our patience.
 MAX_SERVERS = 26
-MAX_ADDRESSES = 4
+# The servers of a great provider have three of each kind.
+MAX_ADDRESSES = 16
+# Of those above a zone, which say all the same, one is enough; each that is silent takes a good part of the time.
+MAX_PARENTS = 2
 # UDP loses a packet now and then; who says nothing twice is not asked again.
 ATTEMPTS = 2
 # All questions of one command together.
@@ -109,7 +112,7 @@ class AuthoritativeDns:
         self._deadline = time.monotonic() + total_time_s
         # Two threads may find the same at the same time, which does no harm.
         self._servers: dict[str, tuple[NameServer, ...]] = {}
-        self._silent: set[str] = set()
+        self._silent: dict[str, str] = {}
 
     def zone_of(self, name: str) -> str:
         """The zone that `name` is in: the nearest name upwards that has a SOA record. Raises Unreachable."""
@@ -146,12 +149,62 @@ class AuthoritativeDns:
                 text = f"the servers of the zone {zone or '.'} could not be found: {_reason(error)}"
                 raise Unreachable(text) from None
             names = sorted(record.target.to_text(omit_final_dot=True).lower() for record in answer)
-            listed = [server for name in names[:MAX_SERVERS] for server in self._addresses(name)]
-            if len(names) > MAX_SERVERS:
-                fault = f"not asked: the zone {zone} has {len(names)} servers, and {MAX_SERVERS} are asked"
-                listed += [NameServer(name, "", fault) for name in names[MAX_SERVERS:]]
-            found = self._servers[zone] = tuple(listed)
+            found = self._servers[zone] = self._listed(zone, names)
         return found
+
+    def _listed(self, zone: str, names: Sequence[str]) -> tuple[NameServer, ...]:
+        listed = [server for name in names[:MAX_SERVERS] for server in self._addresses(name)]
+        fault = f"not asked: the zone {zone} has {len(names)} servers, and {MAX_SERVERS} are asked"
+        return (*listed, *(NameServer(name, "", fault) for name in names[MAX_SERVERS:]))
+
+    def widened(self, zone: str, names: Collection[str]) -> tuple[NameServer, ...]:
+        """The servers of `zone`, also those of `names` that its resolver did not know of. Raises Unreachable."""
+        known = self.servers(zone)
+        new = sorted(set(names) - {server.name for server in known})
+        found = self._servers[zone] = (*known, *self._listed(zone, new))
+        return found
+
+    def delegated(self, zone: str) -> frozenset[str]:
+        """The names of the servers that the zone above `zone` has for it: where the world begins to ask.
+
+        A resolver may remember servers of before for as long as these liked. Raises Unreachable.
+        """
+        above = self.zone_of(zone.partition(".")[2])
+        query = dns.message.make_query(f"{zone}.", "NS", use_edns=0)
+        query.flags &= ~dns.flags.RD
+        fault = Unreachable(f"no server of {above or '.'} could be asked for those of {zone}")
+        for server in self._some_of(above):
+            try:
+                reply = self._reply(query, server.address)
+            except Unreachable as error:
+                fault = error
+                continue
+            found = [each for each in (*reply.answer, *reply.authority) if each.name == query.question[0].name]
+            return frozenset(
+                record.target.to_text(omit_final_dot=True).lower()
+                for rrset in found
+                if rrset.rdtype == dns.rdatatype.NS
+                for record in rrset
+            )
+        raise fault
+
+    def _some_of(self, zone: str) -> list[NameServer]:
+        try:
+            answer = self._resolver.resolve(f"{zone}.", "NS", lifetime=self._patience())
+        except dns.exception.DNSException as error:
+            raise Unreachable(f"the servers of {zone or '.'} could not be found: {_reason(error)}") from None
+        names = [record.target.to_text(omit_final_dot=True) for record in answer][:MAX_PARENTS]
+        return [server for name in names for server in self._addresses(name) if server.address][:MAX_PARENTS]
+
+    def resolved(self, name: str, rdtype: str) -> Published:
+        """What the recursive resolver finds there, as verifiers do. Raises Unreachable."""
+        try:
+            answer = self._resolver.resolve(f"{name}.", rdtype, lifetime=self._patience())
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return Published()
+        except dns.exception.DNSException as error:
+            raise Unreachable(f"{name} could not be looked up: {_reason(error)}") from None
+        return Published(tuple(_text(record) for record in answer))
 
     def negative_ttl_s(self, zone: str) -> int:
         """So long a cache may keep that a name of `zone` is not there (RFC 2308 §5). Raises Unreachable."""
@@ -186,7 +239,6 @@ class AuthoritativeDns:
         return Published()
 
     def _reply(self, query: dns.message.Message, address: str) -> dns.message.Message:
-        reason = "it said nothing before"
         for _ in range(ATTEMPTS):
             if address in self._silent:
                 break
@@ -198,8 +250,9 @@ class AuthoritativeDns:
                 if isinstance(error, OSError) and error.errno in _NO_ROUTE:
                     raise NotFromHere(f"not asked from here: {error.strerror}") from None
                 raise Unreachable(f"no answer: {error or type(error).__name__}") from None
-        self._silent.add(address)
-        raise Unreachable(f"no answer: {reason}")
+        else:
+            self._silent[address] = reason
+        raise Unreachable(f"no answer: {self._silent[address]}")
 
     def _addresses(self, name: str) -> list[NameServer]:
         found: list[str] = []

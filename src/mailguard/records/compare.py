@@ -36,6 +36,8 @@ class Found:
     values: tuple[str, ...] = ()
     fault: str = ""
     ttl_s: int = 0
+    zone: str = ""
+    """That of an alias' target, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)

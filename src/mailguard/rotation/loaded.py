@@ -64,4 +64,4 @@ def _domain(found: object) -> LoadedDomain:
     entry = Entry(found, "rotation", "keys")
     keys = entry.table("keys", MAX_KEYS)
     inner = Entry(keys, *keys)
-    return LoadedDomain({selector: inner.text(selector) for selector in keys}, entry.text_or_none("rotation"))
+    return LoadedDomain({selector: inner.text(selector) for selector in keys}, entry.path_or_none("rotation"))

@@ -85,6 +85,8 @@ class Generation:
     """The longest that a signature of it may be valid."""
     ttl_s: float = 0
     """The longest that a server let its records be kept."""
+    other_ttl_s: float = 0
+    """The longest that a cache may keep what was there before them: something else, or that nothing is."""
     has_signed: bool = False
     """It signs, did, or may have."""
 
@@ -160,6 +162,7 @@ class Rotation:
                     "until": each.until,
                     "lifetime_s": each.lifetime_s,
                     "ttl_s": each.ttl_s,
+                    "other_ttl_s": each.other_ttl_s,
                     "has_signed": each.has_signed,
                     "keys": [_key_json(key) for key in each.keys],
                 }
@@ -182,7 +185,7 @@ def _key_json(key: RotatedKey) -> dict[str, object]:
 
 
 def _generation(found: object) -> Generation:
-    entry = Entry(found, "stage", "since", "until", "lifetime_s", "ttl_s", "has_signed", "keys")
+    entry = Entry(found, "stage", "since", "until", "lifetime_s", "ttl_s", "other_ttl_s", "has_signed", "keys")
     try:
         stage = Stage(entry.text("stage"))
     except ValueError:
@@ -197,6 +200,7 @@ def _generation(found: object) -> Generation:
         until=entry.number_or_none("until"),
         lifetime_s=entry.number("lifetime_s"),
         ttl_s=entry.number("ttl_s"),
+        other_ttl_s=entry.number("other_ttl_s"),
         has_signed=entry.flag("has_signed"),
     )
 
@@ -207,7 +211,7 @@ def _key(found: object) -> RotatedKey:
         selector=_selector(entry.text("selector")),
         algorithm=entry.text("algorithm"),
         bits=int(entry.number("bits")),
-        file=entry.text("file"),
+        file=entry.path("file"),
         record=entry.text("record"),
         fingerprint=entry.text("fingerprint"),
         is_made=entry.flag("is_made"),

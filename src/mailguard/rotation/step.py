@@ -11,7 +11,20 @@ from dataclasses import dataclass, replace
 
 from mailguard.rotation.state import COMING, MAX_GENERATIONS, MAX_USED, Generation, Rotation, Stage
 
-__all__ = ["DAY_S", "OLD_WORKERS_S", "RotationRules", "Seen", "Step", "confirmed", "step", "with_loaded"]
+__all__ = [
+    "CLOCK_SLACK_S",
+    "DAY_S",
+    "MAX_TTL_S",
+    "MIN_KEEP_S",
+    "OLD_WORKERS_S",
+    "RotationRules",
+    "Seen",
+    "Step",
+    "confirmed",
+    "is_settled",
+    "step",
+    "with_loaded",
+]
 
 DAY_S = 86_400
 # Workers of before a reload serve the sessions that they have for ten minutes at most; then the last message is sent.
@@ -49,7 +62,11 @@ class Seen:
     """Servers that could not be asked, and why."""
     is_gone: bool = False
     """All servers answered, and none has any of its keys."""
+    is_revoked: bool = False
+    """Where a server lost them, it says that they are revoked (RFC 6376 §3.6.1): somebody wants that."""
     ttl_s: float = 0
+    other_ttl_s: float = 0
+    """The longest that a cache may keep what a server has instead."""
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -87,7 +104,11 @@ def step(
     forgotten: list[Generation] = []
     for generation, there in zip(rotation.generations, seen, strict=True):
         each = _in_time(generation, now, notes)
-        each = replace(each, ttl_s=max(each.ttl_s, min(there.ttl_s, MAX_TTL_S)))
+        each = replace(
+            each,
+            ttl_s=max(each.ttl_s, min(there.ttl_s, MAX_TTL_S)),
+            other_ttl_s=max(each.other_ttl_s, min(there.other_ttl_s, MAX_TTL_S)),
+        )
         if discard and each.stage in COMING:
             each = _given_up(each, now)
         each = _dated(_moved(each, there, now, rules), rules)
@@ -115,13 +136,19 @@ def confirmed(rotation: Rotation, *, now: float, rules: RotationRules) -> Rotati
     return replace(rotation, generations=tuple(_dated(each, rules) for each in moved))
 
 
-def with_loaded(rotation: Rotation, fingerprints: Collection[str], *, now: float) -> Rotation:
-    """What the daemon signs with has not retired before now, whatever it was told."""
+def is_settled(generation: Generation, there: Seen, *, now: float, rules: RotationRules) -> bool:
+    """Whether its records are there, and that they were not is forgotten."""
+    settle_s = max(_settle_s(generation, rules), min(there.ttl_s, DAY_S))
+    return generation.stage is Stage.PUBLISHED and not there.lacking and now - generation.since >= settle_s
+
+
+def with_loaded(rotation: Rotation, fingerprints: Collection[str], *, now: float, lifetime_s: float = 0) -> Rotation:
+    """What the daemon signs with has not retired before now, whatever it was told; `lifetime_s` as it signs now."""
 
     def seen(generation: Generation) -> Generation:
         if not any(key.fingerprint in fingerprints for key in generation.keys):
             return generation
-        generation = replace(generation, has_signed=True)
+        generation = replace(generation, has_signed=True, lifetime_s=max(generation.lifetime_s, lifetime_s))
         if generation.stage in (Stage.RETIRED, Stage.REMOVABLE):
             return replace(generation, stage=Stage.RETIRED, since=now)
         return generation
@@ -152,7 +179,7 @@ def _moved(generation: Generation, there: Seen, now: float, rules: RotationRules
         case Stage.PUBLISHED if there.lacking:
             # A server was set back, a new one has come, or one is down: what follows waits from anew.
             return replace(generation, stage=Stage.CREATED, since=now)
-        case Stage.PUBLISHED if now - generation.since >= rules.settle_s and not rules.held:
+        case Stage.PUBLISHED if is_settled(generation, there, now=now, rules=rules) and not rules.held:
             lifetime_s = max(generation.lifetime_s, rules.lifetime_s)
             return replace(generation, stage=Stage.SWITCHING, since=now, has_signed=True, lifetime_s=lifetime_s)
         case Stage.SWITCHING if there.lost:
@@ -160,15 +187,20 @@ def _moved(generation: Generation, there: Seen, now: float, rules: RotationRules
             return replace(generation, stage=Stage.CREATED, since=now)
         case Stage.SWITCHING | Stage.SIGNING:
             return replace(generation, lifetime_s=max(generation.lifetime_s, rules.lifetime_s))
-        case Stage.RETIRED if now >= _kept_until(generation):
+        case Stage.RETIRED if now >= _kept_until(generation) or _is_useless(generation, there, now):
             return replace(generation, stage=Stage.REMOVABLE, since=now)
     return generation
+
+
+def _is_useless(generation: Generation, there: Seen, now: float) -> bool:
+    """Revoked everywhere, and not what the daemon signs with at this moment."""
+    return there.is_revoked and there.is_gone and generation.since < now
 
 
 def _dated(generation: Generation, rules: RotationRules) -> Generation:
     match generation.stage:
         case Stage.PUBLISHED:
-            until: float | None = generation.since + rules.settle_s
+            until: float | None = generation.since + _settle_s(generation, rules)
         case Stage.SIGNING:
             until = generation.since + rules.max_age_s
         case Stage.RETIRED:
@@ -176,6 +208,11 @@ def _dated(generation: Generation, rules: RotationRules) -> Generation:
         case _:
             until = None
     return replace(generation, until=until)
+
+
+def _settle_s(generation: Generation, rules: RotationRules) -> float:
+    # Who corrects a record leaves its time to live as it was; the wrong one may not have been seen here.
+    return max(rules.settle_s, generation.other_ttl_s, min(generation.ttl_s, DAY_S))
 
 
 def _kept_until(generation: Generation) -> float:

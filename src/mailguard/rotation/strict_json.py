@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from mailguard.errors import ConfigError
 
-__all__ = ["Entry", "read_json"]
+__all__ = ["MAX_NUMBER", "Entry", "is_path", "read_json"]
 
-# The year 33,658: what is above is no time of a host that works.
-MAX_NUMBER = 10**12
+# The year 8307: what is above is no time of a host that works, and a calendar ends with the year 9999.
+MAX_NUMBER = 200_000_000_000
 MAX_TEXT_CHARS = 8_192
 
 
@@ -39,12 +39,19 @@ class Entry:
     def text(self, name: str) -> str:
         """A text in printable ASCII."""
         value = self._found[name]
-        if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS or not (value.isascii() and value.isprintable()):
+        if not _is_text(value):
             raise ConfigError(f"{name}: a text in printable ASCII is expected")
         return value
 
-    def text_or_none(self, name: str) -> str | None:
-        return None if self._found[name] is None else self.text(name)
+    def path(self, name: str) -> str:
+        """The name of a file."""
+        value = self._found[name]
+        if not is_path(value):
+            raise ConfigError(f"{name}: the name of a file without control characters is expected")
+        return value
+
+    def path_or_none(self, name: str) -> str | None:
+        return None if self._found[name] is None else self.path(name)
 
     def number(self, name: str) -> float:
         """From 0 up."""
@@ -72,7 +79,19 @@ class Entry:
         value = self._found[name]
         if not isinstance(value, dict) or len(value) > most:
             raise ConfigError(f"{name}: an object of at most {most} names is expected")
+        # They are told in what follows, and what is told must not control the terminal.
+        if not all(map(_is_text, value)):
+            raise ConfigError(f"{name}: names in printable ASCII are expected")
         return value
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """Whether `Entry.path` reads it."""
+    return isinstance(value, str) and len(value) <= MAX_TEXT_CHARS and value.isprintable()
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    return is_path(value) and value.isascii()
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
