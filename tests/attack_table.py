@@ -66,7 +66,6 @@ def rows_of(group: str, last: int, exceptions: dict[str, Row], *, default: Row) 
     return {name: exceptions.get(name, default) for name in names}
 
 
-DOCTOR = "the command that checks a host (doctor)"
 METRICS = "metrics"
 REPORTS = "reports"
 NO_SIGNER = "a process that holds the private keys apart from the workers is not built; docs/architecture.md says so"

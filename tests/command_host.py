@@ -280,6 +280,8 @@ def _command(case: Case, nowhere: int) -> None:
     if not case.has_network and ctypes.CDLL(None).setns(nowhere, CLONE_NEWNET) != 0:
         raise OSError("setns")
     os.close(nowhere)
+    # Whoever runs the tests in the background of a shell has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(case.directory)
     if case.user:
         os.setgroups([])

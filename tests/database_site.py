@@ -155,6 +155,11 @@ class DatabaseServer(ABC):
     def pause(self) -> None:
         """It takes connections and questions and says nothing, until `resume`."""
         self._signal_all(signal.SIGSTOP)
+        # A thread on another core may answer one more question before it stands.
+        until = time.monotonic() + PATIENCE_S
+        while not all(_stands(each) for pid in self._processes() for each in Path(f"/proc/{pid}/task").iterdir()):
+            assert time.monotonic() < until, "it does not stand"
+            time.sleep(0.01)
 
     def resume(self) -> None:
         self._signal_all(signal.SIGCONT)
@@ -234,6 +239,13 @@ class DatabaseServer(ABC):
             self._signal_all(signal.SIGCONT)
             self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _stands(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except FileNotFoundError:
+        return True  # it has ended
 
 
 class Postgres(DatabaseServer):

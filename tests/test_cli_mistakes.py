@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -80,13 +80,13 @@ def checked(path: Sequence[str], done: Outcome) -> Outcome:
     return done
 
 
+def named(paths: Iterable[tuple[str, ...]]) -> list[object]:
+    return [pytest.param(path, id=" ".join(path)) for path in paths]
+
+
 def every(*kinds: type[str]) -> list[object]:
     """Each command that has words of one of the kinds."""
-    return [
-        pytest.param(path, id=" ".join(path))
-        for path in PATHS
-        if not kinds or any(isinstance(word, kinds) for word in ROWS[path].words)
-    ]
+    return named(path for path in PATHS if not kinds or any(isinstance(word, kinds) for word in ROWS[path].words))
 
 
 def replaced(words: Sequence[str], at: int, by: str) -> list[str]:
@@ -361,10 +361,10 @@ def interrupted(host: CommandHost, model: Path) -> dict[tuple[str, ...], Outcome
     return {path: host.result(file) for path, file in started.items()}
 
 
-WAITING = [pytest.param(path, id=" ".join(path)) for path in PATHS if ROWS[path].waits or ROWS[path].online]
+WAITING = [path for path in PATHS if ROWS[path].waits or ROWS[path].online]
 
 
-@pytest.mark.parametrize("path", WAITING)
+@pytest.mark.parametrize("path", named(WAITING))
 def test_control_c_while_it_waits(interrupted: dict[tuple[str, ...], Outcome], path: tuple[str, ...]) -> None:
     done = checked(path, interrupted[path])
     assert done.was_interrupted, (done.code, done.seconds, done.err)
@@ -377,10 +377,8 @@ def test_control_c_while_it_waits(interrupted: dict[tuple[str, ...], Outcome], p
     assert done.seconds < ENDS_S, done.seconds
 
 
-@pytest.mark.parametrize("path", WAITING)
+@pytest.mark.parametrize("path", named(path for path in WAITING if not ROWS[path].why_no_progress))
 def test_what_is_waited_for_is_told(interrupted: dict[tuple[str, ...], Outcome], path: tuple[str, ...]) -> None:
-    if ROWS[path].why_no_progress:
-        pytest.skip(ROWS[path].why_no_progress)
     # What rich turns round, and the words behind it; or a bar.
     assert re.search(r"[\u2801-\u28ff]\x1b\[0m \S+|\u2501", interrupted[path].err), interrupted[path].err
 
@@ -432,11 +430,9 @@ def test_there_are_colours(run: Run) -> None:
         assert re.search(r"\x1b\[[\d;]*3\d", done.out), path
 
 
-@pytest.mark.parametrize("path", every())
+@pytest.mark.parametrize("path", named(path for path in PATHS if not ROWS[path].why_no_json))
 def test_json(run: Run, path: tuple[str, ...]) -> None:
     row = ROWS[path]
-    if row.why_no_json:
-        pytest.skip(row.why_no_json)
     done = run(path, [*row.words, "--json"], has_network=False)
     assert done.code in row.codes
     if row.codes != (78,):
