@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,8 @@ def test_octets_that_are_lost_end_the_connection(own_directory: Path, monkeypatc
         NativeHost.eventually(lambda: host.engine.messages == 1)
         monkeypatch.setattr(Decoder, "feed", fail)
         monkeypatch.setattr(milter_connection, "tell_failure", fail)
-        client.header(b"From", b" x@evil.test")
+        with suppress(BrokenPipeError):  # the macros of the field are lost already
+            client.header(b"From", b" x@evil.test")
         with pytest.raises(MilterGone):
             client.receive()
         NativeHost.eventually(lambda: host.engine.sessions() == 0)
