@@ -252,7 +252,7 @@ def _watch(log: MailLog, trail: Trail, handed: Handed, asleep: HostFacts | None,
             over_since = None
         if asleep is not None and not trail.hops and now > wake_at:
             _command(asleep, "postkick", "public", "pickup", "W")
-            asleep = None
+            wake_at = now + WAKE_AFTER_S  # one that comes while Postfix is reloaded is lost
         time.sleep(LOOK_EVERY_S)
 
 
