@@ -2,7 +2,8 @@
 
 Each case is run at n, 2n and 4n, where 4n is about the most that can arrive (what lies behind a bound is refused
 unread). The process's CPU time, the best of several, may grow by the factor 2.3 for each doubling, taken over both.
-The work is repeated until one measurement at n takes 5 ms, so that noise does not decide.
+The work is repeated until one measurement at n takes 5 ms, so that noise does not decide. Where 4n outgrows a cache
+of the processor, which it may share with others, a doubling may cost 2.6 if it costs 2.3 from n/4 to n.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from zone0 import NOW, ke, mail, our_key, results_of, sign_as
 
 pytestmark = pytest.mark.alone
 
-RATIO = 2.3
+RATIO, UNCACHED_RATIO = 2.3, 2.6
 # The best of so many rounds; of fewer where that is enough, of more where a neighbour on the processor disturbs.
 LEAST_ROUNDS, MOST_ROUNDS = 5, 60
 LEAST_S = 0.005
@@ -72,8 +73,8 @@ def repetitions(work: Work) -> int:
         repeat = max(2 * repeat, int(repeat * LEAST_S / max(taken, 1e-6)))
 
 
-def assert_linear(make: Callable[[int], Work], size: int) -> None:
-    """`make(n)` prepares work on n octets, and is not measured."""
+def cpu_of_doublings(make: Callable[[int], Work], size: int) -> list[float]:
+    """The CPU seconds at `size`, twice and four times of it: the best of the rounds that it takes to be linear."""
     works = [make(factor * size) for factor in (1, 2, 4)]
     # What the collector does depends on everything else that is alive in this process.
     gc.disable()
@@ -82,12 +83,26 @@ def assert_linear(make: Callable[[int], Work], size: int) -> None:
         best = [float("inf")] * len(works)
         for done in range(1, MOST_ROUNDS + 1):
             best = [min(old, cpu_s(work, repeat)) for old, work in zip(best, works, strict=True)]
-            # Over both doublings: where the data outgrow a cache of the processor, one alone may cost 2.5 times.
-            if done >= LEAST_ROUNDS and best[2] <= RATIO**2 * best[0]:
-                return
+            if done >= LEAST_ROUNDS and grew_by(best) <= RATIO:
+                break
     finally:
         gc.enable()
-    pytest.fail(f"from {size} octets on, CPU time grows faster than the input: {best}")
+    return best
+
+
+def grew_by(best: list[float]) -> float:
+    """The factor of one doubling, taken over both."""
+    return (best[-1] / best[0]) ** 0.5
+
+
+def assert_linear(make: Callable[[int], Work], size: int) -> None:
+    """`make(n)` prepares work on n octets, and is not measured."""
+    best = cpu_of_doublings(make, size)
+    if grew_by(best) <= RATIO:
+        return
+    smaller = cpu_of_doublings(make, size // 4)
+    if grew_by(best) > UNCACHED_RATIO or grew_by(smaller) > RATIO:
+        pytest.fail(f"from {size} octets on, CPU time grows faster than the input: {best}; a quarter: {smaller}")
 
 
 def test_the_gate_refuses_what_is_quadratic() -> None:
