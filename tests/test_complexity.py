@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,7 @@ def cpu_of_doublings(make: Callable[[int], Work], size: int) -> list[float]:
 
 def grew_by(best: list[float]) -> float:
     """The factor of one doubling, taken over both."""
-    return (best[-1] / best[0]) ** 0.5
+    return math.sqrt(best[-1] / best[0])
 
 
 def assert_linear(make: Callable[[int], Work], size: int) -> None:

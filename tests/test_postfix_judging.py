@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 import zone0
+from daemon_process import eventually
 from judging_site import Fate, JudgingSite, Place, Sending, open_judging_site
 from judging_zones import CLIENTS, LIST_CLIENT, signed_by
 from postfix_site import STRANGER
@@ -218,7 +219,7 @@ def test_what_is_held_is_judged_and_released_as_it_is(enforcing: JudgingSite) ->
     fate = enforcing.fate(unsigned("ceo@quarantine.test"))
     assert fate.place == "held"
     assert fate.message.startswith(b"Authentication-Results: mx.us.test;"), fate
-    assert "milter-hold: END-OF-MESSAGE" in enforcing.mail.postfix.log()
+    eventually(lambda: "milter-hold: END-OF-MESSAGE" in enforcing.mail.postfix.log())
     # Why, Postfix says from 3.10 on.
     assert "the policy of quarantine.test is quarantine" in str(fate.record["reason"])
     known = len(enforcing.mail.records())

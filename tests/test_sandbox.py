@@ -17,6 +17,7 @@ import pytest
 import sandbox
 import sandbox_daemon
 import sandbox_place
+from daemon_process import eventually
 from sandbox import PostfixSandbox
 from sandbox_daemon import Daemon
 from sandbox_place import SandboxError, free_port, make_public_directory, port_of, processes_in, reserve_port
@@ -92,7 +93,8 @@ def test_xclient_stands_for_a_login(postfix: PostfixSandbox, login: str) -> None
     with postfix.session("submission") as client:
         login_with_xclient(client, login)
         queue_id = transmit(client, MESSAGE, sender=ALICE, recipients=[BOB])
-    lines = [line for line in postfix.log().splitlines() if f" {queue_id}: client=" in line]
+    # postlogd(8) may write it later than smtpd(8) answers.
+    lines = eventually(lambda: [line for line in postfix.log().splitlines() if f" {queue_id}: client=" in line])
     assert [line.partition("sasl_username=")[2] for line in lines] == [login]
 
 
