@@ -8,7 +8,7 @@ Sender) is signed where present and not oversigned. l= is never made.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_fields
@@ -42,9 +42,10 @@ LIST_PREFIX = b"list-"
 # With more, none is: h= would become longer than what Postfix lets into a header field.
 MAX_LIST_FIELDS = 50
 _WANTED = [
-    *[(name.lower(), name, 1) for name in OVERSIGNED],
-    *[(name.lower(), name, 0) for name in SIGNED_WHERE_PRESENT],
+    *[(name.lower(), name + b":", 1) for name in OVERSIGNED],
+    *[(name.lower(), name + b":", 0) for name in SIGNED_WHERE_PRESENT],
 ]
+"""Key, name as h= has it, and how often it is named beyond the fields that there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,24 +89,25 @@ def sign(
     body_hash = digests.digest(sign_body_requests(rules)[0])
     if body_hash is None:
         raise ValueError("the whole body has no digest")
-    words = [b"h=" + names[0] + b":", *[name + b":" for name in names[1:-1]], names[-1] + b";"]
-    tail = [*_fold(words, b"", used=0), b"bh=" + base64.b64encode(body_hash) + b";", b"b="]
+    tail = FOLD.join([*_fold(b"h=" + names + b";", b":"), b"bh=" + base64.b64encode(body_hash) + b";", b"b="])
     return tuple([_sign_with(key, tail, signed, int(now), rules) for key in keys])
 
 
-def _chosen(fields: Mapping[bytes, Sequence[HeaderField]]) -> tuple[list[bytes], list[HeaderField]]:
+def _chosen(fields: Mapping[bytes, Sequence[HeaderField]]) -> tuple[bytes, list[HeaderField]]:
     """The names for h= and the fields that they stand for, lowest instance first (RFC 6376 §5.4.2)."""
-    names: list[bytes] = []
+    names = b""
     signed: list[HeaderField] = []
     lists = [key for key in fields if key.startswith(LIST_PREFIX) and _fits(key)]
-    if sum(len(fields[key]) for key in lists) > MAX_LIST_FIELDS:
+    if sum([len(fields[key]) for key in lists]) > MAX_LIST_FIELDS:
         lists = []
-    wanted = _WANTED + [(key, fields[key][0].name, 0) for key in lists]
-    for key, name, extra in wanted:
-        instances = fields.get(key, ())
-        names += [name] * (len(instances) + extra)
-        signed += reversed(instances)
-    return names, signed
+    for key, name, extra in _WANTED + [(key, fields[key][0].name + b":", 0) for key in lists]:
+        if key in fields:
+            instances = fields[key]
+            names += name * (len(instances) + extra)
+            signed += reversed(instances)
+        else:
+            names += name * extra
+    return names[:-1], signed
 
 
 def _fits(key: bytes) -> bool:
@@ -113,12 +115,12 @@ def _fits(key: bytes) -> bool:
     return b";" not in key and len(key) < MAX_LINE_CHARS - 1
 
 
-def _sign_with(key: SigningKey, tail: list[bytes], signed: bytes, now: int, rules: SigningRules) -> HeaderField:
+def _sign_with(key: SigningKey, tail: bytes, signed: bytes, now: int, rules: SigningRules) -> HeaderField:
     """The field with the signature of `key` over `signed` and itself. `tail` is its lines from h= to b=."""
     form = f"{rules.header_canonicalization.value}/{rules.body_canonicalization.value}"
     tags = f"v=1; a={key.algorithm}; c={form}; d={key.domain}; s={key.selector}; t={now}; x={now + rules.lifetime_s};"
-    lines = _fold(tags.encode("ascii").split(b" "), b" ", used=len(FIELD_NAME) + 1)
-    unsigned = HeaderField(FIELD_NAME, b" " + FOLD.join(lines + tail))
+    lines = _fold(tags.encode("ascii"), b"; ", used=len(FIELD_NAME) + 1)
+    unsigned = HeaderField(FIELD_NAME, b" " + FOLD.join([*lines, tail]))
     own = canonical_fields([unsigned], rules.header_canonicalization)
     signature = base64.b64encode(key.sign(signed + CRLF + own))
     width = MAX_LINE_CHARS - 1
@@ -127,15 +129,21 @@ def _sign_with(key: SigningKey, tail: list[bytes], signed: bytes, now: int, rule
     return HeaderField(FIELD_NAME, unsigned.value + FOLD.join(parts))
 
 
-def _fold(words: Iterable[bytes], space: bytes, *, used: int) -> list[bytes]:
-    """The words on lines of at most 78 characters with a leading blank; the first has `used` more in front."""
+def _fold(text: bytes, between: bytes, *, used: int = 0) -> list[bytes]:
+    """`text` as lines of at most 78 characters with a leading blank; the first has `used` more in front.
+
+    A line ends with the first octet of a `between`; the rest of that is left out. What has none may be longer.
+    """
     lines: list[bytes] = []
-    line = b""
-    for word in words:
-        joined = line + space + word if line else word
-        if line and used + 1 + len(joined) > MAX_LINE_CHARS:
-            lines.append(line)
-            line, used = word, 0
-        else:
-            line = joined
-    return [*lines, line]
+    start = 0
+    room = MAX_LINE_CHARS - 1 - used
+    while len(text) - start > room:
+        end = text.rfind(between, start, start + room + len(between) - 1)
+        if end < 0:
+            end = text.find(between, start)
+        if end < 0:
+            break
+        lines.append(text[start : end + 1])
+        start = end + len(between)
+        room = MAX_LINE_CHARS - 1
+    return [*lines, text[start:]]
