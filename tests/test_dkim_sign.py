@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailguard.config import load
 from mailguard.dkim.canonical import Canonicalization
 from mailguard.dkim.result import DkimReason, DkimStatus
-from mailguard.dkim.sign import SigningRules
+from mailguard.dkim.sign import MAX_KEPT_CHOICES, MAX_KEPT_FIELDS, MAX_KEPT_OCTETS, Choices, SigningRules
 from mailguard.dkim.signing_key import SigningKey
 from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import ConfigError, SigningRefused
@@ -227,3 +227,48 @@ def test_list_fields_without_number_are_left_unsigned(count: int, signed_names: 
     listed = TagList.parse(field.value)["h"].compact.split(b":")
     assert sum(name.startswith(b"List-") for name in listed) == signed_names
     assert result_of(signed(raw, our_key("ed25519-sha256"))).status is DkimStatus.PASS
+
+
+def header_of(*names: bytes, value: bytes = b" x") -> list[HeaderField]:
+    return [HeaderField(name, value) for name in names]
+
+
+def test_what_is_signed_is_kept_for_the_same_names_in_the_same_order() -> None:
+    choices = Choices()
+    kept = choices.of(header_of(b"To", b"From", b"Subject"))
+    assert choices.of(header_of(b"To", b"From", b"Subject", value=b" y")) is kept
+    for other in (b"From To Subject", b"To From", b"To From Subject To", b"To From SUBJECT", b"To From Subject X-Y"):
+        assert choices.of(header_of(*other.split())) is not kept
+
+
+@given(st.lists(st.lists(st.sampled_from(["To", "to", "Cc", "List-Id", "X-Y"]), max_size=4), min_size=2, max_size=5))
+def test_messages_before_it_change_nothing_in_a_signature(headers: list[list[str]]) -> None:
+    rules = SigningRules()
+    for number, names in enumerate([*headers, *headers]):
+        raw = b"From: <a@us.test>\r\n" + b"".join(b"%s: %d\r\n" % (name.encode(), number) for name in names) + b"\r\n"
+        assert fields_for(raw, our_key("ed25519-sha256"), rules=rules) == fields_for(raw, our_key("ed25519-sha256"))
+
+
+def test_what_is_kept_has_a_bound() -> None:
+    choices = Choices()
+    first = choices.of(header_of(b"From"))
+    for number in range(MAX_KEPT_CHOICES - 1):
+        choices.of(header_of(b"From", b"X-%d" % number))
+    assert choices.of(header_of(b"From")) is first
+    choices.of(header_of(b"From", b"Y"))
+    assert choices.of(header_of(b"From")) is not first
+
+
+@pytest.mark.parametrize(
+    ("names", "is_kept"),
+    [
+        ([b"To"] * MAX_KEPT_FIELDS, True),
+        ([b"To"] * (MAX_KEPT_FIELDS + 1), False),
+        ([b"From", b"X" * (MAX_KEPT_OCTETS - 4)], True),
+        ([b"From", b"X" * (MAX_KEPT_OCTETS - 3)], False),
+    ],
+    ids=["most fields", "more fields", "most octets", "more octets"],
+)
+def test_what_a_large_header_has_signed_is_not_kept(names: list[bytes], is_kept: bool) -> None:
+    choices = Choices()
+    assert (choices.of(header_of(*names)) is choices.of(header_of(*names))) is is_kept

@@ -1,15 +1,16 @@
 """Signing (RFC 6376 §5): one DKIM-Signature field for each key.
 
-Pure: keys, body digests and `now` are arguments. The fields to sign are oversigned: listed once more than
-they occur, so that adding one breaks the signature (RFC 6376 §8.15). What mailing lists rewrite (List-*,
-Sender) is signed where present and not oversigned. l= is never made.
+Pure, but for what `SigningRules` keeps: keys, body digests and `now` are arguments. The fields to sign are
+oversigned: listed once more than they occur, so that adding one breaks the signature (RFC 6376 §8.15). What
+mailing lists rewrite (List-*, Sender) is signed where present and not oversigned. l= is never made.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_fields
 from mailguard.dkim.signing_key import SigningKey
@@ -46,6 +47,41 @@ _WANTED = [
     *[(name.lower(), name + b":", 0) for name in SIGNED_WHERE_PRESENT],
 ]
 """Key, name as h= has it, and how often it is named beyond the fields that there are."""
+# A program that writes mail puts the same fields in the same order again and again, and few write most of it.
+MAX_KEPT_CHOICES = 256
+# What is longer is rare, and may be somebody's who wants the memory: 256 headers of this size take 1 MB.
+MAX_KEPT_FIELDS = 50
+MAX_KEPT_OCTETS = 1_000
+
+
+class Choice(NamedTuple):
+    """What is signed of a header."""
+
+    listed: bytes
+    """h=, folded."""
+    places: tuple[int, ...]
+    """Those of the fields that it names, in its order."""
+
+
+class Choices:
+    """What is signed of a header, by the names of its fields; kept, since it is the same for many messages."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[bytes, ...], Choice] = {}
+
+    def of(self, fields: Sequence[HeaderField]) -> Choice:
+        """The choice for a header with these fields."""
+        names = tuple([each.name for each in fields])
+        choice = self._kept.get(names)
+        if choice is None:
+            choice = _chosen(names)
+            if len(names) <= MAX_KEPT_FIELDS and sum(map(len, names)) <= MAX_KEPT_OCTETS:
+                if len(self._kept) >= MAX_KEPT_CHOICES:
+                    self._kept.clear()
+                self._kept[names] = choice
+        return choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +92,8 @@ class SigningRules:
     body_canonicalization: Canonicalization = Canonicalization.RELAXED
     lifetime_s: int = 7 * 86_400
     """x= minus t=."""
+    choices: Choices = field(default_factory=Choices, init=False, repr=False, compare=False)
+    """Belongs to one process; may be used by several threads."""
 
 
 def sign_body_requests(rules: SigningRules) -> tuple[BodyRequest, ...]:
@@ -84,30 +122,30 @@ def sign(
     """
     check_signable(message)
     rules = rules or SigningRules()
-    names, fields = _chosen(message.by_key)
-    signed = canonical_fields(fields, rules.header_canonicalization)
+    listed, places = rules.choices.of(message.fields)
+    signed = canonical_fields([message.fields[place] for place in places], rules.header_canonicalization)
     body_hash = digests.digest(sign_body_requests(rules)[0])
     if body_hash is None:
         raise ValueError("the whole body has no digest")
-    tail = FOLD.join([*_fold(b"h=" + names + b";", b":"), b"bh=" + base64.b64encode(body_hash) + b";", b"b="])
+    tail = FOLD.join([listed, b"bh=" + base64.b64encode(body_hash) + b";", b"b="])
     return tuple([_sign_with(key, tail, signed, int(now), rules) for key in keys])
 
 
-def _chosen(fields: Mapping[bytes, Sequence[HeaderField]]) -> tuple[bytes, list[HeaderField]]:
-    """The names for h= and the fields that they stand for, lowest instance first (RFC 6376 §5.4.2)."""
-    names = b""
-    signed: list[HeaderField] = []
-    lists = [key for key in fields if key.startswith(LIST_PREFIX) and _fits(key)]
-    if sum([len(fields[key]) for key in lists]) > MAX_LIST_FIELDS:
+def _chosen(names: Sequence[bytes]) -> Choice:
+    """What h= names of a header, and the fields that it stands for, lowest instance first (RFC 6376 §5.4.2)."""
+    found: dict[bytes, list[int]] = {}
+    for place, name in enumerate(names):
+        found.setdefault(name.lower(), []).append(place)
+    lists = [key for key in found if key.startswith(LIST_PREFIX) and _fits(key)]
+    if sum(len(found[key]) for key in lists) > MAX_LIST_FIELDS:
         lists = []
-    for key, name, extra in _WANTED + [(key, fields[key][0].name + b":", 0) for key in lists]:
-        if key in fields:
-            instances = fields[key]
-            names += name * (len(instances) + extra)
-            signed += reversed(instances)
-        else:
-            names += name * extra
-    return names[:-1], signed
+    listed = b""
+    places: list[int] = []
+    for key, name, extra in _WANTED + [(key, names[found[key][0]] + b":", 0) for key in lists]:
+        instances = found.get(key, [])
+        listed += name * (len(instances) + extra)
+        places += reversed(instances)
+    return Choice(FOLD.join(_fold(b"h=" + listed[:-1] + b";", b":")), tuple(places))
 
 
 def _fits(key: bytes) -> bool:
