@@ -107,6 +107,69 @@ def test_a_long_value_is_cut_with_a_mark(format: Format) -> None:
     assert b"accept" in line
 
 
+@pytest.mark.attack("G01")
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("x" * 600, "x" * 600),
+        (b"x" * 600, "x" * 600),
+        ("x" * 601, "x" * 600 + "[cut]"),
+        (b"x" * 601, "x" * 600 + "[cut]"),
+        ("x" * 600 + "[cut]", "x" * 600 + "[cut]"),
+        ("x y" * 200, '"' + "x y" * 200 + '"'),
+        ("x y" * 201, '"' + "x y" * 200 + '[cut]"'),
+        ("=" * 601, '"' + "=" * 600 + '[cut]"'),
+        ("\n" * 601, '"' + "\\n" * 600 + '[cut]"'),
+        (["x" * 601, "y"], "x" * 600 + "[cut]"),
+    ],
+    ids=[
+        "word",
+        "octets",
+        "word, one more",
+        "octets, one more",
+        "bears the mark",
+        "quoted",
+        "quoted, three more",
+        "needs quotes, one more",
+        "escaped, one more",
+        "in a list",
+    ],
+)
+def test_a_value_has_600_characters_at_most(value: object, written: str) -> None:
+    assert format_line({"k": value}, Format.LOGFMT) == b"k=" + written.encode()
+
+
+@pytest.mark.attack("P26")
+@pytest.mark.parametrize(
+    ("format", "separator", "brackets", "cut_mark"),
+    [(Format.LOGFMT, " ", "", "cut=true"), (Format.JSON, ", ", "{}", '"cut": true')],
+    ids=["logfmt", "json"],
+)
+@pytest.mark.parametrize("char", ["a", "\u00fc"], ids=["one octet", "two octets"])
+def test_fields_are_left_out_where_the_line_would_become_too_long(
+    format: Format, separator: str, brackets: str, cut_mark: str, char: str
+) -> None:
+    """Every length around the bound: MAX_LINE_BYTES without the mark and two octets for each separator."""
+    width = len(format_line({"k": char * 2}, format)) - len(format_line({"k": char}, format))
+    seen = set()
+    for length in range(540, 600):
+        record = {f"k{number}": char * (length // width) + "a" * (length % width) for number in range(7)}
+        record["end"] = "word"
+        alone = [format_line({key: value}, format).decode().strip(brackets) for key, value in record.items()]
+        room, expected = MAX_LINE_BYTES - len(', "cut": true}'), []
+        for part in alone:
+            if len(part.encode()) + 2 <= room:
+                room -= len(part.encode()) + 2
+                expected.append(part)
+        if len(expected) < len(alone):
+            expected.append(cut_mark)
+        seen.add(cut_mark in expected)
+        line = format_line(record, format)
+        assert line.decode().strip(brackets) == separator.join(expected)
+        assert len(line) <= MAX_LINE_BYTES
+    assert seen == {False, True}
+
+
 @pytest.mark.attack("G01", "P26")
 @pytest.mark.parametrize("format", list(Format))
 def test_many_long_values_make_one_bounded_line(format: Format) -> None:

@@ -43,10 +43,10 @@ EVENT_WINDOW_S = 60.0
 
 _FACILITY_MAIL = 2 << 3
 _TAG = "mailguard-milter"
-_CUT = "[cut]"
-# What most values are made of: what needs no quotes, and what needs no escape within quotes.
-_PLAIN = re.compile(r"[!#-<>-\[\]-~]+")
-_PLAIN_IN_QUOTES = re.compile(r"[ !#-\[\]-~]*")
+_CUT_MARK = "[cut]"
+# What most values are: a word that needs no quotes, and what needs no escape within quotes. Neither needs to be cut.
+_is_plain_word = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE_CHARS}}}").fullmatch
+_is_plain_in_quotes = re.compile(rf"[ !#-\[\]-~]{{0,{MAX_VALUE_CHARS}}}").fullmatch
 _SEQUENCES = (list, tuple, frozenset, set)
 # ensure_ascii writes everything that could confuse a terminal as \\uXXXX.
 _JSON = json.JSONEncoder(ensure_ascii=True, allow_nan=False)
@@ -87,12 +87,13 @@ def _text(value: object) -> str:
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, (bytes, bytearray)):
-        text = bytes(value[: MAX_VALUE_CHARS + 1]).decode("utf-8", "surrogateescape")
-    else:
-        text = str(value)
-    if len(text) > MAX_VALUE_CHARS:
-        text = text[:MAX_VALUE_CHARS] + _CUT
-    return text
+        value = bytes(value[: MAX_VALUE_CHARS + 1]).decode("utf-8", "surrogateescape")
+    return _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    """What has been cut stays as it is when it is cut again."""
+    return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + _CUT_MARK
 
 
 def _logfmt_text(value: object) -> str:
@@ -107,12 +108,11 @@ def _logfmt_text(value: object) -> str:
     return _text(value)
 
 
-def _logfmt_value(value: object) -> str:
-    text = value if type(value) is str and len(value) <= MAX_VALUE_CHARS else _logfmt_text(value)
-    if _PLAIN.fullmatch(text):
-        return text
-    if _PLAIN_IN_QUOTES.fullmatch(text):
+def _logfmt_escaped(text: str) -> str:
+    """What is no plain word: cut, escaped, and in quotes if it needs them."""
+    if _is_plain_in_quotes(text):
         return f'"{text}"'
+    text = _cut(text)
     plain = text.isprintable() and not any(char in text for char in '\\"')
     if not plain:
         text = "".join(map(_escape_char, text))
@@ -139,25 +139,45 @@ def format_line(record: Mapping[str, object], format: Format) -> bytes:
     Keys are ours and are not escaped. A field whose value is None is left out. When the line would become too
     long, the fields that do not fit are left out and `cut=true` says so.
     """
-    parts: list[str] = []
-    room = MAX_LINE_BYTES - len(', "cut": true}')
-    is_cut = False
+    if format is Format.JSON:
+        return b"{%b}" % _joined(_json_members(record), separator=", ", cut_mark='"cut": true')
+    return _joined(_logfmt_fields(record), separator=" ", cut_mark="cut=true")
+
+
+def _json_members(record: Mapping[str, object]) -> list[str]:
+    return [
+        f"{_JSON.encode(key)}: {_JSON.encode(_json_value(value))}"
+        for key, value in record.items()
+        if value is not None
+    ]
+
+
+def _logfmt_fields(record: Mapping[str, object]) -> list[str]:
+    fields: list[str] = []
     for key, value in record.items():
         if value is None:
             continue
-        if format is Format.JSON:
-            part = f"{_JSON.encode(key)}: {_JSON.encode(_json_value(value))}"
-        else:
-            part = f"{key}={_logfmt_value(value)}"
-        size = (len(part) if part.isascii() else len(part.encode())) + 2
-        if size > room:
-            is_cut = True
-            continue
-        room -= size
-        parts.append(part)
-    if format is Format.JSON:
-        return ("{" + ", ".join([*parts, *(['"cut": true'] if is_cut else [])]) + "}").encode()
-    return " ".join([*parts, *(["cut=true"] if is_cut else [])]).encode()
+        text = value if type(value) is str else _logfmt_text(value)
+        if not _is_plain_word(text):
+            text = _logfmt_escaped(text)
+        fields.append(f"{key}={text}")
+    return fields
+
+
+def _joined(parts: list[str], *, separator: str, cut_mark: str) -> bytes:
+    line = separator.join(parts).encode()
+    room = MAX_LINE_BYTES - len(', "cut": true}')
+    if len(line) + 2 * len(parts) <= room:
+        return line  # nearly every one
+    fitting: list[str] = []
+    for part in parts:
+        size = len(part.encode()) + 2
+        if size <= room:
+            room -= size
+            fitting.append(part)
+    if len(fitting) < len(parts):
+        fitting.append(cut_mark)
+    return separator.join(fitting).encode()
 
 
 class Sink(ABC):
