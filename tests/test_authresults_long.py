@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import pairwise
 
 import pytest
 
@@ -19,6 +21,7 @@ from mailguard.evidence import Evidence
 from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
+FIRST_WORD = re.compile(r'[^ "]+(?:"[^"]*")?')
 LONG_NAME = ".".join(["a" * 60] * 4)
 DKIM_FAIL = replace(DKIM_PASS, status=DkimStatus.FAIL, detail="the body was changed after it was signed")
 
@@ -50,6 +53,27 @@ def test_ordinary_fields_have_short_lines() -> None:
     )
     value = build(US, evidence, FAIL, override="policy overridden: mailing_list dkim=lists.example.org").value
     assert max(map(len, value.split(b"\r\n"))) <= 78
+
+
+@pytest.mark.parametrize("result", [DKIM_PASS, DKIM_FAIL], ids=["without quotes", "with a quoted reason"])
+def test_each_line_holds_as_many_words_as_fit(result: DkimResult) -> None:
+    """Less than 78 characters, or one longer word; what stands in quotes is not broken."""
+    result = replace(result, signature_prefix="abcd")
+    for length in range(1, 100):
+        evidence = replace(NOTHING, dkim=(replace(result, selector="s" * length), result))
+        lines = build(US, evidence, None).value.decode().split("\r\n\t")
+        assert lines.pop(0) == f" {US};"
+        assert all(len(line) < 78 or " " not in line for line in lines)
+        for line, following in pairwise(lines):
+            word = FIRST_WORD.match(following)
+            assert word is not None
+            assert line.endswith(";") or len(f"{line} {word[0]}") >= 78
+        reason = f' reason="{result.detail}"' if result.status is DkimStatus.FAIL else ""
+        rest = "header.d=bank.test header.i=@bank.test header.a=rsa-sha256"
+        assert " ".join(lines) == "; ".join(
+            f"dkim={result.status.value} (2048-bit key){reason} {rest} header.s={selector} header.b=abcd"
+            for selector in ("s" * length, "s1")
+        )
 
 
 def longest_signature(status: DkimStatus) -> DkimResult:

@@ -30,10 +30,12 @@ MAX_TEXT_CHARS = 600
 # The longest i= that is repeated: RFC 5321 §4.5.3.1.1, "@", and RFC 1035 §2.3.4.
 MAX_VALUE_CHARS = 64 + 1 + 253
 # RFC 8601 §2.2: what may stand without quotes as a value, and an address as a pvalue.
-_BARE_VALUE = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")
+_VALUE = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]++"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_BARE_ADDRESS = re.compile(rf"(?:{_ATOM}(?:\.{_ATOM})*)?@{_LABEL}(?:\.{_LABEL})*")
+_ADDRESS = rf"(?:{_ATOM}(?:\.{_ATOM})*)?@{_LABEL}(?:\.{_LABEL})*"
+_is_token = re.compile(_VALUE).fullmatch
+_is_bare = re.compile(rf"(?=.{{1,{MAX_VALUE_CHARS}}}\Z)(?:{_VALUE}|{_ADDRESS})").fullmatch
 _UNPRINTABLE = re.compile(r"[^ -~]")
 # Filters look for "dmarc=pass" with less than a parser: no text may hold what only a result may say. Nor is a
 # quoted string to hold what some readers take for its end.
@@ -44,7 +46,11 @@ _CLAIM = re.compile(r"=(?= ?pass)", re.IGNORECASE)
 _UNKNOWN = "unknown"
 # Words that may stand as they are in a comment and between quotes: without any of the above, one space between two.
 _HARMLESS_WORD = r"[!#-'*-<>-\[\]-~]+"
-_HARMLESS = re.compile(rf"{_HARMLESS_WORD}(?: {_HARMLESS_WORD})*")
+_HARMLESS = rf"{_HARMLESS_WORD}(?: {_HARMLESS_WORD})*"
+_is_harmless_text = re.compile(rf"(?=.{{1,{MAX_TEXT_CHARS}}}\Z){_HARMLESS}").fullmatch
+_is_harmless_value = re.compile(rf"(?=.{{1,{MAX_VALUE_CHARS}}}\Z){_HARMLESS}").fullmatch
+# Where there are no quotes: as many words as a line holds, or one that is longer.
+_LINE = re.compile(rf"(.{{1,{MAX_LINE_CHARS - 1}}}|[^ ]+)(?: |\Z)")
 # What stands on one line: a word with the quoted strings in it.
 _UNBROKEN = re.compile(r'[^ "]+(?:"[^"]*"[^ "]*)*')
 
@@ -82,7 +88,7 @@ def build_login(authserv_id: str, envelope: Envelope) -> HeaderField:
 
 
 def _field(authserv_id: str, results: Sequence[ResInfo]) -> HeaderField:
-    if not _BARE_VALUE.fullmatch(authserv_id):
+    if not _is_token(authserv_id):
         raise ValueError(f"{authserv_id!r} is not a token and cannot be an authserv-id")
     clauses = [_usual_clause(one) or str(_clause(one)) for one in results]
     return HeaderField(FIELD_NAME, b" " + _fold([authserv_id, *clauses]).encode("ascii"))
@@ -90,22 +96,24 @@ def _field(authserv_id: str, results: Sequence[ResInfo]) -> HeaderField:
 
 def _usual_clause(one: ResInfo) -> str:
     """A result (RFC 8601 §2.2) in which nothing has to be made harmless, as authres writes it; else empty."""
-    words = [f"{one.method}={one.result}"]
-    if one.comment:
-        words.append(f"({one.comment})")
-    if one.reason:
-        words.append(f'reason="{one.reason}"')
-    for text in (one.comment, one.reason):
-        if text and (len(text) > MAX_TEXT_CHARS or _HARMLESS.fullmatch(text) is None):
+    method, result, comment, reason, properties = one
+    clause = f"{method}={result}"
+    if comment:
+        if not _is_harmless_text(comment):
             return ""
-    for number, (name, text) in enumerate(one.properties, start=1):
-        if len(text) <= MAX_VALUE_CHARS and _is_bare(text):
-            words.append(f"{name}={text}")
-        elif len(text) <= MAX_VALUE_CHARS and number == len(one.properties) and _HARMLESS.fullmatch(text):
-            words.append(f'{name}="{text}"')
+        clause += f" ({comment})"
+    if reason:
+        if not _is_harmless_text(reason):
+            return ""
+        clause += f' reason="{reason}"'
+    for name, text in properties:
+        if _is_bare(text):
+            clause += f" {name}={text}"
+        elif name == properties[-1][0] and _is_harmless_value(text):
+            clause += f' {name}="{text}"'
         else:
             return ""
-    return " ".join(words)
+    return clause
 
 
 def _clause(one: ResInfo) -> authres.core.AuthenticationResult:
@@ -133,22 +141,26 @@ def _plain(text: str, forbidden: re.Pattern[str], at_most: int) -> str:
     return _CLAIM.sub(":", plain)
 
 
-def _is_bare(text: str) -> bool:
-    return bool(_BARE_VALUE.fullmatch(text) or _BARE_ADDRESS.fullmatch(text))
-
-
 def _fold(clauses: Sequence[str]) -> str:
     """The clauses with semicolons between them; lines end behind each, and before words beyond 78 characters."""
+    *others, last = clauses
     lines: list[str] = []
-    for clause in [*[f"{one};" for one in clauses[:-1]], clauses[-1]]:
-        line = clause
-        if len(clause) >= MAX_LINE_CHARS:
-            line = ""
-            for word in _UNBROKEN.findall(clause):
-                if line and len(line) + 1 + len(word) >= MAX_LINE_CHARS:
-                    lines.append(line)
-                    line = word
-                else:
-                    line = f"{line} {word}" if line else word
-        lines.append(line)
-    return "\r\n\t".join(lines)
+    for clause in others:
+        lines += _lines(f"{clause};")
+    return "\r\n\t".join(lines + _lines(last))
+
+
+def _lines(clause: str) -> list[str]:
+    if len(clause) < MAX_LINE_CHARS:
+        return [clause]
+    if '"' not in clause:
+        return _LINE.findall(clause)
+    line, *words = _UNBROKEN.findall(clause)
+    lines: list[str] = []
+    for word in words:
+        if len(line) + 1 + len(word) >= MAX_LINE_CHARS:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}"
+    return [*lines, line]

@@ -7,8 +7,7 @@ strangers wrote. Pure; values are frozen and safe to share between threads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.dmarc.result import DmarcReason, DmarcStatus, DmarcVerdict
@@ -27,8 +26,7 @@ MAX_LOCAL_PART_CHARS = 64  # RFC 5321 §4.5.3.1.1
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+)*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResInfo:
+class ResInfo(NamedTuple):
     """One result (RFC 8601 §2.2). The texts are as they came: a stranger's may hold anything."""
 
     method: str
@@ -41,9 +39,22 @@ class ResInfo:
 
 def results_of(
     evidence: Evidence, verdict: DmarcVerdict | None, *, override: str = "", shows_login: bool = False
-) -> tuple[ResInfo, ...]:
+) -> list[ResInfo]:
     """All there is to say. `verdict` is None for a client of our own; `override` says what set it aside."""
-    return tuple(_results(evidence, verdict, override, shows_login))
+    results = []
+    if shows_login and evidence.envelope.login:
+        results.append(login_result(evidence.envelope))
+    if evidence.iprev is not None:
+        results.append(_iprev(evidence.iprev))
+    results += [_spf(spf, evidence.envelope) for spf in (evidence.spf, evidence.helo_spf) if spf is not None]
+    results += _dkim(evidence)
+    if evidence.malformed is not None:
+        # RFC 8601 §2.7.1 has permerror for what cannot be judged however often it is tried.
+        reason = f"malformed message: {evidence.malformed_detail}"
+        results.append(ResInfo(method="dmarc", result=DmarcStatus.PERMERROR.value, comment=override, reason=reason))
+    elif verdict is not None:
+        results.append(_dmarc(evidence, verdict, override))
+    return results
 
 
 def login_result(envelope: Envelope) -> ResInfo:
@@ -51,23 +62,6 @@ def login_result(envelope: Envelope) -> ResInfo:
     if not envelope.login:
         raise ValueError("the client did not authenticate")
     return ResInfo(method="auth", result="pass", properties=(("smtp.auth", _text(envelope.login)),))
-
-
-def _results(evidence: Evidence, verdict: DmarcVerdict | None, override: str, shows_login: bool) -> Iterator[ResInfo]:
-    if shows_login and evidence.envelope.login:
-        yield login_result(evidence.envelope)
-    if evidence.iprev is not None:
-        yield _iprev(evidence.iprev)
-    for spf in (evidence.spf, evidence.helo_spf):
-        if spf is not None:
-            yield _spf(spf, evidence.envelope)
-    yield from _dkim(evidence)
-    if evidence.malformed is not None:
-        # RFC 8601 §2.7.1 has permerror for what cannot be judged however often it is tried.
-        reason = f"malformed message: {evidence.malformed_detail}"
-        yield ResInfo(method="dmarc", result=DmarcStatus.PERMERROR.value, comment=override, reason=reason)
-    elif verdict is not None:
-        yield _dmarc(evidence, verdict, override)
 
 
 def _iprev(result: IprevResult) -> ResInfo:
@@ -99,45 +93,46 @@ def _spf(result: SpfResult, envelope: Envelope) -> ResInfo:
     )
 
 
-def _dkim(evidence: Evidence) -> Iterator[ResInfo]:
+def _dkim(evidence: Evidence) -> list[ResInfo]:
     """RFC 8601 §2.7.1, in the order of the header. Of too many, those that pass are listed first."""
     listed = evidence.dkim
     if len(listed) > MAX_LISTED_SIGNATURES:
         ranked = sorted(range(len(listed)), key=lambda index: evidence.dkim[index].status is not DkimStatus.PASS)
         listed = tuple(evidence.dkim[index] for index in sorted(ranked[:MAX_LISTED_SIGNATURES]))
-    counts = {"are not listed": len(evidence.dkim) - len(listed), "were not verified": evidence.ignored_signatures}
-    rest = [f"{count} further signatures {what}" for what, count in counts.items() if count]
-    for result in listed[:-1]:
-        yield _signature(result, evidence, [])
-    if listed:
-        yield _signature(listed[-1], evidence, rest)
-    else:
-        yield ResInfo(method="dkim", result="none", comment=", ".join(rest))
+    rest = _unlisted(len(evidence.dkim) - len(listed), evidence.ignored_signatures)
+    if not listed:
+        return [ResInfo(method="dkim", result="none", comment=rest)]
+    *others, last = listed
+    return [*[_signature(each, evidence, "") for each in others], _signature(last, evidence, rest)]
 
 
-def _signature(result: DkimResult, evidence: Evidence, notes: list[str]) -> ResInfo:
+def _unlisted(not_listed: int, not_verified: int) -> str:
+    counts = {"are not listed": not_listed, "were not verified": not_verified}
+    return ", ".join(f"{count} further signatures {what}" for what, count in counts.items() if count)
+
+
+def _signature(result: DkimResult, evidence: Evidence, note: str) -> ResInfo:
     """One signature, with header.b (RFC 6008) to tell it from others."""
     status, detail = result.status, result.detail
     if evidence.malformed is not None and status is DkimStatus.PASS:
         # The signature may not cover what makes the message malformed, such as a second From: nobody
         # is to read a pass for a domain beside it. RFC 8601 §2.7.1: "policy", not acceptable by local policy.
         status, detail = DkimStatus.POLICY, "the signature verifies, but the message is malformed"
-    size = [f"{result.key_bits}-bit key"] if result.key_bits else []
-    testing = ["testing"] if result.testing else []
-    properties = {
-        "header.d": result.domain,
-        "header.i": _identity(result.identity),
-        "header.a": result.algorithm,
-        "header.s": result.selector,
-        # Whole base64 has "=" at its end only. A signer who writes b=dmarc=pass is not repeated.
-        "header.b": result.signature_prefix and result.signature_prefix.partition("=")[0],
-    }
+    size = f"{result.key_bits}-bit key" if result.key_bits else ""
+    testing = "testing" if result.testing else ""
     return ResInfo(
         method="dkim",
         result=status.value,
-        comment=", ".join([*size, *testing, *notes]),
+        comment=_comment(size, testing, note),
         reason="" if status is DkimStatus.PASS else detail,
-        properties=tuple((name, value) for name, value in properties.items() if value),
+        properties=_properties(
+            ("header.d", result.domain),
+            ("header.i", _identity(result.identity)),
+            ("header.a", result.algorithm),
+            ("header.s", result.selector),
+            # Whole base64 has "=" at its end only. A signer who writes b=dmarc=pass is not repeated.
+            ("header.b", result.signature_prefix and result.signature_prefix.partition("=")[0]),
+        ),
     )
 
 
@@ -158,18 +153,24 @@ def _dmarc(evidence: Evidence, verdict: DmarcVerdict, override: str) -> ResInfo:
     ):
         # A pass is for the one domain that From names, whatever verdict comes in.
         status, detail = DmarcStatus.PERMERROR, "From does not name one domain that passes"
-    notes = [override, "t=y: one step weaker than published" if verdict.is_testing else ""]
-    properties = {
-        "header.from": author,
-        "policy.dmarc": verdict.policy.value if verdict.policy is not None else None,
-    }
     return ResInfo(
         method="dmarc",
         result=status.value,
-        comment=", ".join(filter(None, notes)),
+        comment=_comment(override, "t=y: one step weaker than published" if verdict.is_testing else ""),
         reason="" if status is DmarcStatus.PASS else detail,
-        properties=tuple((name, value) for name, value in properties.items() if value),
+        properties=_properties(
+            ("header.from", author),
+            ("policy.dmarc", verdict.policy.value if verdict.policy is not None else None),
+        ),
     )
+
+
+def _comment(*notes: str) -> str:
+    return ", ".join(filter(None, notes))
+
+
+def _properties(*found: tuple[str, str | None]) -> tuple[tuple[str, str], ...]:
+    return tuple([(name, value) for name, value in found if value])
 
 
 def _text(octets: bytes) -> str:
