@@ -45,8 +45,8 @@ _FACILITY_MAIL = 2 << 3
 _TAG = "mailguard-milter"
 _CUT_MARK = "[cut]"
 # What most values are: a word that needs no quotes, and what needs no escape within quotes. Neither needs to be cut.
-_is_plain_word = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE_CHARS}}}").fullmatch
-_is_plain_in_quotes = re.compile(rf"[ !#-\[\]-~]{{0,{MAX_VALUE_CHARS}}}").fullmatch
+_is_plain_word = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE_CHARS}}}+").fullmatch
+_is_plain_in_quotes = re.compile(rf"[ !#-\[\]-~]{{0,{MAX_VALUE_CHARS}}}+").fullmatch
 _SEQUENCES = (list, tuple, frozenset, set)
 # ensure_ascii writes everything that could confuse a terminal as \\uXXXX.
 _JSON = json.JSONEncoder(ensure_ascii=True, allow_nan=False)
@@ -87,8 +87,12 @@ def _text(value: object) -> str:
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, (bytes, bytearray)):
-        value = bytes(value[: MAX_VALUE_CHARS + 1]).decode("utf-8", "surrogateescape")
+        value = _decoded(value)
     return _cut(str(value))
+
+
+def _decoded(octets: bytes | bytearray) -> str:
+    return octets[: MAX_VALUE_CHARS + 1].decode("utf-8", "surrogateescape")
 
 
 def _cut(text: str) -> str:
@@ -108,8 +112,14 @@ def _logfmt_text(value: object) -> str:
     return _text(value)
 
 
-def _logfmt_escaped(text: str) -> str:
-    """What is no plain word: cut, escaped, and in quotes if it needs them."""
+def _logfmt_value(value: object) -> str:
+    """What is no `str` of a plain word: as text, cut, escaped, and in quotes if it needs them."""
+    if type(value) is str:
+        text = value
+    else:
+        text = _decoded(value) if type(value) is bytes else _logfmt_text(value)
+        if _is_plain_word(text):
+            return text
     if _is_plain_in_quotes(text):
         return f'"{text}"'
     text = _cut(text)
@@ -153,15 +163,11 @@ def _json_members(record: Mapping[str, object]) -> list[str]:
 
 
 def _logfmt_fields(record: Mapping[str, object]) -> list[str]:
-    fields: list[str] = []
-    for key, value in record.items():
-        if value is None:
-            continue
-        text = value if type(value) is str else _logfmt_text(value)
-        if not _is_plain_word(text):
-            text = _logfmt_escaped(text)
-        fields.append(f"{key}={text}")
-    return fields
+    return [
+        f"{key}={value if type(value) is str and _is_plain_word(value) else _logfmt_value(value)}"
+        for key, value in record.items()
+        if value is not None
+    ]
 
 
 def _joined(parts: list[str], *, separator: str, cut_mark: str) -> bytes:
