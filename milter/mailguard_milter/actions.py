@@ -15,7 +15,9 @@ __all__ = ["MAX_REPLY_CHARS", "Accept", "Action", "DeleteHeader", "InsertHeader"
 # RFC 5321 §4.5.3.1.5: a reply line has at most 512 octets, code and CRLF included.
 MAX_REPLY_CHARS = 480
 # RFC 5322 §3.6.8.
-_FIELD_NAME = re.compile(rb"[!-9;-~]+")
+_is_field_name = re.compile(rb"[!-9;-~]+").fullmatch
+# RFC 5322 §2.2.3: what follows the line end of a fold is white space, and more than that.
+_has_line_end_that_is_no_fold = re.compile(rb"\n(?![ \t]++[^ \t\n])").search
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,12 @@ class InsertHeader:
     value: bytes
 
     def __post_init__(self) -> None:
-        if not _FIELD_NAME.fullmatch(self.name):
+        if not _is_field_name(self.name):
             raise ValueError("a header field name has an octet that it may not have")
         if b"\r" in self.value or b"\0" in self.value:
             raise ValueError("a header field value has a CR or a NUL")
-        for line in self.value.split(b"\n")[1:]:
-            if line[:1] not in (b" ", b"\t") or not line.strip(b" \t"):
-                raise ValueError("a header field value has a line end that is not a fold")
+        if _has_line_end_that_is_no_fold(self.value):
+            raise ValueError("a header field value has a line end that is not a fold")
 
 
 @dataclass(frozen=True, slots=True)

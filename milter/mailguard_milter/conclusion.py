@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailguard import authresults
-from mailguard.dkim.result import DkimResult
+from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.dkim.sign import sign
 from mailguard.dns.answers import Answers
 from mailguard.inbound import InboundPlan, Judged, judge_inbound
@@ -32,6 +32,8 @@ from mailguard_milter.transaction import Role, Transaction
 __all__ = ["Conclusion", "conclude"]
 
 NO_OBJECTION = SubmissionDecision(disposition=Disposition.ACCEPT, would=Disposition.ACCEPT)
+
+# Of what every message says, `_value_`: an Enum's `value` is the same by two functions in Python.
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +198,9 @@ def _judged(service: Service, state: Transaction, plan: InboundPlan, answers: An
         state,
         plan.message,
         **_results(judged),
-        action=decision.disposition.value,
+        action=decision.disposition._value_,
         would=decision.would.value if decision.would is not decision.disposition else None,
-        rule=decision.rule.value,
+        rule=decision.rule._value_,
         override=f"{decision.override.kind.value} {decision.override.identity}" if decision.override else None,
         reason=decision.reason,
     )
@@ -234,8 +236,8 @@ def _results(judged: Judged) -> dict[str, object]:
         "helo_spf": _spf(evidence.helo_spf),
         "dkim": _dkim(evidence.dkim),
         "iprev": evidence.iprev.status.value if evidence.iprev is not None else None,
-        "dmarc": verdict.status.value if verdict is not None else None,
-        "policy": verdict.policy.value if verdict is not None and verdict.policy is not None else None,
+        "dmarc": verdict.status._value_ if verdict is not None else None,
+        "policy": verdict.policy._value_ if verdict is not None and verdict.policy is not None else None,
         "domain": ",".join(evidence.author_domains) or None,
     }
 
@@ -243,7 +245,7 @@ def _results(judged: Judged) -> dict[str, object]:
 def _spf(result: SpfResult | None) -> str | None:
     if result is None:
         return None
-    text = f"{result.status.value} d={result.domain or '?'}"
+    text = f"{result.status._value_} d={result.domain or '?'}"
     if result.status is SpfStatus.PASS:
         return f"{text} (permissive: {result.mechanism})" if result.is_permissive else text
     return f"{text} ({result.detail})"
@@ -255,8 +257,8 @@ def _dkim(results: tuple[DkimResult, ...]) -> str:
 
 
 def _one_signature(result: DkimResult) -> str:
-    text = f"{result.status.value} d={result.domain or '?'} s={result.selector or '?'}"
-    return text if result.status.value == "pass" else f"{text} ({result.detail})"
+    text = f"{result.status._value_} d={result.domain or '?'} s={result.selector or '?'}"
+    return text if result.status is DkimStatus.PASS else f"{text} ({result.detail})"
 
 
 # Both
@@ -279,7 +281,7 @@ def _record(
 ) -> dict[str, object]:
     """What the log says, in this order."""
     record: dict[str, object] = {
-        "role": state.role.value,
+        "role": state.role._value_,
         "client": str(state.envelope.client_ip) if state.envelope.client_ip is not None else "unknown",
         "helo": state.envelope.helo,
         "login": state.login,

@@ -19,7 +19,7 @@ from mailguard.domain import Domain
 from mailguard.evidence import Evidence
 from mailguard.evidence_text import identifiers_text
 from mailguard.iprev import IprevStatus
-from mailguard.spf.result import SpfResult, SpfStatus
+from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
 
 __all__ = [
     "MAX_REASON_CHARS",
@@ -362,7 +362,8 @@ def _dmarc_rule(evidence: Evidence, verdict: DmarcVerdict, policy: Policy) -> Ru
 
 
 def _spf_reason(result: SpfResult) -> str:
-    what = "the HELO name" if result.identity.value == "helo" or result.is_null_sender else "the sender's domain"
+    of_helo = result.identity is SpfIdentity.HELO or result.is_null_sender
+    what = "the HELO name" if of_helo else "the sender's domain"
     name = f"{what} {result.domain}" if result.domain is not None else what
     return f"SPF {result.status.value} for {name}: {result.detail}"
 

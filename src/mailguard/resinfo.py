@@ -25,6 +25,8 @@ MAX_LOCAL_PART_CHARS = 64  # RFC 5321 §4.5.3.1.1
 # RFC 5322 §3.2.3 dot-atom, without "=": a local part such as "dmarc=pass" would fool who looks for that text.
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+)*")
 
+# Of what every message says, `_value_`: an Enum's `value` is the same by two functions in Python.
+
 
 class ResInfo(NamedTuple):
     """One result (RFC 8601 §2.2). The texts are as they came: a stranger's may hold anything."""
@@ -87,7 +89,7 @@ def _spf(result: SpfResult, envelope: Envelope) -> ResInfo:
         value = _text(envelope.helo if of_helo else envelope.mail_from.rpartition(b"@")[2])
     return ResInfo(
         method="spf",
-        result=result.status.value,
+        result=result.status._value_,
         reason="" if is_pass else result.detail,
         properties=(("smtp.helo" if of_helo else "smtp.mailfrom", value),) if value else (),
     )
@@ -122,7 +124,7 @@ def _signature(result: DkimResult, evidence: Evidence, note: str) -> ResInfo:
     testing = "testing" if result.testing else ""
     return ResInfo(
         method="dkim",
-        result=status.value,
+        result=status._value_,
         comment=_comment(size, testing, note),
         reason="" if status is DkimStatus.PASS else detail,
         properties=_properties(
@@ -155,12 +157,12 @@ def _dmarc(evidence: Evidence, verdict: DmarcVerdict, override: str) -> ResInfo:
         status, detail = DmarcStatus.PERMERROR, "From does not name one domain that passes"
     return ResInfo(
         method="dmarc",
-        result=status.value,
+        result=status._value_,
         comment=_comment(override, "t=y: one step weaker than published" if verdict.is_testing else ""),
         reason="" if status is DmarcStatus.PASS else detail,
         properties=_properties(
             ("header.from", author),
-            ("policy.dmarc", verdict.policy.value if verdict.policy is not None else None),
+            ("policy.dmarc", verdict.policy._value_ if verdict.policy is not None else None),
         ),
     )
 
