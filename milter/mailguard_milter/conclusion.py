@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailguard import authresults
 from mailguard.dkim.result import DkimResult, DkimStatus
@@ -36,8 +36,7 @@ NO_OBJECTION = SubmissionDecision(disposition=Disposition.ACCEPT, would=Disposit
 # Of what every message says, `_value_`: an Enum's `value` is the same by two functions in Python.
 
 
-@dataclass(frozen=True, slots=True)
-class Conclusion:
+class Conclusion(NamedTuple):
     """What to do with the message, in order, and what to say about it in the log."""
 
     actions: tuple[Action, ...]
@@ -100,9 +99,9 @@ def _signed(
         action="sign" if decision.disposition is not Disposition.QUARANTINE else decision.disposition.value,
         reason=_although("signed", decision),
         **_told(decision),
-        d=state.keys[0].domain,
-        s=" ".join(key.selector for key in state.keys),
-        a=" ".join(key.algorithm for key in state.keys),
+        d=str(state.keys[0].domain),
+        s=" ".join([key.selector for key in state.keys]),
+        a=" ".join([key.algorithm for key in state.keys]),
     )
 
 
