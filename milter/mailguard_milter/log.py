@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import socket
 import threading
@@ -44,9 +43,6 @@ EVENT_WINDOW_S = 60.0
 _FACILITY_MAIL = 2 << 3
 _TAG = "mailguard-milter"
 _CUT_MARK = "[cut]"
-# What most values are: a word that needs no quotes, and what needs no escape within quotes. Neither needs to be cut.
-_is_plain_word = re.compile(rf"[!#-<>-\[\]-~]{{1,{MAX_VALUE_CHARS}}}+").fullmatch
-_is_plain_in_quotes = re.compile(rf"[ !#-\[\]-~]{{0,{MAX_VALUE_CHARS}}}+").fullmatch
 _SEQUENCES = (list, tuple, frozenset, set)
 # ensure_ascii writes everything that could confuse a terminal as \\uXXXX.
 _JSON = json.JSONEncoder(ensure_ascii=True, allow_nan=False)
@@ -101,6 +97,8 @@ def _cut(text: str) -> str:
 
 
 def _logfmt_text(value: object) -> str:
+    if type(value) is bytes:
+        return _decoded(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -112,21 +110,18 @@ def _logfmt_text(value: object) -> str:
     return _text(value)
 
 
-def _logfmt_value(value: object) -> str:
-    """What is no `str` of a plain word: as text, cut, escaped, and in quotes if it needs them."""
-    if type(value) is str:
-        text = value
-    else:
-        text = _decoded(value) if type(value) is bytes else _logfmt_text(value)
-        if _is_plain_word(text):
-            return text
-    if _is_plain_in_quotes(text):
-        return f'"{text}"'
+def _logfmt_escaped(text: str) -> str:
+    """Cut, escaped, and in quotes if it needs them."""
     text = _cut(text)
-    plain = text.isprintable() and not any(char in text for char in '\\"')
+    plain = _is_plain(text)
     if not plain:
         text = "".join(map(_escape_char, text))
     return text if plain and text and " " not in text and "=" not in text else f'"{text}"'
+
+
+def _is_plain(text: str) -> bool:
+    """Whether nothing needs an escape."""
+    return text.isprintable() and "\\" not in text and '"' not in text
 
 
 def _json_value(value: object) -> object:
@@ -163,10 +158,17 @@ def _json_members(record: Mapping[str, object]) -> list[str]:
 
 
 def _logfmt_fields(record: Mapping[str, object]) -> list[str]:
-    return [
-        f"{key}={value if type(value) is str and _is_plain_word(value) else _logfmt_value(value)}"
+    texts = {
+        key: value if type(value) is str else _logfmt_text(value)
         for key, value in record.items()
         if value is not None
+    }
+    if max(map(len, texts.values()), default=0) > MAX_VALUE_CHARS or not _is_plain("".join(texts.values())):
+        return [f"{key}={_logfmt_escaped(text)}" for key, text in texts.items()]
+    # Nearly every line: `_logfmt_escaped` would find nothing to cut or to escape, only what needs quotes.
+    return [
+        f'{key}="{text}"' if " " in text or "=" in text or not text else f"{key}={text}"
+        for key, text in texts.items()
     ]
 
 
