@@ -1,4 +1,4 @@
-"""Tag=value lists (RFC 6376 §3.2): strict about names, duplicates and semicolons, exact about positions."""
+"""Tag=value lists (RFC 6376 §3.2): strict about names, duplicates and semicolons, exact about what stands where."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BAD = [
 @pytest.mark.parametrize(("octets", "expected"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
 def test_read(octets: bytes, expected: dict[str, bytes]) -> None:
     tags = TagList.parse(octets)
-    assert {name: tag.value for name, tag in tags.items()} == expected
+    assert tags == expected
     assert list(tags) == list(expected)
 
 
@@ -68,17 +68,28 @@ def test_refused(octets: bytes) -> None:
         TagList.parse(octets)
 
 
-def test_positions_bound_what_stands_between_equals_sign_and_semicolon() -> None:
-    octets = b" v=1;\r\n b = ab\r\n cd ; c=x"
-    tag = TagList.parse(octets)["b"]
-    assert octets[tag.start : tag.end] == b" ab\r\n cd "
-    assert octets[: tag.start] + octets[tag.end :] == b" v=1;\r\n b =; c=x"
-    assert tag.compact == b"abcd"
+WITHOUT_VALUE = [
+    ("folded", b" v=1;\r\n b = ab\r\n cd ; c=x", b" v=1;\r\n b =; c=x"),
+    ("first", b"b=ab; c=x", b"b=; c=x"),
+    ("last", b"c=x; b= ab ", b"c=x; b="),
+    ("last, semicolon and white space", b"c=x; b=ab; \r\n ", b"c=x; b=; \r\n "),
+    ("equals signs in the value", b"b=ab==;c=b=", b"b=;c=b="),
+    ("empty already", b"b=;c=x", b"b=;c=x"),
+    ("the same text elsewhere", b"bb=ab;b=ab;c=b=ab", b"bb=ab;b=;c=b=ab"),
+]
 
 
-def test_value_of_an_absent_tag_is_the_default() -> None:
-    tags = TagList.parse(b"a=1;b=")
-    assert (tags.value("a", b"x"), tags.value("b", b"x"), tags.value("c", b"x")) == (b"1", b"", b"x")
+@pytest.mark.parametrize(
+    ("octets", "left"), [row[1:] for row in WITHOUT_VALUE], ids=[row[0] for row in WITHOUT_VALUE]
+)
+def test_a_value_is_deleted_with_the_white_space_around_it_and_nothing_else(octets: bytes, left: bytes) -> None:
+    tags = TagList.parse(octets)
+    assert tags.without_value("b") == left
+    assert tags.without_value("b") == left
+
+
+def test_compact_is_without_any_white_space() -> None:
+    assert TagList.parse(b"b = a\r\n b\tc d ; c=x").compact("b") == b"abcd"
 
 
 def test_an_error_repeats_little_of_a_strangers_name() -> None:
@@ -98,10 +109,17 @@ def test_octets_become_tags_or_tag_list_error(octets: bytes) -> None:
     except TagListError:
         return
     assert tags
-    for tag in tags.values():
-        assert octets[tag.start - 1 : tag.start] == b"="
-        assert octets[tag.end : tag.end + 1] in (b";", b"")
-        assert octets[tag.start : tag.end].strip(b" \t\r\n") == tag.value
+    for name, value in tags.items():
+        left = tags.without_value(name)
+        assert TagList.parse(left) == {**tags, name: b""}
+        size = len(octets) - len(left)
+        assert any(
+            octets[at - 1 : at] == b"="
+            and octets[at : at + size].strip(b" \t\r\n") == value
+            and octets[at + size : at + size + 1] in (b";", b"")
+            and octets[:at] + octets[at + size :] == left
+            for at in range(1, len(octets) + 1)
+        )
 
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,8}", fullmatch=True)
@@ -113,4 +131,4 @@ SPACE = st.sampled_from([b"", b" ", b"\t", b"\r\n ", b" \r\n\t "])
 def test_what_is_formatted_is_read_back(tags: dict[str, bytes], before: bytes, after: bytes, last: bool) -> None:
     text = b";".join(before + name.encode() + after + b"=" + before + value + after for name, value in tags.items())
     found = TagList.parse(text + (b";" if last else b""))
-    assert {name: tag.value for name, tag in found.items()} == tags
+    assert found == tags

@@ -6,11 +6,10 @@ Linear in the input. Safe to share between threads. What a tag means is for the 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from mailguard.errors import TagListError
 
-__all__ = ["Tag", "TagList"]
+__all__ = ["TagList"]
 
 # A signature with 1,000 signed names is about 20 kB; Postfix cuts a header field at 60,000.
 MAX_TAG_LIST_BYTES = 65_536
@@ -24,24 +23,11 @@ _NAME = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
 _CONTROLS = bytes(c for c in range(0x20) if c not in _WSP) + b"\x7f"
 
 
-class Tag(NamedTuple):
-    """One tag. `value` has no white space around it; `start` and `end` bound all that stands between "=" and ";"."""
+class TagList(dict[str, bytes]):
+    """The values by the names of their tags, in the order in which these stand, without white space around them."""
 
-    name: str
-    value: bytes
-    start: int
-    end: int
-
-    @property
-    def compact(self) -> bytes:
-        """The value without any white space, for base64 and for words in which folding may fall anywhere."""
-        return self.value.translate(None, _WSP)
-
-
-class TagList(dict[str, Tag]):
-    """The tags by name, in the order in which they stand."""
-
-    __slots__ = ()
+    __slots__ = ("_specifications",)
+    _specifications: list[bytes]
 
     @classmethod
     def parse(cls, octets: bytes) -> TagList:
@@ -55,13 +41,12 @@ class TagList(dict[str, Tag]):
         if octets.translate(None, _CONTROLS) != octets:
             raise TagListError("the tag list has a control character")
         tags = cls()
-        end = -1
-        for specification in octets.split(b";", MAX_TAGS + 1):
-            end += 1 + len(specification)
+        tags._specifications = specifications = octets.split(b";", MAX_TAGS + 1)
+        for specification in specifications:
             name, equals, value = specification.partition(b"=")
             if not equals:
                 # Nothing may follow the last semicolon but white space (RFC 6376 §3.2, tag-list).
-                if specification.strip(_WSP) or end != len(octets) or not tags:
+                if specification.strip(_WSP) or not 0 < len(tags) == len(specifications) - 1:
                     raise TagListError("a tag has no equals sign")
                 break
             word = name.strip(_WSP)
@@ -70,12 +55,19 @@ class TagList(dict[str, Tag]):
             key = word.decode("ascii")
             if key in tags:
                 raise TagListError(f"the tag {key[:MAX_SHOWN_CHARS]}= occurs twice")
-            tags[key] = Tag(key, value.strip(_WSP), end - len(value), end)
+            tags[key] = value.strip(_WSP)
         if len(tags) > MAX_TAGS:
             raise TagListError(f"the tag list has more than {MAX_TAGS} tags")
         return tags
 
-    def value(self, name: str, default: bytes = b"") -> bytes:
-        """The value of the tag `name`, or `default` where the tag is absent."""
-        tag = self.get(name)
-        return default if tag is None else tag.value
+    def compact(self, name: str) -> bytes:
+        """The value without any white space, for base64 and for words in which folding may fall anywhere."""
+        return self[name].translate(None, _WSP)
+
+    def without_value(self, name: str) -> bytes:
+        """What was read, without all that stands between the "=" of this tag and the next ";" or the end."""
+        specifications = self._specifications.copy()
+        number = list(self).index(name)
+        word, equals, _ = specifications[number].partition(b"=")
+        specifications[number] = word + equals
+        return b";".join(specifications)

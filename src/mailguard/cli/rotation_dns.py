@@ -154,7 +154,7 @@ def _seen_of(domain: Domain, keys: Sequence[RotatedKey], live: Mapping[str, _ByS
 
 def _has(key: RotatedKey, value: str) -> bool:
     """Whether the key is in a record, whatever else is."""
-    return TagList.parse(key.record.encode("ascii"))["p"].compact.decode("ascii") in "".join(value.split())
+    return TagList.parse(key.record.encode("ascii")).compact("p").decode("ascii") in "".join(value.split())
 
 
 def _fault(key: RotatedKey, values: Sequence[str]) -> str:

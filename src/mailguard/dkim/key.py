@@ -71,7 +71,7 @@ class KeyRecord:
             tags = TagList.parse(record)
         except TagListError as error:
             raise KeyRecordError(DkimReason.KEY_SYNTAX, f"the key record is malformed: {error}") from None
-        if "v" in tags and (next(iter(tags)) != "v" or tags["v"].value != b"DKIM1"):
+        if "v" in tags and (next(iter(tags)) != "v" or tags["v"] != b"DKIM1"):
             raise KeyRecordError(DkimReason.KEY_SYNTAX, "the record is not of version DKIM1")
         if "p" not in tags:
             raise KeyRecordError(DkimReason.KEY_SYNTAX, "the record has no p=")
@@ -97,7 +97,7 @@ class KeyRecord:
 
 
 def _words(tags: TagList, name: str, default: bytes) -> set[bytes]:
-    return {word.strip(b" \t\r\n").lower() for word in tags.value(name, default).split(b":")}
+    return {word.strip(b" \t\r\n").lower() for word in tags.get(name, default).split(b":")}
 
 
 class _Unusable(ValueError):
@@ -109,14 +109,14 @@ class _Unusable(ValueError):
 
 def _public_key(tags: TagList, key_type: str) -> tuple[RSAPublicKey | Ed25519PublicKey, int]:
     """p= and its size, if the record's other tags allow its use here (RFC 6376 §6.1.2)."""
-    published = tags["p"].compact
+    published = tags.compact("p")
     if not published:
         raise _Unusable(DkimReason.KEY_REVOKED, "the key is revoked (p= is empty)")
     if not {b"*", b"email"} & _words(tags, "s", b"*"):
         raise _Unusable(DkimReason.KEY_SERVICE, "the key is not for mail (s=)")
     if b"sha256" not in _words(tags, "h", b"sha256"):
         raise _Unusable(DkimReason.KEY_HASH, "the key does not allow SHA-256 (h=)")
-    if tags.value("k", b"rsa").lower() != key_type.encode("ascii"):
+    if tags.get("k", b"rsa").lower() != key_type.encode("ascii"):
         raise _Unusable(DkimReason.KEY_TYPE, f"the key is not of type {key_type} (k=)")
     try:
         octets = base64.b64decode(published, validate=True)

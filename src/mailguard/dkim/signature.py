@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mailguard.dkim.canonical import BodyRequest, Canonicalization
@@ -35,10 +34,15 @@ INFINITE_TIME = 1_000_000_000_000
 MAX_LENGTH_DIGITS = 76  # RFC 6376 §3.5 (l=)
 SIGNATURE_PREFIX_CHARS = 8  # RFC 6008 §2
 
-_REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
+_REQUIRED = dict.fromkeys(("v", "a", "b", "bh", "d", "h", "s"))
 _SELECTOR_LABEL = f"[a-z0-9_-]{{1,{MAX_LABEL_CHARS}}}"
 _SELECTOR = re.compile(rf"{_SELECTOR_LABEL}(?:\.{_SELECTOR_LABEL})*")
-_CANONICALIZATIONS = {form.value.encode("ascii"): form for form in Canonicalization}
+# RFC 6376 §3.5 (c=): one word alone is for the header, the body is then simple.
+_CANONICALIZATIONS = {form.value.encode("ascii"): (form, Canonicalization.SIMPLE) for form in Canonicalization} | {
+    f"{header.value}/{body.value}".encode("ascii"): (header, body)
+    for header in Canonicalization
+    for body in Canonicalization
+}
 _BASE64_OCTETS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 # RFC 5322 §3.6.8 ftext, without the semicolon that ends a tag.
 _NAME_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b":;")
@@ -63,8 +67,7 @@ class Known(NamedTuple):
     signature_prefix: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
+class Signature(NamedTuple):
     """A DKIM-Signature that a key may verify."""
 
     unsigned_field: HeaderField
@@ -110,7 +113,7 @@ class _FieldError(ValueError):
 def claimed_domain(field: HeaderField) -> str | None:
     """d= of a DKIM-Signature that is not to be read further yet: lower case, an A-label name only if written so."""
     try:
-        return TagList.parse(field.value).value("d").decode("ascii").lower()
+        return TagList.parse(field.value).get("d", b"").decode("ascii").lower()
     except (TagListError, UnicodeDecodeError):
         return None
 
@@ -132,35 +135,33 @@ def parse_selector(text: str) -> str:
 
 
 def _parse(field: HeaderField, tags: TagList, names: _Names) -> Signature:
-    for name in _REQUIRED:
-        if name not in tags:
-            raise _FieldError(f"the tag {name}= is missing")
-    if tags["v"].value != b"1":
+    if not tags.keys() >= _REQUIRED.keys():
+        missing = next(name for name in _REQUIRED if name not in tags)
+        raise _FieldError(f"the tag {missing}= is missing")
+    if tags["v"] != b"1":
         raise _FieldError("v= is not 1", DkimReason.VERSION)
     algorithm = names.algorithm
     if algorithm not in ALGORITHMS:
         detail = "a=rsa-sha1 must not be verified" if algorithm == "rsa-sha1" else "a= names an unknown algorithm"
         raise _FieldError(detail, DkimReason.ALGORITHM)  # RFC 8301 §3.1
-    domain, selector, identity_domain = names.checked()
+    domain, identity_domain, key = names.checked()
     header, body = _canonicalizations(tags)
-    if "q" in tags and b"dns/txt" not in tags["q"].compact.lower().split(b":"):
+    if "q" in tags and b"dns/txt" not in tags.compact("q").lower().split(b":"):
         raise _FieldError("q= names no known query method", DkimReason.QUERY_METHOD)
     signed_at, expires_at = _time(tags, "t"), _time(tags, "x")
     if signed_at is not None and expires_at is not None and expires_at <= signed_at:
         raise _FieldError("x= is not later than t=")  # RFC 6376 §3.5
-    b = tags["b"]
-    unsigned = HeaderField(field.name, field.value[: b.start] + field.value[b.end :], field.gap)
     return Signature(
-        unsigned_field=unsigned,
+        unsigned_field=HeaderField(field.name, tags.without_value("b"), field.gap),
         known=names.known,
         domain=domain,
         identity_domain=identity_domain,
         algorithm=algorithm,
-        key_question=Question(key_name(selector, domain), RecordType.TXT),
+        key_question=Question(key, RecordType.TXT),
         header_canonicalization=header,
         body=BodyRequest(body, _length(tags)),
-        signed_names=_signed_names(tags),
-        signature=_base64(tags, "b", at_most=MAX_SIGNATURE_BYTES),
+        signed_names=_signed_names(tags["h"]),
+        signature=_base64(names.b, "b", at_most=MAX_SIGNATURE_BYTES),
         body_hash=_body_hash(tags),
         signed_at=signed_at,
         expires_at=expires_at,
@@ -171,16 +172,18 @@ class _Names:
     """d=, s=, i= and what else a report may name of a signature: read once, the first fault kept."""
 
     def __init__(self, tags: TagList) -> None:
-        self._fault: _FieldError | None = None
+        self._checked: tuple[Domain, Domain, str] | _FieldError
         domain = selector = identity = None
         try:
-            domain = _domain(tags.value("d"), "d=")
-            selector = _selector(tags, domain)
-            identity, self._identity_domain = _identity(tags, domain)
+            domain = _domain(tags.get("d", b""), "d=")
+            selector, key = _selector(tags, domain)
+            identity, identity_domain = _identity(tags, domain)
+            self._checked = domain, identity_domain, key
         except _FieldError as error:
-            self._fault = error
+            self._checked = error
         self.algorithm = algorithm = _text(tags, "a").lower()
-        prefix = tags["b"].compact[:SIGNATURE_PREFIX_CHARS] if "b" in tags else b""
+        self.b = tags.compact("b") if "b" in tags else b""
+        prefix = self.b[:SIGNATURE_PREFIX_CHARS]
         self.known = Known(
             domain,
             selector,
@@ -189,18 +192,15 @@ class _Names:
             prefix.decode("ascii") if prefix and not prefix.translate(None, _BASE64_OCTETS) else None,
         )
 
-    def checked(self) -> tuple[Domain, str, Domain]:
-        """d=, s= and the domain of i=. Raises the fault."""
-        known = self.known
-        if self._fault is not None:
-            raise self._fault
-        if known.domain is None or known.selector is None:
-            raise _FieldError("d= or s= is missing")
-        return known.domain, known.selector, self._identity_domain
+    def checked(self) -> tuple[Domain, Domain, str]:
+        """d=, the domain of i=, and the name of the key. Raises the fault."""
+        if isinstance(self._checked, _FieldError):
+            raise self._checked
+        return self._checked
 
 
 def _text(tags: TagList, name: str) -> str:
-    return tags.value(name).decode("utf-8", "replace")
+    return tags.get(name, b"").decode("utf-8", "replace")
 
 
 def _domain(value: bytes, what: str) -> Domain:
@@ -210,65 +210,64 @@ def _domain(value: bytes, what: str) -> Domain:
         raise _FieldError(f"{what} {error}") from None
 
 
-def _selector(tags: TagList, domain: Domain) -> str:
+def _selector(tags: TagList, domain: Domain) -> tuple[str, str]:
+    """s=, and the name at which its key is published."""
     try:
         selector = parse_selector(_text(tags, "s"))
     except DomainError as error:
         raise _FieldError(f"s=: {error}") from None
-    if len(key_name(selector, domain)) > MAX_DOMAIN_CHARS:
+    name = key_name(selector, domain)
+    if len(name) > MAX_DOMAIN_CHARS:
         raise _FieldError("s= and d= make a name that is too long for the DNS")
-    return selector
+    return selector, name
 
 
 def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
     """i= and its domain (RFC 6376 §3.5); "@" and d= by default."""
     if "i" not in tags:
         return f"@{domain}", domain
-    local_part, at, name = tags["i"].compact.rpartition(b"@")
+    local_part, at, name = tags.compact("i").rpartition(b"@")
     if not at:
         raise _FieldError("i= has no @")
-    identity_domain = domain if name == tags.value("d") else _domain(name, "i=")
+    identity_domain = domain if name == tags["d"] else _domain(name, "i=")
     if not identity_domain.is_equal_or_below(domain):
         raise _FieldError("the domain of i= is not that of d= or below it", DkimReason.IDENTITY)
     return f"{local_part.decode('utf-8', 'replace')}@{identity_domain}", identity_domain
 
 
 def _canonicalizations(tags: TagList) -> tuple[Canonicalization, Canonicalization]:
-    """c= (RFC 6376 §3.5): simple/simple by default; one word alone is for the header, the body then simple."""
-    header, slash, body = tags.value("c", b"simple/simple").lower().partition(b"/")
-    try:
-        return _CANONICALIZATIONS[header], _CANONICALIZATIONS[body if slash else b"simple"]
-    except KeyError:
-        raise _FieldError("c= names an unknown canonicalization") from None
+    found = _CANONICALIZATIONS.get(tags.get("c", b"simple").lower())
+    if found is None:
+        raise _FieldError("c= names an unknown canonicalization")
+    return found
 
 
-def _digits(tags: TagList, name: str) -> bytes | None:
-    tag = tags.get(name)
-    if tag is None:
-        return None
-    if not tag.value.isdigit():
+def _digits(tags: TagList, name: str) -> bytes:
+    digits = tags[name]
+    if not digits.isdigit():
         raise _FieldError(f"{name}= is not a number")
-    return tag.value
+    return digits
 
 
 def _time(tags: TagList, name: str) -> int | None:
-    digits = _digits(tags, name)
-    if digits is None:
+    if name not in tags:
         return None
+    digits = _digits(tags, name)
     return int(digits) if len(digits) <= MAX_TIME_DIGITS else INFINITE_TIME
 
 
 def _length(tags: TagList) -> int | None:
-    digits = _digits(tags, "l")
-    if digits is None:
+    if "l" not in tags:
         return None
+    digits = _digits(tags, "l")
     if len(digits) > MAX_LENGTH_DIGITS:
         raise _FieldError(f"l= has more than {MAX_LENGTH_DIGITS} digits")
     return int(digits)
 
 
-def _signed_names(tags: TagList) -> tuple[bytes, ...]:
-    names = tuple([name.strip(b" \t\r\n") for name in tags["h"].value.lower().split(b":", MAX_SIGNED_NAMES + 1)])
+def _signed_names(listed: bytes) -> tuple[bytes, ...]:
+    # bytes.strip() takes no more than the white space of RFC 6376 §2.8: a tag list has no other control characters.
+    names = tuple(map(bytes.strip, listed.lower().split(b":", MAX_SIGNED_NAMES + 1)))
     if len(names) > MAX_SIGNED_NAMES:
         raise _FieldError(f"h= lists more than {MAX_SIGNED_NAMES} names")
     if b"" in names or b"".join(names).translate(None, _NAME_OCTETS):
@@ -278,8 +277,8 @@ def _signed_names(tags: TagList) -> tuple[bytes, ...]:
     return names
 
 
-def _base64(tags: TagList, name: str, *, at_most: int) -> bytes:
-    text = tags[name].compact
+def _base64(text: bytes, name: str, *, at_most: int) -> bytes:
+    """The octets of a value without white space."""
     if len(text) > (at_most + 2) // 3 * 4:
         raise _FieldError(f"{name}= has more than {at_most} octets")
     try:
@@ -292,7 +291,7 @@ def _base64(tags: TagList, name: str, *, at_most: int) -> bytes:
 
 
 def _body_hash(tags: TagList) -> bytes:
-    octets = _base64(tags, "bh", at_most=SHA256_BYTES)
+    octets = _base64(tags.compact("bh"), "bh", at_most=SHA256_BYTES)
     if len(octets) != SHA256_BYTES:
         raise _FieldError("bh= is not the length of a SHA-256 digest")
     return octets

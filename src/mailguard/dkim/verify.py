@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, canonical_fields
 from mailguard.dkim.key import KeyRecord, KeyRecordError
@@ -55,8 +55,7 @@ class VerifyRules:
     """By how much t= and x= may miss `now`."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationPlan:
+class VerificationPlan(NamedTuple):
     """The signatures chosen for verification, from the top of the header."""
 
     message: Message
@@ -216,17 +215,17 @@ def _no_key(answer: Answer) -> tuple[DkimStatus, DkimReason, str]:
     return DkimStatus.TEMPERROR, DkimReason.KEY_UNAVAILABLE, f"the key at {name} could not be looked up: {why}"
 
 
-def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRecordError]:
-    """The usable records of the answer, or the fault of the one that came nearest to being a key.
+def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRecordError | None]:
+    """The usable records of the answer, and the fault of the one of the others that came nearest to being a key.
 
     RFC 6376 §3.6.2.2 leaves several records undefined; each is tried, so that their order does not matter.
     """
     keys: list[KeyRecord] = []
-    fault = KeyRecordError(DkimReason.KEY_SYNTAX, "there is no key record among the TXT records")
+    fault: KeyRecordError | None = None
     key_type = ALGORITHMS[signature.algorithm]
     for key in answer.read((KeyRecord, key_type), lambda found: _records(found, key_type)):
         if isinstance(key, KeyRecordError):
-            if fault.reason is DkimReason.KEY_SYNTAX:
+            if fault is None or fault.reason is DkimReason.KEY_SYNTAX:
                 fault = key
         elif key.strict and signature.identity_domain != signature.domain:
             detail = "the key does not allow a subdomain in i= (t=s)"
@@ -260,7 +259,10 @@ def _alone(error: _Error) -> _Error:
     return error.with_traceback(None)
 
 
-def _key_fault_result(fault: KeyRecordError, known: Known) -> DkimResult:
+def _key_fault_result(fault: KeyRecordError | None, known: Known) -> DkimResult:
+    if fault is None:
+        detail = "there is no key record among the TXT records"
+        return _result(DkimStatus.PERMERROR, DkimReason.KEY_SYNTAX, detail, known)
     result = _result(DkimStatus.PERMERROR, fault.reason, str(fault), known, key_bits=fault.bits)
     return _as_testing(result) if fault.testing else result
 
@@ -283,16 +285,19 @@ def _verified(signature: Signature, rules: VerifyRules, digests: BodyDigests, ke
     return _result(status, reason, detail, signature.known, key_bits=key.bits, testing=key.testing)
 
 
-def _signed_octets(signature: Signature, own: HeaderField, fields: Mapping[bytes, Sequence[HeaderField]]) -> bytes:
+def _signed_octets(signature: Signature, own: HeaderField, fields: Mapping[bytes, list[HeaderField]]) -> bytes:
     """RFC 6376 §3.7: what is signed. `own` is the field of `signature` among `fields`."""
+    left = dict(fields)
     # A signature does not sign itself, whatever its h= says (RFC 6376 §3.5).
-    left = {FIELD_KEY: [field for field in fields[FIELD_KEY] if field is not own]}
+    left[FIELD_KEY] = [field for field in fields[FIELD_KEY] if field is not own]
     signed: list[HeaderField] = []
     for name in signature.signed_names:
-        instances = left.get(name)
-        if instances is None:
-            instances = left[name] = list(fields.get(name, ()))
-        if instances:
-            signed.append(instances.pop())  # RFC 6376 §5.4.2: the lowest instance not yet taken
         # A name without a field left signs its absence: nothing is hashed, not even CRLF (RFC 6376 §5.4).
+        if name in left:
+            instances = left.pop(name)
+            if len(instances) > 1:
+                left[name] = instances = instances.copy() if instances is fields[name] else instances
+                signed.append(instances.pop())  # RFC 6376 §5.4.2: the lowest instance not yet taken
+            else:
+                signed += instances
     return canonical_fields([*signed, signature.unsigned_field], signature.header_canonicalization)

@@ -219,7 +219,7 @@ def _key(found: object) -> RotatedKey:
     if key.algorithm not in ("rsa", "ed25519"):
         raise ConfigError(f"algorithm: {key.algorithm!r} is none")
     try:
-        published = base64.b64decode(TagList.parse(key.record.encode("ascii")).value("p", b""), validate=True)
+        published = base64.b64decode(TagList.parse(key.record.encode("ascii")).get("p", b""), validate=True)
     except (TagListError, binascii.Error) as error:
         raise ConfigError(f"record: {error}") from None
     if sha256(published).hexdigest() != key.fingerprint:

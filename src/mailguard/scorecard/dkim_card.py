@@ -60,6 +60,6 @@ def _key(selector: str, question: Question, answers: Answers) -> Explanation:
 
 def _key_type(record: bytes) -> str:
     try:
-        return TagList.parse(record).value("k", b"rsa").decode("ascii", "replace").lower()
+        return TagList.parse(record).get("k", b"rsa").decode("ascii", "replace").lower()
     except ValueError:
         return "rsa"
