@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -77,8 +76,7 @@ class AddressSyntaxError(ValueError):
         self.defect = defect
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(NamedTuple):
     """One mailbox. `local_part` is as written, quotes included; `display_name` too, without decoding."""
 
     local_part: str
@@ -91,8 +89,7 @@ class Mailbox:
         return f"{self.local_part}@{self.domain}"
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxList:
+class MailboxList(NamedTuple):
     """The mailboxes of one field, in order."""
 
     mailboxes: tuple[Mailbox, ...]
@@ -136,9 +133,10 @@ def parse_mailboxes(value: bytes) -> MailboxList:
     if not mailboxes:
         raise AddressSyntaxError(AddressDefect.EMPTY, "the field names no mailbox")
     flags = set()
-    if any("@" in mailbox.display_name for mailbox in mailboxes):
+    # A display name is part of the text: most fields have one "@", that of the address.
+    if text.count("@") > 1 and any("@" in mailbox.display_name for mailbox in mailboxes):
         flags.add(AddressFlag.DISPLAY_NAME_ADDRESS)
-    if _DECEPTIVE.search(text):
+    if not text.isascii() and _DECEPTIVE.search(text):
         flags.add(AddressFlag.DECEPTIVE_CHARACTERS)
     return MailboxList(mailboxes, frozenset(flags))
 

@@ -51,7 +51,7 @@ class Domain(str):
                 text = text.decode("utf-8")
             except UnicodeDecodeError:
                 raise DomainError("the name is not UTF-8") from None
-        if len(text) > MAX_INPUT_BYTES:
+        elif len(text) > MAX_INPUT_BYTES:
             raise DomainError("the name is too long")
         name = text.lower() if text.isascii() else _to_ascii(text)
         if len(name) > MAX_DOMAIN_CHARS or _PLAIN_NAME.fullmatch(name) is None:

@@ -5,10 +5,9 @@ Left out: MIME. No verdict depends on it. Values are frozen and safe to share be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -54,8 +53,7 @@ class HeaderField(NamedTuple):
         return self.name + self.gap + b":" + self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
+class Author(NamedTuple):
     """What the From fields say. `domains` are distinct, in order; both are empty where From is unusable."""
 
     mailboxes: tuple[Mailbox, ...] = ()
@@ -63,7 +61,10 @@ class Author:
     flags: frozenset[AddressFlag] = frozenset()
 
 
-@dataclass(frozen=True)
+_From = tuple[Author, MalformedReason | None, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """A message, whole or only its header. Make one with `Message.parse` or `Message.from_fields`."""
 
@@ -72,6 +73,14 @@ class Message:
     """CRLF line ends; None where only the header is known (the body went into BodyDigests)."""
     header_defect: MalformedReason | None = None
     header_detail: str = ""
+    by_key: Mapping[bytes, list[HeaderField]] = field(init=False, repr=False, compare=False)
+    """The fields under their names in lower case (RFC 5322 §1.2.2), those of one name from the top."""
+    _from: _From = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_key = _by_key(self.fields)
+        object.__setattr__(self, "by_key", by_key)
+        object.__setattr__(self, "_from", _read_from(by_key.get(b"from", ())))
 
     @classmethod
     def parse(cls, raw: bytes) -> Message:
@@ -101,43 +110,13 @@ class Message:
         if len(fields) > MAX_FIELDS or len(octets) > MAX_HEADER_BYTES:
             defect = MalformedReason.HEADER_SIZE
             detail = f"the header has more than {MAX_FIELDS} fields or {MAX_HEADER_BYTES} octets"
-        elif defect is None and b"\0" in octets:
+        elif defect is None and octets.find(b"\0") >= 0:
             defect, detail = MalformedReason.HEADER_SYNTAX, "the header has a NUL"
         return cls(fields, body, defect, detail)
-
-    @cached_property
-    def by_key(self) -> Mapping[bytes, list[HeaderField]]:
-        """The fields under their names in lower case (RFC 5322 §1.2.2), those of one name from the top."""
-        found: dict[bytes, list[HeaderField]] = {}
-        for field in self.fields:
-            key = field.name.lower()
-            if key in found:
-                found[key].append(field)
-            else:
-                found[key] = [field]
-        return found
 
     def named(self, key: bytes) -> tuple[HeaderField, ...]:
         """The fields whose lower-case name is `key`, from the top."""
         return tuple(self.by_key.get(key, ()))
-
-    @cached_property
-    def _from(self) -> tuple[Author, MalformedReason | None, str]:
-        found = self.named(b"from")
-        if not found:
-            return Author(), MalformedReason.NO_FROM, "there is no From field"
-        if len(found) > 1:
-            # RFC 5322 §3.6: exactly one From field.
-            return Author(), MalformedReason.SEVERAL_FROM, f"there are {len(found)} From fields"
-        try:
-            read = parse_mailboxes(found[0].value)
-        except AddressSyntaxError as error:
-            return Author(), MalformedReason.FROM_SYNTAX, f"From: {error}"
-        domains = tuple(dict.fromkeys([mailbox.domain for mailbox in read.mailboxes]))
-        author = Author(read.mailboxes, domains, read.flags)
-        if len(domains) > 1:
-            return author, MalformedReason.SEVERAL_DOMAINS, "From names several domains"
-        return author, None, ""
 
     @property
     def author(self) -> Author:
@@ -153,6 +132,34 @@ class Message:
     def malformed_detail(self) -> str:
         """`malformed` for people; empty where it is None."""
         return self.header_detail or self._from[2]
+
+
+def _by_key(fields: Iterable[HeaderField]) -> dict[bytes, list[HeaderField]]:
+    found: dict[bytes, list[HeaderField]] = {}
+    for header_field in fields:
+        key = header_field.name.lower()
+        if key in found:
+            found[key].append(header_field)
+        else:
+            found[key] = [header_field]
+    return found
+
+
+def _read_from(found: Sequence[HeaderField]) -> _From:
+    if not found:
+        return Author(), MalformedReason.NO_FROM, "there is no From field"
+    if len(found) > 1:
+        # RFC 5322 §3.6: exactly one From field.
+        return Author(), MalformedReason.SEVERAL_FROM, f"there are {len(found)} From fields"
+    try:
+        mailboxes, flags = parse_mailboxes(found[0].value)
+    except AddressSyntaxError as error:
+        return Author(), MalformedReason.FROM_SYNTAX, f"From: {error}"
+    domains = tuple(dict.fromkeys([mailbox.domain for mailbox in mailboxes]))
+    author = Author(mailboxes, domains, flags)
+    if len(domains) > 1:
+        return author, MalformedReason.SEVERAL_DOMAINS, "From names several domains"
+    return author, None, ""
 
 
 def _partition_header(lines: bytes) -> tuple[bytes, bytes, bytes]:
