@@ -430,7 +430,35 @@ def test_what_is_kept_of_a_record_is_bounded(text: str) -> None:
         taken = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert taken <= 3 * len(text) + 1_024 * text.count(" ")
+    assert taken <= 4 * len(text) + 1_024 * text.count(" ")
+
+
+def test_what_is_kept_of_the_results_is_bounded() -> None:
+    """However many clients and senders ask: a result for each term and each kind of identity."""
+    numbers = range(450)
+    text = "v=spf1 " + " ".join(f"ip4:10.0.{number // 200}.{number % 200}" for number in numbers)
+    txt = Question("evil.test", RecordType.TXT)
+    answer = Answer(txt, Status.NOERROR, (text.encode(),))
+    answers = Answers({txt: answer})
+
+    def check(number: int) -> None:
+        client = f"10.0.{number // 200}.{number % 200}"
+        for mail_from, identity in (
+            (f"x{number}@evil.test", SpfIdentity.MAIL_FROM),
+            ("", SpfIdentity.MAIL_FROM),
+            ("", SpfIdentity.HELO),
+        ):
+            result = check_host(envelope(mail_from, client), answers, identity=identity, now=NOW)
+            assert (result.status.value, result.mechanism) == ("pass", f"ip4:{client}")
+
+    tracemalloc.start()
+    try:
+        for number in numbers:
+            check(number)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken <= 4 * len(text) + 1_280 * text.count(" ")
 
 
 def test_nothing_is_asked_twice() -> None:

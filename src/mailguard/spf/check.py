@@ -11,7 +11,7 @@ from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question, RecordType
 from mailguard.envelope import Envelope
 from mailguard.spf.evaluate import evaluate
-from mailguard.spf.identity import Sender, Unchecked, helo_text, read_identity
+from mailguard.spf.identity import Sender, Unchecked, read_identity
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
 __all__ = ["check_host", "check_sender", "first_questions", "sender_questions"]
@@ -39,7 +39,7 @@ def check_sender(
         # RFC 7208 §4.3: no domain is a "none". An address that is none is its sender's error (RFC 7208 §2.6.7).
         status = SpfStatus.NONE if sender.reason is SpfReason.NO_DOMAIN else SpfStatus.PERMERROR
         return _unchecked(sender, status, sender.reason, sender.detail)
-    return evaluate(sender, client=client, helo=helo_text(envelope), answers=answers, now=now, receiver=receiver)
+    return evaluate(sender, envelope, client=client, answers=answers, now=now, receiver=receiver)
 
 
 def first_questions(envelope: Envelope) -> tuple[Question, ...]:

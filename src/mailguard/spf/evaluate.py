@@ -1,7 +1,7 @@
 """check_host() (RFC 7208 §4) for one sender and client: read by ourselves as far as nothing is looked up.
 
-Most records end at an "ip4", "ip6" or "all" (RFC 7208 §5.6, RFC 7208 §5.1), and many names have none. What looks
-something up is evaluated by pyspf (engine.py). Pure; nothing here is shared.
+Most records end at an "ip4", "ip6" or "all" (RFC 7208 §5.6, RFC 7208 §5.1), and many names have none: what that comes
+to is kept with the answer. What looks something up is evaluated by pyspf (engine.py). Pure; nothing here is shared.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.dns.answers import Answers, Unanswered
+from mailguard.dns.question import Answer, Question, RecordType, Status
+from mailguard.envelope import Envelope
 from mailguard.spf.engine import Query
 from mailguard.spf.finding import NO_MATCH, NO_RECORD, Finding
-from mailguard.spf.identity import Sender
+from mailguard.spf.identity import Sender, helo_text
 from mailguard.spf.lookups import LookUpFailed, Lookups, Refused
-from mailguard.spf.record import Record
+from mailguard.spf.record import Published, Term
 from mailguard.spf.result import SpfReason, SpfResult, SpfStatus
 
 __all__ = ["evaluate"]
@@ -21,26 +23,73 @@ __all__ = ["evaluate"]
 # What is kept of the term that matched; a reply and a log line have room for no more.
 MAX_MECHANISM_CHARS = 200
 
+_FAILED = (Status.TEMPFAIL, Status.BOGUS)
+
+
+class _LooksUp(Exception):
+    """Something has to be looked up, or the record cannot be used."""
+
 
 def evaluate(
     sender: Sender,
+    envelope: Envelope,
     *,
     client: IPv4Address | IPv6Address,
-    helo: str,
     answers: Answers,
     now: float,
     receiver: str,
 ) -> SpfResult:
     """The result for `sender`. Raises Unanswered while an answer is missing, and nothing else.
 
-    `helo` is what %{h} stands for, and may be any text; `now` is in POSIX seconds.
+    `now` is in POSIX seconds.
     """
+    answer = answers.get(Question(sender.domain, RecordType.TXT))
+    try:
+        term = _deciding(answer, client)
+    except _LooksUp:
+        return _with_look_ups(sender, envelope, client, answers, now, receiver)
+    # A term matches clients of one IP version, or is "all", which covers all of both.
+    key = (SpfResult, sender.identity, sender.is_null, term.text if term is not None else "")
+    return answer.read(key, lambda found: _at_once(sender, Published.of(found), term, client.version))
+
+
+def _deciding(answer: Answer, client: IPv4Address | IPv6Address) -> Term | None:
+    """The term that decides without a look-up; None where there is no record or nothing matches."""
+    published = Published.of(answer)
+    record = published.record
+    if record is None:
+        if published.texts or answer.status in _FAILED:
+            raise _LooksUp
+        return None
+    term = next(record.reachable(client), None)
+    if term is None:
+        if record.redirect is not None:
+            raise _LooksUp
+    elif term.looks_up or (record.explanation is not None and term.status is SpfStatus.FAIL):
+        raise _LooksUp
+    return term
+
+
+def _at_once(sender: Sender, published: Published, term: Term | None, version: int) -> SpfResult:
+    if term is not None:
+        found = Finding.of_match(term, term.status, is_permissive=term.is_wide(version))
+    else:
+        found = NO_RECORD if published.record is None else NO_MATCH
+    return _result(sender, found, record=published.shown)
+
+
+def _with_look_ups(
+    sender: Sender,
+    envelope: Envelope,
+    client: IPv4Address | IPv6Address,
+    answers: Answers,
+    now: float,
+    receiver: str,
+) -> SpfResult:
     lookups = Lookups(client, answers)
     try:
         record = lookups.record_of(sender.domain)
-        found = NO_RECORD if record is None else _without_look_ups(record, client)
-        if found is None:
-            found = Query(sender, client, helo, lookups, now, receiver).evaluated(record)
+        found = Query(sender, client, helo_text(envelope), lookups, now, receiver).evaluated(record)
     except Unanswered:
         raise
     except Refused as error:
@@ -50,6 +99,26 @@ def evaluate(
     except Exception as error:  # noqa: BLE001  # the edge: what pyspf trips over is a fault of the record
         detail = f"the record cannot be evaluated: {type(error).__name__}"
         found = Finding(SpfStatus.PERMERROR, SpfReason.RECORD_SYNTAX, detail)
+    is_uncertain = bool(lookups.failed_reverse) and found.status not in (SpfStatus.PASS, SpfStatus.TEMPERROR)
+    return _result(
+        sender,
+        found,
+        record=lookups.first_record,
+        lookups=lookups.terms,
+        voids=lookups.voids,
+        is_uncertain=is_uncertain,
+    )
+
+
+def _result(
+    sender: Sender,
+    found: Finding,
+    *,
+    record: str | None,
+    lookups: int = 0,
+    voids: int = 0,
+    is_uncertain: bool = False,
+) -> SpfResult:
     return SpfResult(
         status=found.status,
         reason=found.reason,
@@ -58,20 +127,10 @@ def evaluate(
         domain=sender.domain,
         is_null_sender=sender.is_null,
         mechanism=found.matched.text[:MAX_MECHANISM_CHARS] if found.matched is not None else None,
-        record=lookups.first_record,
-        lookups=lookups.terms,
-        voids=lookups.voids,
+        record=record,
+        lookups=lookups,
+        voids=voids,
         explanation=found.explanation,
-        is_uncertain=bool(lookups.failed_reverse) and found.status not in (SpfStatus.PASS, SpfStatus.TEMPERROR),
+        is_uncertain=is_uncertain,
         is_permissive=found.status is SpfStatus.PASS and found.is_permissive,
     )
-
-
-def _without_look_ups(record: Record, client: IPv4Address | IPv6Address) -> Finding | None:
-    """What `record` comes to where nothing has to be looked up; None where something has to be."""
-    term = next(record.reachable(client), None)
-    if term is None:
-        return NO_MATCH if record.redirect is None else None
-    if term.looks_up or (term.status is SpfStatus.FAIL and record.explanation is not None):
-        return None
-    return Finding.of_match(term, term.status, is_permissive=term.is_wide(client.version))

@@ -8,7 +8,7 @@ values are frozen and safe to share between threads.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
@@ -34,8 +34,7 @@ _WORD_OR_MARK = re.compile(r'[^"@]++|"(?:[^"\\]|\\.)*"|@|"', re.DOTALL)
 _NOT_IN_NAMES = re.compile(r"[\x00-,/:-@\[-^`{-\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """An identity that can be checked."""
 
     identity: SpfIdentity
@@ -45,8 +44,7 @@ class Sender:
     """The reverse path was empty; the domain is that of HELO (RFC 7208 §2.4)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unchecked:
+class Unchecked(NamedTuple):
     """Why there is nothing to look up. NO_DOMAIN makes a none, everything else a permerror."""
 
     identity: SpfIdentity

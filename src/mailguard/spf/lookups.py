@@ -29,7 +29,6 @@ __all__ = ["LookUpFailed", "Lookups", "Refused"]
 MAX_SHOWN_CHARS = 80
 
 _NOT_SHOWN = re.compile(r"[^a-zA-Z0-9._-]")
-_NOT_PRINTABLE = re.compile(r"[^ -~]")
 
 
 class Refused(Exception):
@@ -105,7 +104,7 @@ class Lookups:
         if not published.texts:
             return None
         if not self.records:
-            self.first_record = _NOT_PRINTABLE.sub("?", published.texts[0][:MAX_RECORD_OCTETS].decode("latin-1"))
+            self.first_record = published.shown
         if len(published.texts) > 1:
             raise Refused(SpfReason.SEVERAL_RECORDS, f"{_shown(domain)} has several SPF records")
         if published.fault:

@@ -27,6 +27,7 @@ IP4_BITS, IP6_BITS = 32, 128
 
 _VERSION = re.compile(rb"v=spf1(?: |\Z)", re.IGNORECASE)
 _VISIBLE_OR_SP = frozenset(range(0x20, 0x7F))
+_NOT_PRINTABLE = re.compile(r"[^ -~]")
 # RFC 7208 §4.6.1: "Modifiers always contain an equals character immediately after the name".
 _MODIFIER = re.compile(r"([a-z][a-z0-9_.-]*+)=", re.IGNORECASE | re.ASCII)
 # RFC 7208 §4.6.2; "+" may be left out.
@@ -157,6 +158,8 @@ class Published:
     """The only one, read; None where there is none, several, or one that is too long or not valid."""
     fault: str = ""
     """What is wrong with the only one, in our words."""
+    shown: str | None = None
+    """The first, printable ASCII, bounded; None where there is none."""
 
     @classmethod
     def of(cls, answer: Answer) -> Published:
@@ -166,12 +169,13 @@ class Published:
 
 def _read(answer: Answer) -> Published:
     texts = tuple(text for text in answer.texts() if _VERSION.match(text))
+    shown = _NOT_PRINTABLE.sub("?", texts[0][:MAX_RECORD_OCTETS].decode("latin-1")) if texts else None
     if len(texts) != 1 or len(texts[0]) > MAX_RECORD_OCTETS:
-        return Published(texts)
+        return Published(texts, shown=shown)
     try:
-        return Published(texts, Record.parse(texts[0]))
+        return Published(texts, Record.parse(texts[0]), shown=shown)
     except RecordError as error:
-        return Published(texts, fault=str(error))
+        return Published(texts, fault=str(error), shown=shown)
 
 
 def _once(before: DomainSpec | None, spec: DomainSpec) -> DomainSpec:

@@ -18,6 +18,9 @@ class SpfIdentity(Enum):
     """The reverse path; for the null one, postmaster at the HELO name."""
     HELO = "helo"
 
+    # Enum hashes by the name, in Python, at each look-up; a member is one object and equal to no other.
+    __hash__ = object.__hash__
+
 
 class SpfStatus(Enum):
     """RFC 7208 §2.6."""
