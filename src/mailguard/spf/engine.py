@@ -21,7 +21,7 @@ from mailguard.spf.identity import Sender
 from mailguard.spf.lookups import LookUpFailed, Lookups, Refused
 from mailguard.spf.macro import DomainSpec, MacroError, expanded, parse_macros
 from mailguard.spf.names import target_name
-from mailguard.spf.record import Record, Term
+from mailguard.spf.record import Record, Term, shares_prefix
 from mailguard.spf.result import SpfReason, SpfStatus
 
 __all__ = ["Query"]
@@ -228,19 +228,7 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
 
     def cidrmatch(self, ipaddrs: Iterable[str], n: int) -> bool:
         """Whether one of the addresses has its first `n` bits in common with the client's."""
-        shift = self._client.max_prefixlen - n
-        bits = _ip4_bits if self._client.version == 4 else _ip6_bits
-        wanted = int(self._client) >> shift
-        return any(bits(text) >> shift == wanted for text in ipaddrs)
-
-
-def _ip4_bits(text: str) -> int:
-    """What int(IPv4Address(text)) is, in a fifth of the time, for an address that is known to be one."""
-    return int.from_bytes(bytes(map(int, text.split("."))), "big")
-
-
-def _ip6_bits(text: str) -> int:
-    return int(IPv6Address(text))
+        return shares_prefix(self._client, ipaddrs, n)
 
 
 def _why_refused(error: spf.PermError) -> tuple[SpfReason, str]:

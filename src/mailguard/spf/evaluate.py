@@ -1,7 +1,8 @@
-"""check_host() (RFC 7208 §4) for one sender and client: read by ourselves as far as nothing is looked up.
+"""check_host() (RFC 7208 §4) for one sender and client.
 
 Most records end at an "ip4", "ip6" or "all" (RFC 7208 §5.6, RFC 7208 §5.1), and many names have none: what that comes
-to is kept with the answer. What looks something up is evaluated by pyspf (engine.py). Pure; nothing here is shared.
+to is kept with the answer. What looks something up is evaluated in plain.py, and by pyspf (engine.py) where that
+cannot. Pure; nothing here is shared.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mailguard.spf.engine import Query
 from mailguard.spf.finding import NO_MATCH, NO_RECORD, Finding
 from mailguard.spf.identity import Sender, helo_text
 from mailguard.spf.lookups import LookUpFailed, Lookups, Refused
+from mailguard.spf.plain import NotPlain, plain_finding
 from mailguard.spf.record import Published, Term
 from mailguard.spf.result import SpfReason, SpfResult, SpfStatus
 
@@ -89,7 +91,12 @@ def _with_look_ups(
     lookups = Lookups(client, answers)
     try:
         record = lookups.record_of(sender.domain)
-        found = Query(sender, client, helo_text(envelope), lookups, now, receiver).evaluated(record)
+        try:
+            found = NO_RECORD if record is None else plain_finding(record, sender.domain, client, lookups)
+        except NotPlain:
+            lookups = Lookups(client, answers)
+            record = lookups.record_of(sender.domain)
+            found = Query(sender, client, helo_text(envelope), lookups, now, receiver).evaluated(record)
     except Unanswered:
         raise
     except Refused as error:
