@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import gc
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
 from mailguard.dns import answers as answers_module
-from mailguard.dns.answers import Answers, Resolver, Unanswered, evaluate, evaluate_async
+from mailguard.dns.answers import Answers, Memo, Resolver, Unanswered, evaluate, evaluate_async
 from mailguard.dns.question import Answer, Question, RecordType, Status
 
 A, B, C = (Question(f"{letter}.test", RecordType.TXT) for letter in "abc")
@@ -213,3 +215,110 @@ def test_a_closed_one_wants_nothing() -> None:
     answers = Answers(closed=True)
     answers.want([A])
     assert answers.wanted == ()
+
+
+def of(question: Question) -> Answer:
+    return Answer(question, Status.NOERROR, (question.name.encode(),))
+
+
+class Remembering:
+    """Evaluations that read B after A, with a memo; the answers at hand may change between them."""
+
+    def __init__(self) -> None:
+        self.at_hand = {question: of(question) for question in (A, B, C)}
+        self.memo: Memo[tuple[Answer, ...]] = Memo()
+        self.runs = 0
+
+    def ask(self, key: str = "a and b", *questions: Question) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+        """The result, and what was consumed."""
+        answers = Answers(at_hand=self.at_hand.get)
+
+        def evaluation() -> tuple[Answer, ...]:
+            self.runs += 1
+            return tuple([Answer(found.question, found.status, found.records) for found in map(answers.get, asked)])
+
+        asked = questions or (A, B)
+        kept = self.memo.find(key, answers)
+        if kept is not None:
+            return kept, answers.consumed
+        result, read = answers.observe(evaluation)
+        self.memo.keep(key, result, read)
+        return result, answers.consumed
+
+
+def test_a_result_is_kept_while_the_answers_are_the_same() -> None:
+    asking = Remembering()
+    assert [asking.ask() for _ in range(3)] == [((of(A), of(B)), (of(A), of(B)))] * 3
+    assert asking.runs == 1
+    asking.at_hand[C] = of(C)
+    asking.ask()
+    assert asking.runs == 1, "C was not read"
+
+
+@pytest.mark.parametrize("question", [A, B], ids=["the first", "a later one"])
+def test_another_answer_ends_it_though_it_says_the_same(question: Question) -> None:
+    """One that expired and was asked for again is another."""
+    asking = Remembering()
+    asking.ask()
+    asking.at_hand[question] = of(question)
+    found, consumed = asking.ask()
+    assert asking.runs == 2
+    assert found == (of(A), of(B))
+    assert all(one is asking.at_hand[one.question] for one in consumed)
+    asking.at_hand[question] = Answer(question, Status.TEMPFAIL)
+    assert asking.ask()[0] == (asking.at_hand[A], asking.at_hand[B])
+    asking.at_hand[question] = of(question)
+    assert asking.ask()[0] == (of(A), of(B))
+
+
+def test_an_answer_that_is_gone_ends_it() -> None:
+    asking = Remembering()
+    asking.ask()
+    del asking.at_hand[B]
+    with pytest.raises(Unanswered):
+        asking.ask()
+
+
+def test_it_keeps_no_answer_alive() -> None:
+    asking = Remembering()
+    asking.ask()
+    gone = weakref.ref(asking.at_hand[B])
+    asking.at_hand[B] = of(B)
+    gc.collect()
+    assert gone() is None
+
+
+def test_it_keeps_a_bounded_number_of_results() -> None:
+    asking = Remembering()
+    for number in range(100):
+        asking.ask(str(number))
+    assert len(asking.memo._kept) <= answers_module.MAX_KEPT_RESULTS
+    assert asking.runs == 100
+    asking.ask("99")
+    assert asking.runs == 100, "the last is there"
+
+
+def test_after_the_deadline_nothing_is_kept_for_others() -> None:
+    memo: Memo[Status] = Memo()
+    closed = Answers(closed=True)
+    result, read = closed.observe(lambda: closed.get(A).status)
+    memo.keep("status", result, read)
+    assert result is Status.TEMPFAIL
+    assert memo.find("status", Answers({A: of(A)})) is None
+    assert memo.find("status", Answers(closed=True)) is None
+
+
+def test_observing_leaves_what_is_consumed_in_the_order_of_first_reading() -> None:
+    answers = Answers({question: of(question) for question in (A, B, C)})
+    answers.get(B)
+    read: Sequence[Answer] = answers.observe(lambda: [answers.get(A), answers.get(B)])[1]
+    assert read == (of(A), of(B))
+    assert list(answers.consumed) == [of(B), of(A)]
+
+    def unanswered() -> None:
+        answers.get(C)
+        answers.get(Question("d.test", RecordType.TXT))
+
+    with pytest.raises(Unanswered):
+        answers.observe(unanswered)
+    assert list(answers.consumed) == [of(B), of(A), of(C)]

@@ -195,3 +195,34 @@ def test_a_signature_counts_beside_a_permissive_pass() -> None:
     assert judged.verdict is not None
     assert [(each.method, each.counts) for each in judged.verdict.alignments] == [("spf", False), ("dkim", True)]
     assert judged.verdict.status.value == "pass"
+
+
+@pytest.mark.parametrize(
+    ("raw", "given"),
+    [
+        pytest.param(SIGNED, {}, id="signed by another"),
+        pytest.param(sign_as(ke(), mail("<a@evil.test>"), d="evil.test"), {}, id="all of one domain"),
+        pytest.param(mail("<a@mail.evil.test>"), {"mail_from": b"x@b.evil.test"}, id="below the record"),
+        pytest.param(mail("<a@evil.test>"), {"mail_from": b""}, id="null path"),
+        pytest.param(mail("<a@evil.test>, <b@bank.test>"), {}, id="several author domains"),
+    ],
+)
+def test_messages_before_change_nothing(raw: bytes, given: dict[str, Any]) -> None:
+    """What is kept with the answers is what comes out without it, and the answers are noted as read all the same."""
+    resolver = ZoneResolver({**WIDE, KEY: {"TXT": [key_record(ke())]}})
+    kept: dict[Question, Answer] = {}
+
+    def at_hand(question: Question) -> Answer:
+        return kept.get(question) or kept.setdefault(question, resolver.resolve([question], deadline=0)[question])
+
+    def judged(plan: InboundPlan, answers: Answers) -> tuple[Judged, tuple[Answer, ...]]:
+        digests = BodyDigests(plan.body_requests)
+        digests.update(BODY)
+        digests.finish()
+        return judge_inbound(plan, digests, answers, now=NOW), answers.consumed
+
+    plan = plan_of(raw, **given)
+    first = judged(plan, Answers(at_hand=at_hand))
+    for _ in range(2):
+        assert judged(plan, Answers(at_hand=at_hand)) == first
+    assert judged(plan, Answers(resolver.resolve(kept, deadline=0))) == first

@@ -9,11 +9,10 @@ Left out: what to do about it (policy.py). Values are frozen; safe to share betw
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from mailguard.dkim.canonical import BodyDigests, BodyRequest
 from mailguard.dkim.signature import Signature
@@ -39,6 +38,7 @@ __all__ = ["DEFAULT_INTERNAL_NETWORKS", "InboundPlan", "InboundRules", "Judged",
 MAX_AUTHOR_DOMAINS = 4
 DEFAULT_INTERNAL_NETWORKS = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -86,12 +86,12 @@ class InboundPlan:
     @property
     def questions(self) -> tuple[Question, ...]:
         """What can be asked before the body is there; `judge_inbound` may need more."""
-        asked = dict.fromkeys(self.signatures.questions)
+        asked = [*self.signatures.questions]
         if not self.is_internal:
-            asked.update(dict.fromkeys(sender_questions(self.sender, self.envelope)))
+            asked += sender_questions(self.sender, self.envelope)
             for domain in self.author_domains:
-                asked.update(dict.fromkeys(discovery_questions(domain, self.rules.suffixes)))
-        return tuple(asked)
+                asked += discovery_questions(domain, self.rules.suffixes)
+        return tuple(dict.fromkeys(asked))
 
     def _discover(self, answers: Answers) -> tuple[Discovery | None, ...]:
         """The policy of each author domain; None while an answer is missing, which `answers.missing` tells."""
@@ -99,7 +99,7 @@ class InboundPlan:
         if isinstance(self.sender, Sender):
             candidates.add(self.sender.domain)
         ask = partial(needs, candidates=sorted(candidates), answers=answers, suffixes=self.rules.suffixes)
-        return tuple([_attempt(partial(ask, domain)) for domain in self.author_domains])
+        return tuple([_attempt(ask, domain) for domain in self.author_domains])
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +139,14 @@ def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, 
     rules, envelope = plan.rules, plan.envelope
     spf = helo_spf = iprev = None
     discoveries: tuple[Discovery | None, ...] = ()
-    with suppress(Unanswered):
-        answers.need(plan.signatures.questions)
+    _attempt(answers.need, plan.signatures.questions)
     if not plan.is_internal:
         check = partial(check_sender, envelope=envelope, answers=answers, now=now, receiver=rules.receiver)
-        spf = _attempt(partial(check, plan.sender))
+        spf = _attempt(check, plan.sender)
         if plan.helo is not None:
-            helo_spf = _attempt(partial(check, plan.helo))
+            helo_spf = _attempt(check, plan.helo)
         if rules.checks_iprev:
-            iprev = _attempt(lambda: check_iprev(envelope.client_ip, answers))
+            iprev = _attempt(check_iprev, envelope.client_ip, answers)
         discoveries = plan._discover(answers)
     if answers.missing:
         raise Unanswered(", ".join(map(str, answers.missing)))
@@ -181,10 +180,10 @@ def judge_inbound(plan: InboundPlan, digests: BodyDigests, answers: Answers, *, 
     return Judged(evidence, _one(verdicts), verdicts)
 
 
-def _attempt(stage: Callable[[], T]) -> T | None:
+def _attempt(stage: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T | None:
     """The stage's result; None where an answer is missing, which `Answers.missing` then tells."""
     try:
-        return stage()
+        return stage(*arguments, **named)
     except Unanswered:
         return None
 

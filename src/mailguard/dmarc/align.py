@@ -87,10 +87,11 @@ def identifiers(
 
 def candidate_questions(discovery: Discovery, candidates: Iterable[Domain]) -> tuple[Question, ...]:
     """What `align` may ask for identifiers of these domains, while it is not known which of them passed."""
-    record, walk = discovery.record, discovery.walk
-    if walk is None or record is None or AlignmentMode.RELAXED not in (record.adkim, record.aspf):
+    record, walk, author_domain = discovery.record, discovery.walk, discovery.author_domain
+    others = [domain for domain in candidates if domain != author_domain]
+    if not others or walk is None or record is None or AlignmentMode.RELAXED not in (record.adkim, record.aspf):
         return ()
-    return walks_questions(_first(domain for domain in candidates if _is_open(domain, discovery, walk)))
+    return walks_questions(_first(domain for domain in others if _is_open(domain, discovery, walk)))
 
 
 def walked_domains(discovery: Discovery, found: Sequence[Identifier]) -> tuple[Domain, ...]:

@@ -8,16 +8,16 @@ frozen and safe to share between threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
 
 from mailguard.dmarc.record import AuthorStanding, DmarcPolicy, DmarcRecord, PublicSuffixFlag, RequestedPolicy
-from mailguard.dmarc.result import DiscoveryMethod
+from mailguard.dmarc.result import DiscoveryMethod, DmarcVerdict
 from mailguard.dmarc.suffixes import PublicSuffixes
-from mailguard.dns.answers import Answers
+from mailguard.dns.answers import Answers, Memo
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 
@@ -35,6 +35,8 @@ __all__ = [
 
 # RFC 9989 §4.10: not more than 8 queries a walk; below the start, the walk goes on with 7 labels.
 MAX_WALK_QUERIES = 8
+# A discovery is kept where it took no more. The names in real mail have two to four labels.
+MAX_KEPT_VISITS = 4
 
 _NOTHING_ASSUMED: Mapping[Domain, PublicSuffixFlag | None] = MappingProxyType({})
 
@@ -119,6 +121,8 @@ class Discovery:
     """Of the author domain; None where it is not known."""
     walk: Walk | None = None
     """The author domain's own; None with a list of public suffixes."""
+    verdicts: Memo[DmarcVerdict] | None = field(default=None, repr=False, compare=False)
+    """What has been judged by it; None where there is little to judge."""
 
     def requested(self, answers: Answers) -> tuple[RequestedPolicy | None, bool]:
         """What the record asks for, and whether that is known. None, known: DMARC is not to be applied.
@@ -150,18 +154,9 @@ class Discovery:
         )
 
 
-class _Step(NamedTuple):
-    """A name that may be visited."""
-
-    domain: Domain
-    """Without "_dmarc."."""
-    question: Question | None
-    """None where the name is too long to be asked for."""
-
-
 def discovery_questions(author_domain: Domain, suffixes: PublicSuffixes | None = None) -> tuple[Question, ...]:
     """All that `discover` may ask."""
-    return _questions(_walk_steps(author_domain) if suffixes is None else _steps_7489(author_domain, suffixes))
+    return _questions(_walk_names(author_domain) if suffixes is None else _names_7489(author_domain, suffixes))
 
 
 def policy_questions(discovery: Discovery) -> tuple[Question, ...]:
@@ -171,7 +166,7 @@ def policy_questions(discovery: Discovery) -> tuple[Question, ...]:
 
 def walk_questions(start: Domain) -> tuple[Question, ...]:
     """All that `tree_walk` may ask."""
-    return _questions(_walk_steps(start))
+    return _questions(_walk_names(start))
 
 
 def discover(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes | None = None) -> Discovery:
@@ -181,6 +176,34 @@ def discover(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes |
     """
     if suffixes is not None:
         return _discover_7489(author_domain, answers, suffixes)
+    keeper = _keeper(author_domain, answers)
+    if keeper is None:
+        return _discover(author_domain, answers)
+    memo: Memo[Discovery] = keeper.read(Discovery, lambda _: Memo())
+    kept = memo.find(author_domain, answers)
+    if kept is not None:
+        return kept
+    found, read = answers.observe(lambda: _discover(author_domain, answers))
+    # It keeps the records alive that it saw: that may be the keeper's own, and no other.
+    if len(read) <= MAX_KEPT_VISITS and sum(visit.record is not None for visit in found.visits) <= 1:
+        memo.keep(author_domain, found, read)
+    return found
+
+
+def _keeper(author_domain: Domain, answers: Answers) -> Answer | None:
+    """With which answer a discovery is kept: the one that has the record; where none has, the author domain's."""
+    own: Answer | None = None
+    for name in _walk_names(author_domain):
+        question = _question(name)
+        answer = answers.peek(question) if question is not None else None
+        if answer is not None and answer.read(DmarcRecord, _read)[1] is not None:
+            return answer
+        if name is author_domain:
+            own = answer
+    return own
+
+
+def _discover(author_domain: Domain, answers: Answers) -> Discovery:
     walk = tree_walk(author_domain, answers)
     organizational_domain = walk.organizational_domain
     visits = walk.visits
@@ -205,6 +228,7 @@ def discover(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes |
         record_domain=chosen.domain if chosen else None,
         organizational_domain=organizational_domain,
         walk=walk,
+        verdicts=Memo() if chosen else None,
     )
 
 
@@ -213,35 +237,37 @@ def tree_walk(start: Domain, answers: Answers) -> Walk:
 
     Raises Unanswered while an answer is missing; all names of the walk are noted at once, and read in order.
     """
-    steps = _walk_steps(start)
-    answers.need(_questions(steps))
+    names = list(_walk_names(start))
+    answers.need(_questions(names))
     visits: list[Visit] = []
-    for step in steps:
-        visit = _visit(step, answers)
+    for name in names:
+        visit = _visit(name, answers)
         visits.append(visit)
         if visit.record is not None and visit.record.psd is not PublicSuffixFlag.UNKNOWN:
             break
     return Walk(start, tuple(visits))
 
 
-def _walk_steps(start: Domain) -> list[_Step]:
+def _walk_names(start: Domain) -> Iterator[Domain]:
+    yield start
     labels = start.split(".")
     # Steps 3 and 4: one label less, or the last 7. What lies between is never seen.
-    fewer = range(min(len(labels), MAX_WALK_QUERIES) - 1, 0, -1)
-    return [_step(start), *[_step(Domain(".".join(labels[-count:]))) for count in fewer]]
+    for count in range(min(len(labels), MAX_WALK_QUERIES) - 1, 0, -1):
+        yield Domain(".".join(labels[-count:]))
 
 
-def _step(domain: Domain) -> _Step:
+def _question(domain: Domain) -> Question | None:
+    """None where the name is too long to be asked for."""
     name = f"_dmarc.{domain}"
-    return _Step(domain, Question(name, RecordType.TXT) if len(name) <= MAX_DOMAIN_CHARS else None)
+    return Question(name, RecordType.TXT) if len(name) <= MAX_DOMAIN_CHARS else None
 
 
-def _questions(steps: Iterable[_Step]) -> tuple[Question, ...]:
-    return tuple([question for _, question in steps if question is not None])
+def _questions(names: Iterable[Domain]) -> tuple[Question, ...]:
+    return tuple([question for question in map(_question, names) if question is not None])
 
 
-def _visit(step: _Step, answers: Answers) -> Visit:
-    domain, question = step
+def _visit(domain: Domain, answers: Answers) -> Visit:
+    question = _question(domain)
     if question is None:
         # No name of that length can be registered in the DNS, so that nothing can be there: not an error.
         return Visit(domain, Found.NOT_ASKED)
@@ -263,11 +289,11 @@ def _read(answer: Answer) -> tuple[Found, DmarcRecord | None, int]:
 
 def _discover_7489(author_domain: Domain, answers: Answers, suffixes: PublicSuffixes) -> Discovery:
     """RFC 7489 §6.6.3: the author domain, then its Organizational Domain; several records at a name end it."""
-    steps = _steps_7489(author_domain, suffixes)
-    answers.need(_questions(steps))
+    names = _names_7489(author_domain, suffixes)
+    answers.need(_questions(names))
     visits: list[Visit] = []
-    for step in steps:
-        visits.append(_visit(step, answers))
+    for name in names:
+        visits.append(_visit(name, answers))
         if visits[-1].found not in (Found.NO_RECORD, Found.NOT_ASKED):
             break
     last = visits[-1]
@@ -278,13 +304,13 @@ def _discover_7489(author_domain: Domain, answers: Answers, suffixes: PublicSuff
         is_known=last.found is not Found.NO_ANSWER,
         record=last.record,
         record_domain=last.domain if last.record is not None else None,
-        organizational_domain=steps[-1].domain,
+        organizational_domain=names[-1],
     )
 
 
-def _steps_7489(author_domain: Domain, suffixes: PublicSuffixes) -> list[_Step]:
+def _names_7489(author_domain: Domain, suffixes: PublicSuffixes) -> list[Domain]:
     """The author domain and its Organizational Domain, which is the last."""
-    return [_step(name) for name in dict.fromkeys((author_domain, suffixes.organizational_domain(author_domain)))]
+    return list(dict.fromkeys((author_domain, suffixes.organizational_domain(author_domain))))
 
 
 def _policy(requested: RequestedPolicy | None) -> DmarcPolicy | None:

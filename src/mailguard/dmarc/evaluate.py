@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from mailguard.dkim.result import DkimResult
-from mailguard.dmarc.align import align, candidate_questions, identifiers, walked_domains, walks_questions
+from mailguard.dmarc.align import Identifier, align, candidate_questions, identifiers, walked_domains, walks_questions
 from mailguard.dmarc.discover import Discovery, Found, discover, policy_questions
 from mailguard.dmarc.record import DmarcPolicy, RequestedPolicy
 from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus, DmarcVerdict
@@ -21,6 +21,10 @@ from mailguard.domain import Domain
 from mailguard.spf.result import SpfResult
 
 __all__ = ["judge", "needs", "strictest"]
+
+# A verdict is kept for so many identifiers, with names of so many characters together. Real mail has two or three.
+MAX_KEPT_IDENTIFIERS = 3
+MAX_KEPT_CHARS = 256
 
 
 def judge(
@@ -43,6 +47,22 @@ def judge(
     """
     discovery = discovery or discover(author_domain, answers, suffixes)
     found = identifiers(spf, dkim, counts_permissive=counts_permissive)
+    memo = discovery.verdicts
+    if memo is None or suffixes is not None:
+        return _judge(discovery, found, answers, suffixes)
+    kept = memo.find(found, answers)
+    if kept is not None:
+        return kept
+    verdict, read = answers.observe(lambda: _judge(discovery, found, answers, suffixes))
+    names = sum(len(one.domain) + len(one.selector or "") for one in found)
+    if len(found) <= MAX_KEPT_IDENTIFIERS and names <= MAX_KEPT_CHARS:
+        memo.keep(found, verdict, read)
+    return verdict
+
+
+def _judge(
+    discovery: Discovery, found: tuple[Identifier, ...], answers: Answers, suffixes: PublicSuffixes | None
+) -> DmarcVerdict:
     walked = walked_domains(discovery, found)
     answers.need((*policy_questions(discovery), *walks_questions(walked)))
     requested, is_known = discovery.requested(answers)
@@ -55,7 +75,7 @@ def judge(
         status=status,
         reason=reason,
         detail=_detail(reason, discovery, requested, alignments),
-        author_domain=author_domain,
+        author_domain=discovery.author_domain,
         policy=requested.policy if requested else None,
         policy_tag=requested.tag if requested else None,
         is_testing=requested is not None and requested.is_testing,
@@ -76,7 +96,9 @@ def needs(
     Raises Unanswered, first for the author domain's walk and then for those of the candidates, until all is known.
     """
     discovery = discover(author_domain, answers, suffixes)
-    answers.need((*policy_questions(discovery), *candidate_questions(discovery, candidates)))
+    questions = (*policy_questions(discovery), *candidate_questions(discovery, candidates))
+    if questions:
+        answers.need(questions)
     return discovery
 
 

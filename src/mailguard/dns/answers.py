@@ -13,16 +13,19 @@ An `Answers` belongs to one evaluation and is not shared between threads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count, islice
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+from weakref import ref
 
 from mailguard.dns.question import Answer, Question, Status
 
-__all__ = ["Answers", "Done", "Resolver", "Unanswered", "attempt", "evaluate", "evaluate_async"]
+__all__ = ["Answers", "Done", "Memo", "Resolver", "Unanswered", "attempt", "evaluate", "evaluate_async"]
 
+# How much a `Memo` keeps. The mail of a domain comes in one or two ways: its own servers, a sender of newsletters.
+MAX_KEPT_RESULTS = 2
 # The longest chain of dependent look-ups is SPF's: 10 terms (RFC 7208 §4.6.4), each an alias of hosts.
 MAX_ROUNDS = 32
 
@@ -89,6 +92,26 @@ class Answers:
         if not self._closed:
             self._wanted.update(dict.fromkeys(question for question in questions if self.peek(question) is None))
 
+    def observe(self, evaluation: Callable[[], T]) -> tuple[T, tuple[Answer, ...]]:
+        """What `evaluation` comes to, and the answers that it consumes, in the order of first reading."""
+        before, self._consumed = self._consumed, {}
+        try:
+            return evaluation(), tuple(self._consumed.values())
+        finally:
+            self._consumed = {**before, **self._consumed}
+
+    def consume_again(self, read: Iterable[ref[Answer]]) -> bool:
+        """Whether all of these are the answers at hand. They count as consumed, down to the first that is not.
+
+        The evaluation that read them would read the same again so far.
+        """
+        for reference in read:
+            answer = reference()
+            if answer is None or self.peek(answer.question) is not answer:
+                return False
+            self._consumed[answer.question] = answer
+        return True
+
     @property
     def read(self) -> Mapping[Question, Answer]:
         """What was found at hand."""
@@ -108,6 +131,32 @@ class Answers:
     def consumed(self) -> tuple[Answer, ...]:
         """The answers that the evaluation read, each once, in the order of first reading."""
         return tuple(self._consumed.values())
+
+
+class Memo(Generic[T]):
+    """Results of evaluations, each good for as long as the answers that it rests on are those at hand.
+
+    It lives with what these evaluations have in common, as a rule the answer that they read first. It keeps no answer
+    alive, and `MAX_KEPT_RESULTS` results, whose size is the caller's care. Shared between threads.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[T, tuple[ref[Answer], ...]]] = {}
+
+    def find(self, key: Hashable, answers: Answers) -> T | None:
+        """The result kept for `key`, if it is still good; `answers` then has consumed what it rests on."""
+        kept = self._kept.get(key)
+        if kept is None or (kept[1] and not answers.consume_again(kept[1])):
+            return None
+        return kept[0]
+
+    def keep(self, key: Hashable, result: T, read: Iterable[Answer]) -> None:
+        """Keep `result`, which depends on `key` and on the answers `read`, and on nothing else."""
+        if len(self._kept) >= MAX_KEPT_RESULTS and key not in self._kept:
+            self._kept.clear()
+        self._kept[key] = result, tuple(map(ref, read))
 
 
 class Resolver(ABC):

@@ -44,6 +44,8 @@ _READ_BYTES = 2_048
 # A term of an SPF record with all that it may have: a name, macros, prefixes, and the results of those whom it
 # decides about. Measured with tracemalloc, rounded up.
 _TERM_BYTES = 1_280
+# What was found out about an author domain, with or without a DMARC record; what was judged by a record.
+_DISCOVERY_BYTES, _VERDICTS_BYTES = 1_024, 2_048
 # An address for reports in a DMARC record.
 _URI_BYTES = 64
 
@@ -193,6 +195,8 @@ def _lifetime_s(answer: Answer) -> int:
 
 def _estimated_bytes(answer: Answer) -> int:
     total = _ENTRY_BYTES + len(answer.question.name) + len(answer.detail)
+    if answer.question.name.startswith("_dmarc."):
+        total += _DISCOVERY_BYTES
     if answer.canonical_name:
         total += _OBJECT_BYTES + len(answer.canonical_name)
     for record in answer.records:
@@ -203,11 +207,12 @@ def _estimated_bytes(answer: Answer) -> int:
         else:
             total += _OBJECT_BYTES + len(record)
         if isinstance(record, bytes):
-            if b"p=" in record:
+            is_policy = record[:8].lower() == b"v=dmarc1"
+            if b"p=" in record and not is_policy:
                 total += _READ_BYTES
             if record[:6].lower() == b"v=spf1":
                 # The text is kept to be shown, and each term keeps its own, and what follows its name.
                 total += 3 * len(record) + _TERM_BYTES * record.count(b" ")
-            elif record[:8].lower() == b"v=dmarc1":
-                total += _READ_BYTES + _URI_BYTES * record.count(b",")
+            elif is_policy:
+                total += _READ_BYTES + _VERDICTS_BYTES + _URI_BYTES * record.count(b",")
     return total

@@ -87,7 +87,7 @@ class Question(NamedTuple):
         return f"{self.name} {self.rdtype.value}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Answer:
     """What the DNS said to one question.
 
