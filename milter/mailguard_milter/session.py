@@ -49,7 +49,8 @@ class Session:
         self._client: IPv4Address | IPv6Address | None = None
         self._helo = b""
         self._daemon_name: bytes | None = b""
-        self._transaction = Transaction()
+        self._transaction: Transaction | None = None
+        """Of the message that is under way; None until it says something."""
 
     def connect(self, address: IPv4Address | IPv6Address | None, macros: Macros) -> None:
         """The client connected. `address` is None where it has none (a UNIX socket, an unknown family)."""
@@ -57,12 +58,12 @@ class Session:
         self._client = mapped or address
         self._helo = b""
         self._daemon_name = macros.get("{daemon_name}", b"")
-        self._transaction = Transaction()
+        self._transaction = None
 
     def helo(self, name: bytes) -> None:
         """HELO or EHLO, perhaps again after STARTTLS: a message under way is dropped (RFC 5321 §4.1.4)."""
         self._helo = name
-        self._transaction = Transaction()
+        self._transaction = None
 
     def mail(self, path: bytes, macros: Macros) -> None:
         """MAIL FROM: a new message begins. `path` may have its angle brackets."""
@@ -88,7 +89,7 @@ class Session:
 
     def rcpt(self) -> tuple[Question, ...]:
         """RCPT TO. Returns what to look up from the first one on: by then the MTA wants the message."""
-        state = self._transaction
+        state = self._transaction or self._nobodys()
         if state.has_recipient or state.login is not None or self._listener.role == "sign":
             return ()
         state.has_recipient = True
@@ -96,11 +97,11 @@ class Session:
 
     def header(self, name: bytes, value: bytes) -> None:
         """A header field as libmilter hands it over: leading white space kept, folds with a bare LF."""
-        self._transaction.add_field(name, value, self._service)
+        (self._transaction or self._nobodys()).add_field(name, value, self._service)
 
     def end_of_header(self) -> tuple[Question, ...]:
         """The header is complete: the role is known. Returns what to look up while the body arrives."""
-        state = self._transaction
+        state = self._transaction or self._nobodys()
         state.message = Message.from_fields(state.fields)
         state.role = self._role(state, state.message)
         if state.role is Role.SIGN:
@@ -114,11 +115,11 @@ class Session:
 
     def body(self, chunk: bytes) -> None:
         """A part of the body, CRLF line ends, cut anywhere."""
-        self._transaction.digests.update(chunk)
+        (self._transaction or self._nobodys()).digests.update(chunk)
 
     def end_of_message(self, answers: Answers, *, now: float) -> Conclusion:
         """Judge the message. Raises Unanswered while look-ups are missing; `now` is in POSIX seconds."""
-        state = self._transaction
+        state = self._transaction or self._nobodys()
         if state.message is None:
             raise ValueError("the end of the message came before the end of its header")
         state.digests.finish()
@@ -126,7 +127,12 @@ class Session:
 
     def abort(self) -> None:
         """The message is dropped; the session goes on."""
+        self._transaction = None
+
+    def _nobodys(self) -> Transaction:
+        """For an MTA that goes on without MAIL, as none does: it is nobody's client."""
         self._transaction = Transaction()
+        return self._transaction
 
     def _macro_warning(self, reverse_path: bytes, macros: Macros) -> str:
         """Postfix sends {mail_addr} by default with every sender: without it, a login would not be seen either."""
