@@ -102,7 +102,7 @@ class Trial:
         while at < len(octets):
             part = random.randint(1, step)
             for event in decoder.feed(octets[at : at + part]):
-                conversation.take(event)
+                conversation.take(iter((event,)))
                 breaks += self._answer(conversation, random)
                 packets = [*_packets(b"".join(conversation.out))]
                 conversation.out.clear()

@@ -69,7 +69,7 @@ MILTER_LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocol_events", "protocol_numbers"),
     ("protocol_packets", "protocol_replies"),
     ("protocol_decoder",),
-    ("actions", "allocation", "backoff", "channel", "log", "notify", "protocol", "refusal", "sockets"),
+    ("actions", "allocation", "backoff", "channel", "log", "notify", "protocol", "readiness", "refusal", "sockets"),
     ("engine", "keyring", "identity", "trace_pipe", "trace_process"),
     ("received_macros", "action_packets"),
     ("negotiation",),

@@ -5,6 +5,7 @@ ATTACKS.md rows: P07, X08, X11, X12.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 from typing import ClassVar
 
@@ -46,8 +47,9 @@ def test_mutated_recordings(name: str) -> None:
 class _Mute(Conversation):
     """It forgets the answer to a message without content."""
 
-    def take(self, event: Event) -> None:
-        super().take(event)
+    def take(self, events: Iterator[Event]) -> None:
+        (event,) = events
+        super().take(iter((event,)))
         if isinstance(event, EndOfMessage):
             self.out.clear()
 
@@ -55,8 +57,8 @@ class _Mute(Conversation):
 class _Talkative(Conversation):
     """It answers what has no answer."""
 
-    def take(self, event: Event) -> None:
-        super().take(event)
+    def take(self, events: Iterator[Event]) -> None:
+        super().take(events)
         self.out.append(b"\0\0\0\1c")
 
 

@@ -102,11 +102,11 @@ class Full:
         self._real = real
         self.refused = 0
 
-    def send(self, octets: bytes) -> int:
+    def send(self, octets: bytes, flags: int) -> int:
         if octets == PROGRESS and not self.refused:
             self.refused += 1
             raise BlockingIOError
-        return self._real.send(octets)
+        return self._real.send(octets, flags)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
@@ -400,6 +400,54 @@ def test_the_macros_that_are_read_are_asked_for_where_the_mta_lets_itself_be_ask
         # Postfix takes an empty list for none at all, and sends what is in main.cf.
         wanted = {0: b"{daemon_name}", 2: b"{auth_type} {auth_authen} {mail_addr}"}
         assert lists == ({**dict.fromkeys(range(7), b"i"), **wanted} if offered else {})
+
+
+@pytest.mark.attack("X09")
+def test_each_mta_gets_what_it_can_have_itself(own_directory: Path) -> None:
+    """What was agreed with the last one is remembered, and is for who offers the same."""
+    lists, no_lists = ADDHDRS | CHGHDRS | QUARANTINE | SETSYMLIST, ADDHDRS | CHGHDRS | QUARANTINE
+    offers = [(6, lists, 0x1FFFFF), (6, no_lists, 0x1FFFFF), (2, no_lists, 0), (6, ADDHDRS, 0), (6, lists, 0x1FFFFF)]
+    with native_host(own_directory) as host:
+        for offer in [each for each in offers for _ in range(2)]:
+            version, actions, _ = offer
+            with host.client() as client:
+                client.send(b"O", struct.pack("!III", *offer))
+                if actions == ADDHDRS:
+                    with pytest.raises(MilterGone):
+                        client.receive()
+                    continue
+                command, data = client.receive()
+                assert (command, *struct.unpack("!II", data[:8])) == (b"O", version, actions)
+                assert (len(data) > 12) is (actions == lists)
+        assert (
+            len(host.logged("refused an MTA that does not let its milters change header fields and quarantine")) == 1
+        )
+
+
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        (b"4", b""),
+        (b"4", b"192.0.2"),
+        (b"4", b"192.0.2.256"),
+        (b"4", b"192.0.2.010"),
+        (b"4", b"192.0.2.1 "),
+        (b"4", b"192.0.2.\xb2"),
+        (b"4", b"2001:db8::1"),
+        (b"6", b"192.0.2.1"),
+        (b"6", b"fe80::1%eth0"),
+        (b"6", b"2001:db8:::1"),
+        (b"6", b"2001:db8::12345"),
+    ],
+)
+def test_an_address_that_is_none_ends_the_connection(own_directory: Path, family: bytes, address: bytes) -> None:
+    with native_host(own_directory) as host, host.client() as client:
+        client.negotiate()
+        client.connect(family=family, address=address)
+        with pytest.raises(MilterGone):
+            client.receive()
+        (line,) = host.logged("an MTA broke the milter protocol; its session ends")
+        assert line["reason"] == "CONNECT has an address that is none"
 
 
 @pytest.mark.attack("X09")

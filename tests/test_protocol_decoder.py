@@ -185,6 +185,21 @@ REPETITIONS: list[tuple[str, bytes, bytes, list[Event]]] = [
         (macros(b"R", b"i", b"1") + packet(b"R", b"<a>\0")) * 2,
         [Macros(b"R", {b"i": b"1"}), Rcpt(b"<a>", ())] * 2,
     ),
+    (
+        "the same for several commands",
+        IN_ENVELOPE,
+        macros(b"T", b"i", b"1") + macros(b"L", b"i", b"1") + macros(b"N", b"i", b"2") + macros(b"B", b"i", b"1"),
+        [
+            Macros(command, {b"i": value})
+            for command, value in ((b"T", b"1"), (b"L", b"1"), (b"N", b"2"), (b"B", b"1"))
+        ],
+    ),
+    (
+        "none, and then not even a command",
+        IN_ENVELOPE,
+        packet(b"D", b"T") + packet(b"D"),
+        [Macros(b"T", {}), Violation("macros are not names and values for a command")],
+    ),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from mailguard_milter.protocol import CONTINUE, change_header, insert_header, quarantine, reply_code
@@ -10,26 +10,25 @@ from mailguard_milter.protocol import CONTINUE, change_header, insert_header, qu
 __all__ = ["action_packets", "reply_packet"]
 
 
-def action_packets(actions: Sequence[Action], *, adds_space: bool) -> Iterator[bytes]:
+def action_packets(actions: Sequence[Action], *, adds_space: bool) -> list[bytes]:
     """In their order, up to the one that ends the message.
 
     `adds_space`: the MTA puts a space before a header value itself. Raises ValueError for what the protocol cannot
     carry, and for actions that do not say how the message ends.
     """
+    packets: list[bytes] = []
     for action in actions:
         match action:
             case DeleteHeader(name, index):
-                yield change_header(index, name, b"")
+                packets.append(change_header(index, name, b""))
             case InsertHeader(index, name, value):
-                yield insert_header(index, name, value.removeprefix(b" ") if adds_space else value)
+                packets.append(insert_header(index, name, value.removeprefix(b" ") if adds_space else value))
             case Quarantine(reason):
-                yield quarantine(reason.encode())
+                packets.append(quarantine(reason.encode()))
             case Reply():
-                yield reply_packet(action)
-                return
+                return [*packets, reply_packet(action)]
             case Accept():
-                yield CONTINUE
-                return
+                return [*packets, CONTINUE]
     raise ValueError("the actions do not say how the message ends")
 
 

@@ -3,17 +3,18 @@
 What is raised in a session is remembered and told at the end of the message with 451; the connection goes on. What
 was agreed with the MTA (negotiation.py) says what is answered before that.
 
-For one thread. Whoever calls `take` looks at `state` afterwards, and takes no more before what it says is done.
+For one thread. Whoever calls `take` looks at `state` afterwards, and calls it no more before what it says is done.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from socket import AF_INET, AF_INET6, inet_pton
+from typing import Any, NamedTuple
 
 from mailguard.dns.answers import Answers, Done, Resolver, attempt
 from mailguard.dns.question import Answer, Question
@@ -21,7 +22,7 @@ from mailguard.trace import Trace
 from mailguard_milter.action_packets import action_packets, reply_packet
 from mailguard_milter.engine import INTERNAL_ERROR, Concluded, Dialogue, tell_failure
 from mailguard_milter.log import Log, Severity
-from mailguard_milter.negotiation import agree
+from mailguard_milter.negotiation import Agreed, agree
 from mailguard_milter.protocol import (
     CONTINUE,
     Abort,
@@ -63,6 +64,15 @@ class Shared:
     messages: int = 0
     """Messages between MAIL and their end."""
     told: set[str] = field(default_factory=set)
+    offer: Negotiate | None = None
+    agreed: Agreed | None = None
+    """What was agreed upon `offer`, the last one: an MTA says the same whenever it connects."""
+
+    def agree(self, offer: Negotiate) -> Agreed | None:
+        """See negotiation.agree."""
+        if offer != self.offer:
+            self.offer, self.agreed = offer, agree(offer)
+        return self.agreed
 
     def tell_once(self, what: str, severity: Severity, **more: object) -> None:
         """Log what would be the same for every connection."""
@@ -84,8 +94,10 @@ class State(Enum):
     """That `out` is sent and the connection closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+_LISTENING = State.LISTENING
+
+
+class _Ending(NamedTuple):
     """What is left to do when a message has been answered."""
 
     record: Mapping[str, object]
@@ -150,15 +162,18 @@ class Conversation:
 
     # For whoever holds the socket
 
-    def take(self, event: Event) -> None:
-        """Take the next event. Raises nothing."""
-        kind = event.__class__
-        try:
-            _ACTS[kind](self, event)
-        except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
-            self._failed(kind, error)
-        if kind in self._replied_to:
-            self.out.append(CONTINUE)
+    def take(self, events: Iterator[Event]) -> None:
+        """Take what comes next, up to the event after which `state` is another one. Raises nothing."""
+        for event in events:
+            kind = type(event)
+            try:
+                _ACTS[kind](self, event)
+            except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
+                self._failed(kind, error)
+            if kind in self._replied_to:
+                self.out.append(CONTINUE)
+            if self.state is not _LISTENING:
+                break
 
     def answered(self, found: Mapping[Question, Answer]) -> None:
         """Go on with answers to all of `missing`. Raises nothing."""
@@ -224,7 +239,7 @@ class Conversation:
     # The connection
 
     def _negotiate(self, event: Negotiate) -> None:
-        agreed = agree(event)
+        agreed = self._shared.agree(event)
         if agreed is None:
             self._shared.tell_once(
                 "refused an MTA that does not let its milters change header fields and quarantine",
@@ -250,11 +265,14 @@ class Conversation:
         address: IPv4Address | IPv6Address | None = None
         if event.family in b"46" and event.address != _NO_ADDRESS:
             try:
-                if b"%" in event.address:
-                    raise ValueError("an interface is no part of it")
-                kind = IPv4Address if event.family == b"4" else IPv6Address
-                address = kind(event.address.decode("ascii"))
-            except ValueError:
+                # It takes no interface behind an address either, and a quarter of the time that ipaddress takes.
+                text = event.address.decode("ascii")
+                address = (
+                    IPv4Address(inet_pton(AF_INET, text))
+                    if event.family == b"4"
+                    else IPv6Address(inet_pton(AF_INET6, text))
+                )
+            except (ValueError, OSError):
                 self._break_off("CONNECT has an address that is none")
                 return
         dialogue = self._shared.open_dialogue()
@@ -297,7 +315,8 @@ class Conversation:
 
     def _header(self, event: Header) -> None:
         if dialogue := self._current:
-            dialogue.header(event.name, b" " + event.value if self._adds_space else event.value)
+            name, value = event
+            dialogue.header(name, b" " + value if self._adds_space else value)
 
     def _end_of_header(self, event: EndOfHeader) -> None:
         if (dialogue := self._current) and (questions := dialogue.end_of_header()):
@@ -335,7 +354,7 @@ class Conversation:
             self.state = State.ASKING
             return
         conclusion = outcome.result
-        packets = list(action_packets(conclusion.actions, adds_space=self._adds_space))
+        packets = action_packets(conclusion.actions, adds_space=self._adds_space)
         queue_id = self._macros.queue_id()
         seconds = round(time.monotonic() - evaluation.started, 6)
         record = {"queue_id": queue_id, **conclusion.record, "seconds": seconds}

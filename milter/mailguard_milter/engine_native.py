@@ -13,12 +13,14 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 
 from mailguard_milter.allocation import give_back
 from mailguard_milter.conversation import Shared
 from mailguard_milter.engine import Surroundings
 from mailguard_milter.log import Severity
 from mailguard_milter.milter_connection import Connection
+from mailguard_milter.readiness import READABLE, Readiness
 
 try:
     import uvloop
@@ -65,6 +67,7 @@ class Engine:
         self._is_detached = False
         self._turned = self._gave_back = time.monotonic()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._readiness: Readiness | None = None
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="milter", daemon=True)
         self.failure: BaseException | None = None
@@ -128,17 +131,18 @@ class Engine:
             loop = asyncio.new_event_loop() if uvloop is None else uvloop.new_event_loop()
             self._loop = loop
             loop.set_exception_handler(self._uncaught)
-            loop.call_soon(self._begin)
+            loop.call_soon(self._begin, loop)
             loop.run_forever()
         except BaseException as error:  # noqa: BLE001 - told to the worker, which ends the process
             self.failure = error
             if not self._ready.done():
                 self._ready.set_exception(OSError(f"the event loop does not run: {error}"))
 
-    def _begin(self) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             # What is looked up needs no thread of its own then, and wakes nobody.
             self._resolver.use_this_loop()
+            self._readiness = Readiness(loop)
         except OSError as error:
             self._ready.set_exception(error)
             return
@@ -147,16 +151,16 @@ class Engine:
         self._ready.set_result(None)
 
     def _accept_again(self) -> None:
-        if not self._is_accepting and not self._is_detached and self._loop is not None:
+        if not self._is_accepting and not self._is_detached and self._readiness is not None:
             self._is_accepting = True
             for listening, shared in self._doors.items():
-                self._loop.add_reader(listening.fileno(), self._accept, listening, shared)
+                self._readiness.watch(listening.fileno(), READABLE, partial(self._accept, listening, shared))
 
     def _accept_no_more(self) -> None:
-        if self._is_accepting and self._loop is not None:
+        if self._is_accepting and self._readiness is not None:
             self._is_accepting = False
             for listening in self._doors:
-                self._loop.remove_reader(listening.fileno())
+                self._readiness.unwatch(listening.fileno())
 
     def _accept(self, listening: socket.socket, shared: Shared) -> None:
         """One connection: those that wait behind it are for whoever is idle."""
@@ -169,9 +173,8 @@ class Engine:
             self._log.event("cannot accept a connection", Severity.ERROR, error=str(error))
             self._accept_no_more()
             return
-        accepted.setblocking(False)
-        if self._loop is not None:
-            Connection(accepted, shared, loop=self._loop, others=self._connections)
+        if self._loop is not None and self._readiness is not None:
+            Connection(accepted, shared, loop=self._loop, readiness=self._readiness, others=self._connections)
         if len(self._connections) >= self._max_sessions:
             self._log.event(
                 "too many sessions: accepting none until some end", Severity.ERROR, sessions=len(self._connections)

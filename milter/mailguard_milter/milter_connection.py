@@ -15,6 +15,7 @@ from mailguard_milter.conversation import Conversation, Shared, State
 from mailguard_milter.engine import MESSAGE_TIMEOUT_S, SESSION_TIMEOUT_S, tell_failure
 from mailguard_milter.log import Severity
 from mailguard_milter.protocol import PROGRESS, Decoder, Event
+from mailguard_milter.readiness import READABLE, WRITABLE, Readiness
 
 __all__ = ["Connection"]
 
@@ -38,15 +39,16 @@ class Connection:
         "_decoder",
         "_descriptor",
         "_is_open",
-        "_is_reading",
         "_later",
         "_loop",
         "_others",
+        "_readiness",
         "_shared",
         "_since",
         "_socket",
         "_unsent",
         "_waiting",
+        "_watched_for",
     )
 
     def __init__(
@@ -55,13 +57,15 @@ class Connection:
         shared: Shared,
         *,
         loop: asyncio.AbstractEventLoop,
+        readiness: Readiness,
         others: set[Connection],
     ) -> None:
-        """`accepted` does not block. The connection takes a place among `others`, and leaves it when it is closed."""
+        """The connection takes a place among `others`, and leaves it when it is closed."""
         self._socket = accepted
         self._descriptor = accepted.fileno()
         self._shared = shared
         self._loop = loop
+        self._readiness = readiness
         self._others = others
         self._decoder = Decoder()
         self._conversation = Conversation(shared)
@@ -71,9 +75,15 @@ class Connection:
         self._waiting: asyncio.Task[None] | None = None
         # What came with the event that something is waited for.
         self._later: Iterator[Event] | None = None
-        self._is_open = self._is_reading = True
+        self._is_open = True
+        self._watched_for = 0
         others.add(self)
-        loop.add_reader(self._descriptor, self._readable)
+        # An MTA speaks first, and as a rule its first octets are here already.
+        self._readable()
+        try:
+            self._watch()
+        except BaseException as error:  # noqa: BLE001 - as in _readable
+            self._out_of_order(error)
 
     def look(self, now: float) -> None:
         """See to the time-outs; `now` is of `time.monotonic()`."""
@@ -99,8 +109,7 @@ class Connection:
         if not self._is_open:
             return
         self._is_open = False
-        self._loop.remove_reader(self._descriptor)
-        self._loop.remove_writer(self._descriptor)
+        self._readiness.forget(self._descriptor)
         self._socket.close()
         self._others.discard(self)
         self._later = None
@@ -116,7 +125,7 @@ class Connection:
 
     def _readable(self) -> None:
         try:
-            octets = self._socket.recv(READ_OCTETS)
+            octets = self._socket.recv(READ_OCTETS, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -137,14 +146,14 @@ class Connection:
 
     def _take(self, events: Iterator[Event]) -> None:
         conversation = self._conversation
-        take = conversation.take
-        for event in events:
-            take(event)
-            if conversation.state is not _LISTENING and not self._attend():
+        conversation.take(events)
+        while conversation.state is not _LISTENING:
+            if not self._attend():
                 self._later = events if self._is_open else None
                 break
+            conversation.take(events)
         self._flush()
-        self._read_if_due()
+        self._watch()
 
     def _attend(self) -> bool:
         """Do what the conversation waits for; whether it can go on at once."""
@@ -185,16 +194,23 @@ class Connection:
         if events is not None:
             self._take(events)
         else:
-            self._read_if_due()
+            self._watch()
 
-    def _read_if_due(self) -> None:
-        due = self._is_open and self._waiting is None and self._later is None and not self._unsent
-        if due is not self._is_reading and self._is_open:
-            self._is_reading = due
-            if due:
-                self._loop.add_reader(self._descriptor, self._readable)
-            else:
-                self._loop.remove_reader(self._descriptor)
+    def _watch(self) -> None:
+        """Be told when what is waited for can be done."""
+        if self._unsent:
+            wanted = WRITABLE
+        elif self._waiting is None and self._later is None:
+            wanted = READABLE
+        else:
+            wanted = 0
+        if wanted == self._watched_for or not self._is_open:
+            return
+        self._watched_for = wanted
+        if wanted:
+            self._readiness.watch(self._descriptor, wanted, self._readable if wanted == READABLE else self._writable)
+        else:
+            self._readiness.unwatch(self._descriptor)
 
     def _out_of_order(self, error: BaseException) -> None:
         """Something is wrong with us, and the state of the conversation is unknown."""
@@ -217,7 +233,7 @@ class Connection:
             self._unsent += octets
             return
         try:
-            sent = self._socket.send(octets)
+            sent = self._socket.send(octets, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
@@ -226,11 +242,11 @@ class Connection:
         if sent < len(octets):
             self._unsent = octets[sent:]
             self._since = None
-            self._loop.add_writer(self._descriptor, self._writable)
+            self._watch()
 
     def _writable(self) -> None:
         try:
-            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -239,11 +255,10 @@ class Connection:
         self._since = None
         if self._unsent:
             return
-        self._loop.remove_writer(self._descriptor)
-        if self._waiting is not None:
-            return  # the end of the look-ups attends to the rest
         try:
-            if self._conversation.state is _LISTENING or self._attend():
+            # While something is looked up, the end of that attends to the rest.
+            if self._waiting is None and (self._conversation.state is _LISTENING or self._attend()):
                 self._go_on()
+            self._watch()
         except BaseException as error:  # noqa: BLE001 - as in _readable
             self._out_of_order(error)

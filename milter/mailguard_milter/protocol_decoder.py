@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mailguard_milter.protocol_events import Abort, Body, Event, Header, Violation
+from mailguard_milter.protocol_events import Abort, Body, Event, Header, Macros, Violation
 from mailguard_milter.protocol_numbers import (
     SMFIC_ABORT,
     SMFIC_BODY,
@@ -109,7 +109,7 @@ _ABORTED: Final = Abort()
 class Decoder:
     """What one MTA says on one connection."""
 
-    __slots__ = ("_limits", "_macros", "_pending", "_state", "_wanted")
+    __slots__ = ("_limits", "_macros", "_pending", "_state", "_text", "_values", "_wanted")
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
@@ -119,6 +119,9 @@ class Decoder:
         self._wanted = 0
         # The last packet of macros, while nothing but header fields or parts of the body have followed it.
         self._macros = b""
+        # What the last macros said, and what that was read as.
+        self._text: bytes | None = None
+        self._values: Mapping[bytes, bytes] = {}
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that are complete now, in linear time in whatever parts the octets come.
@@ -163,15 +166,16 @@ class Decoder:
             if end > size:
                 wanted = 4 + length
                 break
-            if (step := row.get(command)) is None:
-                raise Refused(_unexpected(command))
-            read, after = step
+            try:
+                read, after = row[command]
+            except KeyError:
+                raise Refused(_unexpected(command)) from None
             if read is not None:
                 if state in _IN_MESSAGE and command in _BEGINNING:
                     append(_ABORTED)
                     # What was told before belongs to the new command, not to the message that has ended.
                     if macros[5:6] == bytes((command,)):
-                        append(read_macros(macros[5:], limits.macros))
+                        append(self._read_macros(macros[5:]))
                 macros, repeated = b"", 0
                 if length > limits.command and command != SMFIC_BODYEOB:
                     raise Refused(f"an SMTP command of {length} octets")
@@ -181,7 +185,7 @@ class Decoder:
                     name, value, rest = data[at + 5 : end].split(b"\0")
                 except ValueError:
                     raise Refused("a header field is not a name and a value") from None
-                if rest or not 0 < len(name) <= max_name:
+                if rest or not name or (length > max_name and len(name) > max_name):
                     raise Refused("a header field is not a name and a value, or its name is too long")
                 append(new(Header, (name, value)))
                 if data[end : end + repeated] == macros:
@@ -189,7 +193,7 @@ class Decoder:
             elif command == SMFIC_MACRO:
                 if data[at:end] != macros:
                     macros, repeated = data[at:end], end - at
-                    append(read_macros(macros[5:], limits.macros))
+                    append(self._read_macros(macros[5:]))
             else:
                 append(new(Body, (data[at + 5 : end],)))
             at = end
@@ -199,6 +203,15 @@ class Decoder:
                     at = size
         self._state, self._macros, self._wanted = state, macros, wanted
         return at
+
+    def _read_macros(self, octets: bytes) -> Macros:
+        """Raises Refused. Postfix says the same before most commands: what was read last is not read again."""
+        text = octets[1:]
+        if octets and text == self._text:
+            return tuple.__new__(Macros, (octets[:1], self._values))
+        told = read_macros(octets, self._limits.macros)
+        self._text, self._values = text, told.values
+        return told
 
 
 def _unexpected(command: int) -> str:

@@ -6,6 +6,7 @@ Unlike tuples, two events are equal only when they are of the same kind. Immutab
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -63,7 +64,7 @@ class Macros(NamedTuple):
     """
 
     command: bytes
-    values: dict[bytes, bytes]
+    values: Mapping[bytes, bytes]
 
 
 @_of_its_kind

@@ -49,7 +49,8 @@ class ReceivedMacros:
 
     def take(self, event: Macros) -> None:
         """They replace those that came for the same command before."""
-        (self._of_session if event.command in _OF_SESSION else self._of_message)[event.command] = event.values
+        command, values = event
+        (self._of_session if command in _OF_SESSION else self._of_message)[command] = values
 
     def forget(self) -> None:
         """Another client follows on the connection."""
