@@ -37,7 +37,7 @@ from mailguard_milter.protocol_numbers import (
     SMFIC_RCPT,
     SMFIC_UNKNOWN,
 )
-from mailguard_milter.protocol_packets import READERS, Refused, read_macros
+from mailguard_milter.protocol_packets import READERS, Refused
 
 __all__ = ["DEFAULT_LIMITS", "Decoder", "Limits"]
 
@@ -119,8 +119,8 @@ class Decoder:
         self._wanted = 0
         # The last packet of macros, while nothing but header fields or parts of the body have followed it.
         self._macros = b""
-        # What the last macros said, and what that was read as.
-        self._text: bytes | None = None
+        # Names and values of the last macros, as they came and as they were read.
+        self._text = b""
         self._values: Mapping[bytes, bytes] = {}
 
     def feed(self, data: bytes) -> list[Event]:
@@ -175,7 +175,7 @@ class Decoder:
                     append(_ABORTED)
                     # What was told before belongs to the new command, not to the message that has ended.
                     if macros[5:6] == bytes((command,)):
-                        append(self._read_macros(macros[5:]))
+                        append(self._read_macros(macros))
                 macros, repeated = b"", 0
                 if length > limits.command and command != SMFIC_BODYEOB:
                     raise Refused(f"an SMTP command of {length} octets")
@@ -193,7 +193,7 @@ class Decoder:
             elif command == SMFIC_MACRO:
                 if data[at:end] != macros:
                     macros, repeated = data[at:end], end - at
-                    append(self._read_macros(macros[5:]))
+                    append(self._read_macros(macros))
             else:
                 append(new(Body, (data[at + 5 : end],)))
             at = end
@@ -204,14 +204,21 @@ class Decoder:
         self._state, self._macros, self._wanted = state, macros, wanted
         return at
 
-    def _read_macros(self, octets: bytes) -> Macros:
+    def _read_macros(self, packet: bytes) -> Macros:
         """Raises Refused. Postfix says the same before most commands: what was read last is not read again."""
-        text = octets[1:]
-        if octets and text == self._text:
-            return tuple.__new__(Macros, (octets[:1], self._values))
-        told = read_macros(octets, self._limits.macros)
-        self._text, self._values = text, told.values
-        return told
+        command, text = packet[5:6], packet[6:]
+        if text != self._text or not command:
+            texts = text.split(b"\0")
+            if texts.pop() or len(texts) & 1 or not command:
+                raise Refused("macros are not names and values for a command")
+            if len(texts) > 2 * self._limits.macros:
+                raise Refused(f"more than {self._limits.macros} macros")
+            values: dict[bytes, bytes] = {}
+            each = iter(texts)
+            for name in each:
+                values[name] = next(each)
+            self._text, self._values = text, values
+        return tuple.__new__(Macros, (command, self._values))
 
 
 def _unexpected(command: int) -> str:

@@ -18,7 +18,6 @@ from mailguard_milter.protocol_events import (
     EndOfMessage,
     Event,
     Helo,
-    Macros,
     Mail,
     Negotiate,
     Quit,
@@ -46,7 +45,7 @@ from mailguard_milter.protocol_numbers import (
     SMFIC_UNKNOWN,
 )
 
-__all__ = ["READERS", "Refused", "read_macros"]
+__all__ = ["READERS", "Refused"]
 
 _OPTIONS: Final = struct.Struct(">III")
 _WITH_ADDRESS = (SMFIA_INET, SMFIA_INET6, SMFIA_UNIX)
@@ -57,20 +56,6 @@ class Refused(Exception):
 
 
 # Events are made by tuple.__new__, which takes a third of the time that a named tuple's own constructor takes.
-
-
-def read_macros(octets: bytes, most: int) -> Macros:
-    """Up to `most` macros for the command that `octets` begins with. Raises Refused."""
-    texts = octets[1:].split(b"\0")
-    if texts.pop() or len(texts) & 1 or not octets:
-        raise Refused("macros are not names and values for a command")
-    if len(texts) > 2 * most:
-        raise Refused(f"more than {most} macros")
-    values: dict[bytes, bytes] = {}
-    each = iter(texts)
-    for name in each:
-        values[name] = next(each)
-    return tuple.__new__(Macros, (octets[:1], values))
 
 
 def _read_options(octets: bytes) -> Event:
