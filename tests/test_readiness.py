@@ -21,6 +21,8 @@ class Host:
         self.loop = loop
         self.readiness = Readiness(loop)
         self.told: list[str] = []
+        self.uncaught: list[object] = []
+        loop.set_exception_handler(lambda _, context: self.uncaught.append(context))
 
     def turn(self) -> list[str]:
         """What was told in one turn or a few, without what is told twice."""
@@ -37,8 +39,10 @@ class Host:
 @pytest.fixture(params=[asyncio.SelectorEventLoop, uvloop.Loop], ids=["asyncio", "uvloop"])
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     loop = request.param()
-    yield Host(loop)
+    made = Host(loop)
+    yield made
     loop.close()
+    assert made.uncaught == []
 
 
 @pytest.fixture
@@ -78,6 +82,8 @@ def test_a_peer_that_is_gone_is_told(host: Host, pair: tuple[socket.socket, sock
     assert host.turn() == ["gone"]
     host.readiness.unwatch(ours.fileno())
     assert host.turn() == []
+    host.watch(ours, what, "again")
+    assert host.turn() == ["again"]
 
 
 def test_what_is_not_watched_may_be_unwatched_and_forgotten(
