@@ -6,7 +6,8 @@ import pytest
 
 from mailguard.dns.question import Question, RecordType, Status
 from mailguard.dns.zone import ZoneResolver
-from mailguard.spf.check import first_questions
+from mailguard.spf.check import sender_questions
+from mailguard.spf.identity import read_identity
 from mailguard.spf.record import Record, RecordError
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 from spf_asking import BANK_IP, EVIL_IP, TARGETS, V6, Z0, Zone, envelope, record, recorded, result_of, session
@@ -399,6 +400,6 @@ def test_what_is_told_is_bounded() -> None:
 )
 def test_first_questions(mail_from: str | bytes, ip: str | None, expected: list[Question]) -> None:
     asked = envelope(mail_from, ip)
-    assert list(first_questions(asked)) == expected
+    assert list(sender_questions(read_identity(asked, SpfIdentity.MAIL_FROM), asked)) == expected
     first = session(Z0, mail_from, ip).rounds[:1]
     assert first == ([tuple(expected)] if expected else [])

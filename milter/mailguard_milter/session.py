@@ -23,7 +23,9 @@ from mailguard.envelope import Envelope
 from mailguard.errors import KeyFileError
 from mailguard.inbound import plan_inbound
 from mailguard.message import Message
-from mailguard.spf.check import first_questions
+from mailguard.spf.check import sender_questions
+from mailguard.spf.identity import read_identity
+from mailguard.spf.result import SpfIdentity
 from mailguard.submission import plan_submission
 from mailguard_milter.conclusion import Conclusion, conclude
 from mailguard_milter.service import Service
@@ -93,7 +95,8 @@ class Session:
         if state.has_recipient or state.login is not None or self._listener.role == "sign":
             return ()
         state.has_recipient = True
-        return first_questions(state.envelope)
+        state.sender = read_identity(state.envelope, SpfIdentity.MAIL_FROM)
+        return sender_questions(state.sender, state.envelope)
 
     def header(self, name: bytes, value: bytes) -> None:
         """A header field as libmilter hands it over: leading white space kept, folds with a bare LF."""
@@ -108,7 +111,7 @@ class Session:
             self._choose_keys(state, state.message)
             return self._plan_submission(state, state.message)
         if state.role is Role.VERIFY:
-            state.plan = plan_inbound(state.message, state.envelope, self._service.judging)
+            state.plan = plan_inbound(state.message, state.envelope, self._service.judging, sender=state.sender)
             state.digests = BodyDigests(state.plan.body_requests)
             return state.plan.questions
         return ()

@@ -11,6 +11,7 @@ from mailguard.dkim.signing_key import SigningKey
 from mailguard.envelope import Envelope
 from mailguard.inbound import InboundPlan
 from mailguard.message import MAX_FIELDS, MAX_HEADER_BYTES, HeaderField, Message
+from mailguard.spf.identity import Sender, Unchecked
 from mailguard.submission import SubmissionPlan
 from mailguard_milter.actions import DeleteHeader
 from mailguard_milter.service import Service
@@ -57,6 +58,8 @@ class Transaction:
     envelope: Envelope = NO_ENVELOPE
     warning: str = ""
     has_recipient: bool = False
+    sender: Sender | Unchecked | None = None
+    """The reverse path, once it has been read."""
     fields: list[HeaderField] = field(default_factory=list)
     header_bytes: int = 0
     counts: dict[bytes, int] = field(default_factory=dict)

@@ -113,8 +113,17 @@ class Judged:
     """One for each author domain."""
 
 
-def plan_inbound(message: Message, envelope: Envelope, rules: InboundRules | None = None) -> InboundPlan:
-    """Read the header. `message` needs no body; `envelope` is what SMTP said."""
+def plan_inbound(
+    message: Message,
+    envelope: Envelope,
+    rules: InboundRules | None = None,
+    *,
+    sender: Sender | Unchecked | None = None,
+) -> InboundPlan:
+    """Read the header. `message` needs no body; `envelope` is what SMTP said.
+
+    `sender` is the envelope's reverse path, for a caller that has read it before.
+    """
     rules = rules or InboundRules()
     malformed = message.malformed
     domains = message.author.domains
@@ -128,7 +137,7 @@ def plan_inbound(message: Message, envelope: Envelope, rules: InboundRules | Non
         signatures=plan_verification(message, rules.verifying),
         author_domains=domains if malformed is None else (),
         malformed=malformed,
-        sender=read_identity(envelope, SpfIdentity.MAIL_FROM),
+        sender=sender if sender is not None else read_identity(envelope, SpfIdentity.MAIL_FROM),
         helo=read_identity(envelope, SpfIdentity.HELO) if rules.checks_helo and envelope.mail_from else None,
         is_internal=_is_internal(envelope.client_ip, rules.internal_networks),
     )

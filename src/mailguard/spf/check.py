@@ -14,7 +14,7 @@ from mailguard.spf.evaluate import evaluate
 from mailguard.spf.identity import Sender, Unchecked, read_identity
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
-__all__ = ["check_host", "check_sender", "first_questions", "sender_questions"]
+__all__ = ["check_host", "check_sender", "sender_questions"]
 
 
 def check_host(
@@ -42,13 +42,8 @@ def check_sender(
     return evaluate(sender, envelope, client=client, answers=answers, now=now, receiver=receiver)
 
 
-def first_questions(envelope: Envelope) -> tuple[Question, ...]:
-    """What check_host() for the reverse path will ask first; it can be asked for as soon as MAIL is known."""
-    return sender_questions(read_identity(envelope, SpfIdentity.MAIL_FROM), envelope)
-
-
 def sender_questions(sender: Sender | Unchecked, envelope: Envelope) -> tuple[Question, ...]:
-    """What `check_sender` will ask first."""
+    """What `check_sender` will ask first; it can be asked for as soon as MAIL is known."""
     if isinstance(sender, Unchecked) or _address(envelope.client_ip) is None:
         return ()
     return (Question(sender.domain, RecordType.TXT),)
