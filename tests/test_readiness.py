@@ -86,6 +86,27 @@ def test_a_peer_that_is_gone_is_told(host: Host, pair: tuple[socket.socket, sock
     assert host.turn() == ["again"]
 
 
+def test_who_raises_holds_up_nobody_else(host: Host) -> None:
+    """Whichever of the two epoll(7) names first."""
+    sockets = [socket.socketpair() for _ in range(2)]
+
+    def fail() -> None:
+        raise MemoryError
+
+    for ours, theirs in sockets:
+        theirs.send(b"x")
+        for each, _ in sockets:
+            host.readiness.watch(each.fileno(), READABLE, fail)
+        host.watch(ours, READABLE, "told")
+        assert host.turn() == ["told"]
+    assert host.uncaught
+    host.uncaught.clear()
+    for ours, theirs in sockets:
+        host.readiness.forget(ours.fileno())
+        ours.close()
+        theirs.close()
+
+
 def test_what_is_not_watched_may_be_unwatched_and_forgotten(
     host: Host, pair: tuple[socket.socket, socket.socket]
 ) -> None:

@@ -168,7 +168,7 @@ class Engine:
             accepted, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was faster, or the MTA has gone
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             # No descriptor or no memory left: without a pause the loop would spin.
             self._log.event("cannot accept a connection", Severity.ERROR, error=str(error))
             self._accept_no_more()

@@ -86,7 +86,13 @@ class Connection:
             self._out_of_order(error)
 
     def look(self, now: float) -> None:
-        """See to the time-outs; `now` is of `time.monotonic()`."""
+        """See to the time-outs; `now` is of `time.monotonic()`. Raises nothing."""
+        try:
+            self._see_to_time_outs(now)
+        except BaseException as error:  # noqa: BLE001 - as in _readable
+            self._out_of_order(error)
+
+    def _see_to_time_outs(self, now: float) -> None:
         since = self._since
         if since is None:
             since = self._since = now
@@ -206,11 +212,11 @@ class Connection:
             wanted = 0
         if wanted == self._watched_for or not self._is_open:
             return
-        self._watched_for = wanted
         if wanted:
             self._readiness.watch(self._descriptor, wanted, self._readable if wanted == READABLE else self._writable)
         else:
             self._readiness.unwatch(self._descriptor)
+        self._watched_for = wanted
 
     def _out_of_order(self, error: BaseException) -> None:
         """Something is wrong with us, and the state of the conversation is unknown."""
@@ -251,6 +257,10 @@ class Connection:
             return
         except OSError:
             self.close()
+            return
+        except MemoryError as error:
+            # What was sent cannot be taken from what is to be sent.
+            self._out_of_order(error)
             return
         self._since = None
         if self._unsent:

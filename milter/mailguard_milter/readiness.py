@@ -22,10 +22,11 @@ MOST_AT_ONCE = 64
 class Readiness:
     """Tells those who watch a socket when, and as long as, it is ready."""
 
-    __slots__ = ("_epoll", "_told")
+    __slots__ = ("_epoll", "_loop", "_told")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Raises OSError if there is no descriptor left."""
+        self._loop = loop
         self._epoll = select.epoll()
         self._told: dict[int, Callable[[], None]] = {}
         loop.add_reader(self._epoll.fileno(), self._tell)
@@ -52,4 +53,7 @@ class Readiness:
         for descriptor, _ in self._epoll.poll(0, MOST_AT_ONCE):
             # One of those before it may have ended the watch.
             if (tell := told.get(descriptor)) is not None:
-                tell()
+                try:
+                    tell()
+                except Exception as error:  # noqa: BLE001 - the edge: those behind it are told all the same
+                    self._loop.call_exception_handler({"message": "a socket was not served", "exception": error})
