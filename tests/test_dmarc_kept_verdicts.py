@@ -181,7 +181,15 @@ def test_a_record_is_not_kept_alive_by_other_answers() -> None:
 
 @pytest.mark.attack("N10")
 @pytest.mark.parametrize(
-    "text", [REJECT, "v=DMARC1; rua=mailto:r@b.test", None], ids=["a record", "no policy", "none"]
+    "text",
+    [
+        REJECT,
+        "v=DMARC1; rua=mailto:r@b.test",
+        "v =DMARC1;p =reject",
+        "v=DMARC1;p=none;np=reject;rua=RUA;ruf=RUA",
+        None,
+    ],
+    ids=["a record", "no policy", "white space", "reports", "none"],
 )
 @pytest.mark.parametrize("start", ["b.test", "x.a.b.c.d.e.f.test", "x" * 60 + "." + "y" * 60])
 def test_what_is_kept_is_within_the_estimate(text: str | None, start: str) -> None:
@@ -192,7 +200,8 @@ def test_what_is_kept_is_within_the_estimate(text: str | None, start: str) -> No
     def ask(number: int) -> None:
         author = f"n{number}.{start}"
         first = Question(f"_dmarc.{author}", RecordType.TXT)
-        records = () if text is None else (f"{text};x={number}".encode(),)
+        addresses = ",".join(f"mailto:a{each}@b{number}.test" for each in range(10))
+        records = () if text is None else (f"{text.replace('RUA', addresses)};x={number}".encode(),)
         answer = Answer(first, Status.NOERROR if records else Status.NODATA, records, 300)
         cache.put(answer)
         for kind in range(5):

@@ -217,6 +217,17 @@ def test_a_closed_one_wants_nothing() -> None:
     assert answers.wanted == ()
 
 
+def test_what_arrives_after_the_time_is_over_changes_nothing() -> None:
+    """Another evaluation's look-up fills the cache meanwhile: one question has one answer all the same."""
+    cache: dict[Question, Answer] = {}
+    answers = Answers(closed=True, at_hand=cache.get)
+    first = answers.get(A)
+    cache[A] = of(A)
+    assert first.status is Status.TEMPFAIL
+    assert answers.get(A) is first
+    assert answers.consumed == (first,)
+
+
 def of(question: Question) -> Answer:
     return Answer(question, Status.NOERROR, (question.name.encode(),))
 

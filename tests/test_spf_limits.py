@@ -7,6 +7,7 @@ import tracemalloc
 import pytest
 
 from mailguard.dns.answers import Answers, Unanswered
+from mailguard.dns.cache import AnswerCache
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.spf.check import check_host
 from mailguard.spf.limits import MAX_QUERIES, MAX_RECORD_OCTETS
@@ -475,3 +476,32 @@ def test_after_the_deadline_what_is_unknown_is_a_temperror() -> None:
     result = check_host(envelope(), Answers(known, closed=True), identity=SpfIdentity.MAIL_FROM, now=NOW)
     assert found(result) == ("temperror", "dns")
     assert "a.test" in result.detail
+
+
+@pytest.mark.attack("N10")
+@pytest.mark.parametrize("text", [None, b"junk", b"v=spf1", b"v=spf1 -all"], ids=["none", "junk", "empty", "record"])
+@pytest.mark.parametrize("name", ["evil.test", ".".join(["x" * 60] * 3) + ".test"], ids=["short", "long"])
+def test_what_is_kept_of_a_name_is_within_its_estimate(text: bytes | None, name: str) -> None:
+    """Random names cost a stranger nothing; each may come as all that a name can come as."""
+    cache = AnswerCache(clock=lambda: 0.0, max_bytes=2**40, max_entries=10**9)
+
+    def ask(number: int) -> None:
+        question = Question(f"n{number}.{name}", RecordType.TXT)
+        status, records = (Status.NODATA, ()) if text is None else (Status.NOERROR, (bytes(bytearray(text)),))
+        answer = Answer(question, status, records, 300)
+        cache.put(answer)
+        answers = Answers({question: answer})
+        check_host(envelope(f"x@{question.name}", EVIL_IP), answers, identity=SpfIdentity.MAIL_FROM, now=NOW)
+        for identity in SpfIdentity:
+            check_host(envelope("", EVIL_IP, helo=question.name), answers, identity=identity, now=NOW)
+
+    ask(0)
+    tracemalloc.start()
+    try:
+        before, weighed = tracemalloc.get_traced_memory()[0], cache.estimated_bytes
+        for number in range(1, 101):
+            ask(number)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken <= 1.5 * (cache.estimated_bytes - weighed)

@@ -22,9 +22,11 @@ from mailguard.spf.result import SpfResult
 
 __all__ = ["judge", "needs", "strictest"]
 
-# A verdict is kept for so many identifiers, with names of so many characters together. Real mail has two or three.
+# A verdict is kept for so many identifiers, with names of so many characters together, the author's included, and
+# where the walks for these domains asked so many questions more. Real mail has two or three, of one domain.
 MAX_KEPT_IDENTIFIERS = 3
 MAX_KEPT_CHARS = 256
+MAX_KEPT_ANSWERS = 3
 
 
 def judge(
@@ -54,8 +56,8 @@ def judge(
     if kept is not None:
         return kept
     verdict, read = answers.observe(lambda: _judge(discovery, found, answers, suffixes))
-    names = sum(len(one.domain) + len(one.selector or "") for one in found)
-    if len(found) <= MAX_KEPT_IDENTIFIERS and names <= MAX_KEPT_CHARS:
+    chars = len(author_domain) + sum(len(one.domain) + len(one.selector or "") for one in found)
+    if len(found) <= MAX_KEPT_IDENTIFIERS and chars <= MAX_KEPT_CHARS and len(read) <= MAX_KEPT_ANSWERS:
         memo.keep(found, verdict, read)
     return verdict
 

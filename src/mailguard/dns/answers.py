@@ -73,7 +73,10 @@ class Answers:
             if not self._closed:
                 self._missing[question] = None
                 raise Unanswered(str(question))
-            answer = Answer(question, Status.TEMPFAIL, detail="not asked: the time for look-ups is over")
+            # Kept for the same reason: another evaluation's look-up may end now.
+            answer = self._known[question] = Answer(
+                question, Status.TEMPFAIL, detail="not asked: the time for look-ups is over"
+            )
         self._consumed[question] = answer
         return answer
 

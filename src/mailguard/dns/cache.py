@@ -16,7 +16,7 @@ from typing import Final
 
 import cachetools
 
-from mailguard.dns.question import MX, TLSA, Answer, Question, Status
+from mailguard.dns.question import MX, TLSA, Answer, Question, RecordType, Status
 
 __all__ = ["DEFAULT_CACHE_BYTES", "DEFAULT_CACHE_ENTRIES", "AnswerCache"]
 
@@ -39,7 +39,7 @@ _PROBATION_SHARE = 0.2
 # places in the dictionaries of a segment. Measured with tracemalloc, rounded up; the test holds it to that.
 _ENTRY_BYTES = 900
 _OBJECT_BYTES = 64
-# A record with p= is a key or a policy, and is kept as what was read from it too: an RSA key takes 1.1 kB in OpenSSL.
+# A record of tags is a key or a policy, and is kept as what was read from it too: an RSA key takes 1.1 kB in OpenSSL.
 _READ_BYTES = 2_048
 # A term of an SPF record with all that it may have: a name, macros, prefixes, and the results of those whom it
 # decides about. Measured with tracemalloc, rounded up.
@@ -47,7 +47,10 @@ _TERM_BYTES = 1_280
 # What was found out about an author domain, with or without a DMARC record; what was judged by a record.
 _DISCOVERY_BYTES, _VERDICTS_BYTES = 1_024, 2_048
 # An address for reports in a DMARC record.
-_URI_BYTES = 64
+_URI_BYTES = 384
+_MAX_URIS = 20
+# What was found out about a name as SPF's: that it has no record, as a rule, by what it came as.
+_SENDER_BYTES, _SENDER_NAMES = 900, 2
 
 
 @dataclass(slots=True)
@@ -195,8 +198,11 @@ def _lifetime_s(answer: Answer) -> int:
 
 def _estimated_bytes(answer: Answer) -> int:
     total = _ENTRY_BYTES + len(answer.question.name) + len(answer.detail)
-    if answer.question.name.startswith("_dmarc."):
+    name, rdtype = answer.question
+    if name.startswith("_dmarc."):
         total += _DISCOVERY_BYTES
+    elif rdtype is RecordType.TXT and "_" not in name:
+        total += _SENDER_BYTES + _SENDER_NAMES * len(name)
     if answer.canonical_name:
         total += _OBJECT_BYTES + len(answer.canonical_name)
     for record in answer.records:
@@ -207,12 +213,12 @@ def _estimated_bytes(answer: Answer) -> int:
         else:
             total += _OBJECT_BYTES + len(record)
         if isinstance(record, bytes):
-            is_policy = record[:8].lower() == b"v=dmarc1"
-            if b"p=" in record and not is_policy:
-                total += _READ_BYTES
             if record[:6].lower() == b"v=spf1":
                 # The text is kept to be shown, and each term keeps its own, and what follows its name.
                 total += 3 * len(record) + _TERM_BYTES * record.count(b" ")
-            elif is_policy:
-                total += _READ_BYTES + _VERDICTS_BYTES + _URI_BYTES * record.count(b",")
+            elif b"=" in record:
+                total += _READ_BYTES
+            # However the tag before it is written.
+            if b"DMARC1" in record:
+                total += _VERDICTS_BYTES + _URI_BYTES * min(record.count(b",") + 2, _MAX_URIS)
     return total
