@@ -92,10 +92,11 @@ class StandIn:
         self._note("rcpt")
         return (QUESTION,) if "question rcpt" in self.orders else ()
 
-    def header(self, name: bytes, value: bytes) -> Any:
-        if name == b"X-Do":
-            self.orders.append(value.strip().decode())
-        return self._note("header", name, value)
+    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        for name, value in fields:
+            if name == b"X-Do":
+                self.orders.append(value.strip().decode())
+            self._note("header", name, value)
 
     def end_of_header(self) -> tuple[Question, ...]:
         self._note("end of header")

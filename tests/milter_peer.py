@@ -91,8 +91,7 @@ class Peer:
         return self
 
     def header(self, fields: Sequence[Field]) -> None:
-        for name, value in fields:
-            self.session.header(name, value)
+        self.session.headers(fields)
 
     def send(
         self,

@@ -5,7 +5,7 @@ ATTACKS.md rows: P07, X08, X11, X12.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from random import Random
 from typing import ClassVar
 
@@ -63,8 +63,8 @@ class _Talkative(Conversation):
 
 
 class _Raising(Session):
-    def header(self, name: bytes, value: bytes) -> None:
-        raise KeyError(name)
+    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        raise KeyError(fields)
 
 
 class _Keeping(Conversation):

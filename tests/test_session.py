@@ -283,10 +283,10 @@ def test_nothing_of_the_last_message_reaches_the_next(keys: Path, before: Before
 def test_an_abort_forgets_the_message_at_once(keys: Path) -> None:
     session = Peer(configuration(keys)).connect().session
     session.mail(b"<alice@us.test>", ALICE)
-    session.header(b"From", b" <alice@us.test>")
+    session.headers([(b"From", b" <alice@us.test>")])
     session.abort()
     # No MTA goes on without MAIL; one that does is nobody's client.
-    session.header(b"From", b" <alice@us.test>")
+    session.headers([(b"From", b" <alice@us.test>")])
     session.end_of_header()
     record = session.end_of_message(Answers(closed=True), now=NOW).record
     assert (record["role"], record["login"], record["mail_from"], record["client"]) == (
@@ -419,13 +419,12 @@ def test_a_malformed_message_keeps_no_forged_results(keys: Path) -> None:
 def test_a_header_beyond_the_bounds_is_not_kept(keys: Path, count: int, name: bytes, value: bytes) -> None:
     session = Peer(configuration(keys)).connect().session
     session.mail(b"<a@us.test>", NOBODY)
-    for one in message():
-        session.header(*one)
+    session.headers(message())
     tracemalloc.start()
     try:
         for number in range(count):
             # Octets of its own for each field, as from a socket.
-            session.header(name % number if b"%" in name else name, bytes(bytearray(value)))
+            session.headers([(name % number if b"%" in name else name, bytes(bytearray(value)))])
         session.end_of_header()
         _, peak = tracemalloc.get_traced_memory()
     finally:

@@ -149,8 +149,7 @@ def test_the_questions_are_known_at_the_end_of_the_header(keys: Path) -> None:
     fields, _ = signed_by_us(keys)
     session = Peer(configuration(keys)).connect().session
     session.mail(b"<x@evil.test>", NOBODY)
-    for name, value in fields:
-        session.header(name, value)
+    session.headers(fields)
     asked = session.end_of_header()
     assert [question.name for question in asked if "_domainkey" in question.name] == [
         "r1._domainkey.us.test",
@@ -181,8 +180,7 @@ def test_look_ups_end_long_before_postfix_gives_up(keys: Path) -> None:
     fields, body = signed_by_us(keys)
     session = Peer(configuration(keys, mode="enforce")).connect().session
     session.mail(b"<x@evil.test>", NOBODY)
-    for name, value in fields:
-        session.header(name, value)
+    session.headers(fields)
     session.end_of_header()
     session.body(body)
     conclusion = session.end_of_message(Answers(closed=True), now=NOW)
@@ -282,7 +280,7 @@ def test_removing_many_fields_is_linear(keys: Path) -> None:
         session.mail(b"<x@evil.test>", NOBODY)
         start = time.process_time()
         for _ in range(count):
-            session.header(AR, b" mx.us.test; dmarc=pass")
+            session.headers([(AR, b" mx.us.test; dmarc=pass")])
         session.end_of_header()
         conclusion = session.end_of_message(Answers(closed=True), now=NOW)
         spent = time.process_time() - start

@@ -178,7 +178,7 @@ def test_the_last_helo_holds_and_nothing_is_left_of_a_dropped_message(keys: Path
     peer = Peer(configuration(keys), resolver=ZoneResolver(zone0.zone())).connect(BANK_CLIENT, helo=b"evil.test")
     peer.session.mail(b"<x@bank.test>", {"{mail_addr}": b"x@bank.test"})
     peer.session.rcpt()
-    peer.session.header(b"From", CEO)
+    peer.session.headers([(b"From", CEO)])
     peer.session.abort()
     peer.session.helo(b"bank.test")
     conclusion = peer.send([(b"From", b" <x@evil.test>")], mail_from=b"<>", macros={"{mail_addr}": b""}, now=NOW)

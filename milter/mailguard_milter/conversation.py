@@ -9,7 +9,7 @@ For one thread. Whoever calls `take` looks at `state` afterwards, and calls it n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -164,16 +164,29 @@ class Conversation:
 
     def take(self, events: Iterator[Event]) -> None:
         """Take what comes next, up to the event after which `state` is another one. Raises nothing."""
+        fields: list[Header] = []
         for event in events:
             kind = type(event)
-            try:
-                _ACTS[kind](self, event)
-            except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
-                self._failed(kind, error)
+            if isinstance(event, Header):
+                # Together, when something else follows: there are many of them.
+                fields.append(event)
+            else:
+                if fields:
+                    self._act(Header, fields)
+                    fields = []
+                self._act(kind, event)
             if kind in self._replied_to:
                 self.out.append(CONTINUE)
             if self.state is not _LISTENING:
-                break
+                return
+        if fields:
+            self._act(Header, fields)
+
+    def _act(self, kind: type, what: object) -> None:
+        try:
+            _ACTS[kind](self, what)
+        except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
+            self._failed(kind, error)
 
     def answered(self, found: Mapping[Question, Answer]) -> None:
         """Go on with answers to all of `missing`. Raises nothing."""
@@ -313,10 +326,9 @@ class Conversation:
         if (dialogue := self._current) and (questions := dialogue.rcpt()):
             self._shared.resolver.prefetch(questions)
 
-    def _header(self, event: Header) -> None:
+    def _headers(self, fields: Sequence[Header]) -> None:
         if dialogue := self._current:
-            name, value = event
-            dialogue.header(name, b" " + value if self._adds_space else value)
+            dialogue.headers([(name, b" " + value) for name, value in fields] if self._adds_space else fields)
 
     def _end_of_header(self, event: EndOfHeader) -> None:
         if (dialogue := self._current) and (questions := dialogue.end_of_header()):
@@ -377,7 +389,7 @@ _ACTS: Mapping[type, Callable[[Conversation, Any], None]] = {
     Mail: Conversation._mail,
     Rcpt: Conversation._rcpt,
     Data: Conversation._nothing,
-    Header: Conversation._header,
+    Header: Conversation._headers,
     EndOfHeader: Conversation._end_of_header,
     Body: Conversation._body,
     EndOfMessage: Conversation._end_of_message,

@@ -346,7 +346,7 @@ class Engine:
 
     def _header(self, conversation: _Conversation, context: Any, name: str, value: bytes) -> _Verdict:
         if dialogue := conversation.dialogue:
-            dialogue.header(name.encode(), b" " + value if conversation.adds_space else value)
+            dialogue.headers(((name.encode(), b" " + value if conversation.adds_space else value),))
         return _Verdict.NOREPLY
 
     def _end_of_header(self, conversation: _Conversation, context: Any) -> _Verdict:

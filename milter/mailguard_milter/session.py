@@ -10,7 +10,7 @@ whose {daemon_name} is listed, and a listed network for its listed domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.config import Listener
@@ -98,9 +98,9 @@ class Session:
         state.sender = read_identity(state.envelope, SpfIdentity.MAIL_FROM)
         return sender_questions(state.sender, state.envelope)
 
-    def header(self, name: bytes, value: bytes) -> None:
-        """A header field as libmilter hands it over: leading white space kept, folds with a bare LF."""
-        (self._transaction or self._nobodys()).add_field(name, value, self._service)
+    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """The next header fields as libmilter hands them over: leading white space kept, folds with a bare LF."""
+        (self._transaction or self._nobodys()).add_fields(fields, self._service)
 
     def end_of_header(self) -> tuple[Question, ...]:
         """The header is complete: the role is known. Returns what to look up while the body arrives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -86,22 +87,28 @@ class Transaction:
         """The SASL login."""
         return self.envelope.login
 
-    def add_field(self, name: bytes, value: bytes, service: Service) -> None:
-        """Take a field as libmilter hands it over: leading white space kept, folds with a bare LF."""
-        name = name.rstrip(b" \t")
-        key = name.lower()
-        if key == FIELD_KEY or key in service.stripped:
-            # RFC 8601 §5: what claims to be ours came from outside and is removed at the end.
-            ordinal = self.counts[key] = self.counts.get(key, 0) + 1
-            is_forged = key == FIELD_KEY and service.own_ids.claimed_by(value)
-            if is_forged or key in service.stripped:
-                self.exceeds_deletions |= len(self.forged) + len(self.listed) >= MAX_DELETIONS
-                if not self.exceeds_deletions:
-                    (self.forged if is_forged else self.listed).append(DeleteHeader(name, ordinal))
-        if len(self.fields) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
-            # One field beyond the bounds is kept, so that Message sees that they are exceeded.
-            self.header_bytes += len(name) + len(value)
-            if b"\n" in value:
-                value = value.replace(CRLF, b"\n").replace(b"\n", CRLF)
-            # In a third of the time that a named tuple's own constructor takes.
-            self.fields.append(tuple.__new__(HeaderField, (name, value, b"")))
+    def add_fields(self, fields: Iterable[tuple[bytes, bytes]], service: Service) -> None:
+        """Take fields as libmilter hands them over: leading white space kept, folds with a bare LF."""
+        # This runs for every field of every message, so what it uses often has a local name.
+        kept, stripped, new = self.fields, service.stripped, tuple.__new__
+        for name, value in fields:
+            name = name.rstrip(b" \t")
+            key = name.lower()
+            if key == FIELD_KEY or key in stripped:
+                self._note_deletion(name, key, value, service)
+            if len(kept) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
+                # One field beyond the bounds is kept, so that Message sees that they are exceeded.
+                self.header_bytes += len(name) + len(value)
+                if b"\n" in value:
+                    value = value.replace(CRLF, b"\n").replace(b"\n", CRLF)
+                # In a third of the time that a named tuple's own constructor takes.
+                kept.append(new(HeaderField, (name, value, b"")))
+
+    def _note_deletion(self, name: bytes, key: bytes, value: bytes, service: Service) -> None:
+        """RFC 8601 §5: what claims to be ours came from outside and is removed at the end."""
+        ordinal = self.counts[key] = self.counts.get(key, 0) + 1
+        is_forged = key == FIELD_KEY and service.own_ids.claimed_by(value)
+        if is_forged or key in service.stripped:
+            self.exceeds_deletions |= len(self.forged) + len(self.listed) >= MAX_DELETIONS
+            if not self.exceeds_deletions:
+                (self.forged if is_forged else self.listed).append(DeleteHeader(name, ordinal))
