@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
@@ -58,7 +58,7 @@ class Nothing:
     def rcpt(self) -> Sequence[Question]:
         return ()
 
-    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def headers(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         return
 
     def end_of_header(self) -> Sequence[Question]:

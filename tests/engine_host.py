@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -92,7 +92,7 @@ class StandIn:
         self._note("rcpt")
         return (QUESTION,) if "question rcpt" in self.orders else ()
 
-    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def headers(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         for name, value in fields:
             if name == b"X-Do":
                 self.orders.append(value.strip().decode())

@@ -5,7 +5,7 @@ ATTACKS.md rows: P07, X08, X11, X12.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import ClassVar
 
@@ -63,7 +63,7 @@ class _Talkative(Conversation):
 
 
 class _Raising(Session):
-    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def headers(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         raise KeyError(fields)
 
 

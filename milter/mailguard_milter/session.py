@@ -10,7 +10,7 @@ whose {daemon_name} is listed, and a listed network for its listed domains.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.config import Listener
@@ -98,7 +98,7 @@ class Session:
         state.sender = read_identity(state.envelope, SpfIdentity.MAIL_FROM)
         return sender_questions(state.sender, state.envelope)
 
-    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+    def headers(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
         """The next header fields as libmilter hands them over: leading white space kept, folds with a bare LF."""
         (self._transaction or self._nobodys()).add_fields(fields, self._service)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 
 from mailguard.authresults import FIELD_KEY
 from mailguard.dkim.canonical import BodyDigests
@@ -87,22 +88,24 @@ class Transaction:
         """The SASL login."""
         return self.envelope.login
 
-    def add_fields(self, fields: Iterable[tuple[bytes, bytes]], service: Service) -> None:
+    def add_fields(self, fields: Sequence[tuple[bytes, bytes]], service: Service) -> None:
         """Take fields as libmilter hands them over: leading white space kept, folds with a bare LF."""
         # This runs for every field of every message, so what it uses often has a local name.
-        kept, stripped, new = self.fields, service.stripped, tuple.__new__
+        stripped, new = service.stripped, tuple.__new__
+        taken: list[HeaderField] = []
         for name, value in fields:
             name = name.rstrip(b" \t")
             key = name.lower()
             if key == FIELD_KEY or key in stripped:
                 self._note_deletion(name, key, value, service)
-            if len(kept) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
-                # One field beyond the bounds is kept, so that Message sees that they are exceeded.
-                self.header_bytes += len(name) + len(value)
-                if b"\n" in value:
-                    value = value.replace(CRLF, b"\n").replace(b"\n", CRLF)
-                # In a third of the time that a named tuple's own constructor takes.
-                kept.append(new(HeaderField, (name, value, b"")))
+            if b"\n" in value:
+                value = value.replace(CRLF, b"\n").replace(b"\n", CRLF)
+            # In a third of the time that a named tuple's own constructor takes.
+            taken.append(new(HeaderField, (name, value, b"")))
+        if len(self.fields) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
+            # What came with the field that exceeds the bounds is kept, so that Message sees that they are exceeded.
+            self.fields += taken
+            self.header_bytes += sum(map(len, chain.from_iterable(fields)))
 
     def _note_deletion(self, name: bytes, key: bytes, value: bytes, service: Service) -> None:
         """RFC 8601 §5: what claims to be ours came from outside and is removed at the end."""
