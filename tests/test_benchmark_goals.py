@@ -63,6 +63,8 @@ def test_goals() -> None:
         ("sign, RSA-2048, 2 KB, concurrency 8", "no-op (native engine)", "no-op (pymilter)", 0.35),
         ("sign, RSA-2048, 2 KB, concurrency 8", NATIVE, "opendkim", 0.30),
         ("sign, RSA-2048, 10 KB, concurrency 8", NATIVE, "opendkim", 0.30),
+        ("sign, RSA-2048, 10 MB, concurrency 8", NATIVE, "opendkim", 0.70),
+        ("inbound, 10 KB, concurrency 8", NATIVE, CHAIN, 0.17),
         (INBOUND, NATIVE, "rspamd", 1.0),
         ("inbound, 10 KB, concurrency 8", NATIVE, "rspamd", 0.45),
         ("sign, RSA-2048, 10 KB, 10 sessions", NATIVE, "mailguard", 1.1),
