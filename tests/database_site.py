@@ -207,7 +207,9 @@ class DatabaseServer(ABC):
         assert done.returncode == 0, (done.stdout + done.stderr).decode("utf-8", "replace")
 
     def _environment(self) -> dict[str, str]:
-        return {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": str(self.directory)}
+        # Where it starts, MariaDB deletes temporary tables that it takes for its own of an earlier time.
+        own = str(self.directory)
+        return {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "HOME": own, "TMPDIR": own}
 
     def _log(self) -> str:
         return (self.directory / "log").read_text("utf-8", "replace")[-4000:]
