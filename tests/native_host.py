@@ -21,7 +21,7 @@ from mailguard_milter.engine_native import Engine
 from mailguard_milter.log import Format, Log, Severity, Sink
 from milter_client import MilterClient
 
-__all__ = ["NativeHost", "SlowResolver", "native_host"]
+__all__ = ["PATIENCE_S", "NativeHost", "SlowResolver", "native_host"]
 
 PATIENCE_S = 20.0
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmarc_asking import dkim, spf
-from mailguard.dkim.result import DkimResult, DkimStatus
+from dmarc_worlds import AT, NAMES, RECORDS, names, senders, signatures
+from mailguard.dkim.result import DkimResult
 from mailguard.dmarc.discover import Discovery
 from mailguard.dmarc.evaluate import judge, needs
 from mailguard.dmarc.result import DmarcReason, DmarcStatus, DmarcVerdict
@@ -20,27 +21,10 @@ from mailguard.dns.answers import Answers
 from mailguard.dns.cache import AnswerCache
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.domain import Domain
-from mailguard.spf.result import SpfResult, SpfStatus
+from mailguard.spf.result import SpfResult
 
-NAMES = ["test", "b.test", "a.b.test", "c.a.b.test", "d.b.test", "other.org"]
-AT = [f"_dmarc.{name}" for name in NAMES]
-RECORDS = [
-    "v=DMARC1; p=reject",
-    "v=DMARC1; p=none; sp=reject; np=quarantine",
-    "v=DMARC1; p=quarantine; psd=y",
-    "v=DMARC1; p=reject; psd=n; adkim=s; aspf=s",
-    "v=DMARC1; p=reject; t=y; adkim=s",
-    "v=DMARC1",
-    "junk",
-]
-names = st.sampled_from(NAMES)
 contents = st.sampled_from(RECORDS) | st.sampled_from([Status.NODATA, Status.NXDOMAIN, Status.TEMPFAIL, Status.BOGUS])
-changes = st.dictionaries(st.sampled_from(AT + NAMES), contents, max_size=3)
-signatures = st.lists(
-    st.builds(dkim, names, st.sampled_from([status.value for status in DkimStatus]), testing=st.booleans()),
-    max_size=3,
-)
-senders = st.none() | st.builds(spf, names, st.sampled_from([status.value for status in SpfStatus]))
+changes = st.dictionaries(st.sampled_from((*AT, *NAMES)), contents, max_size=3)
 messages = st.tuples(changes, names, senders, signatures)
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmarc_asking import asked_and_judged, dkim, judged, records, resolver_of, spf
+from dmarc_asking import asked_and_judged, judged, records, resolver_of
+from dmarc_worlds import AT, NAMES, RECORDS, names, senders, signatures
 from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.dmarc.align import MAX_IDENTIFIER_WALKS
 from mailguard.dmarc.discover import MAX_WALK_QUERIES
@@ -16,28 +17,10 @@ from mailguard.dmarc.result import Aligned, DmarcStatus, DmarcVerdict
 from mailguard.dns.question import Status
 from mailguard.spf.result import SpfResult, SpfStatus
 
-NAMES = ["test", "b.test", "a.b.test", "c.a.b.test", "d.b.test", "other.org", "h.g.f.e.d.c.x.b.test"]
-AT = [f"_dmarc.{name}" for name in NAMES]
-RECORDS = [
-    "v=DMARC1; p=reject",
-    "v=DMARC1; p=none; sp=reject; np=quarantine",
-    "v=DMARC1; p=quarantine; psd=y",
-    "v=DMARC1; p=reject; psd=n; adkim=s; aspf=s",
-    "v=DMARC1; p=reject; t=y; adkim=s",
-    "v=DMARC1; p=x; rua=mailto:r@b.test",
-    "v=DMARC1",
-    "junk",
-]
-names = st.sampled_from(NAMES)
 zones = st.dictionaries(
     st.sampled_from(AT) | names, st.lists(st.sampled_from(RECORDS), min_size=1, max_size=2), max_size=5
 )
-signatures = st.lists(
-    st.builds(dkim, names, st.sampled_from([status.value for status in DkimStatus]), testing=st.booleans()),
-    max_size=4,
-)
-senders = st.none() | st.builds(spf, names, st.sampled_from([status.value for status in SpfStatus]))
-failures = st.lists(st.sampled_from(AT + NAMES), max_size=3, unique=True)
+failures = st.lists(st.sampled_from((*AT, *NAMES)), max_size=3, unique=True)
 broken = st.sampled_from([Status.TEMPFAIL, Status.BOGUS])
 
 Zone = Mapping[str, object]

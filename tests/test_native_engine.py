@@ -6,6 +6,7 @@ test_engine_hostile.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -13,8 +14,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,9 +28,10 @@ from mailguard_milter import conversation, engine, engine_native, milter_connect
 from mailguard_milter.actions import Accept, InsertHeader
 from mailguard_milter.engine import Door
 from mailguard_milter.protocol import PROGRESS, Decoder
+from mailguard_milter.readiness import WRITABLE, Readiness
 from mailguard_milter.received_macros import ReceivedMacros
 from milter_client import ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST, MilterClient, MilterGone
-from native_host import NativeHost, SlowResolver, native_host
+from native_host import PATIENCE_S, NativeHost, SlowResolver, native_host
 
 QUESTION = [(b"X-Do", b" question")]
 SESSIONS = 60
@@ -242,6 +246,63 @@ def test_an_mta_that_leaves_while_the_dns_is_awaited(own_directory: Path, *, res
 
 
 # A peer that does not read
+
+
+def test_what_is_raised_while_time_outs_are_seen_to_ends_that_session_alone(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hang otherwise, and those behind it would have no time-outs."""
+    monkeypatch.setattr(milter_connection, "PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.02)
+    watch = Readiness.watch
+
+    def no_room(readiness: Readiness, descriptor: int, what: int, tell: Callable[[], None]) -> None:
+        if what == WRITABLE:
+            raise OSError(errno.ENOSPC, "no watch is left")
+        watch(readiness, descriptor, what, tell)
+
+    with native_host(own_directory, resolver=SlowResolver(0.3)) as host, host.client() as client:
+        client.open()
+        (connection,) = host.engine._connections
+        monkeypatch.setattr(connection, "_socket", Full(connection._socket))
+        monkeypatch.setattr(Readiness, "watch", no_room)
+        client.mail()
+        client.header(*QUESTION[0])
+        client.end_of_header()
+        client.send(b"E")
+        with pytest.raises(MilterGone):
+            client.receive()
+        NativeHost.eventually(lambda: host.engine.sessions() == host.engine.messages == 0)
+        assert host.logged("internal error")
+        assert not [line for line in host.sink.lines if line.get("event") == "uncaught"]
+
+
+class Uncut(bytes):
+    """No memory is left for its rest."""
+
+    def __getitem__(self, part: object) -> NoReturn:
+        raise MemoryError
+
+
+def test_what_was_sent_is_not_sent_again(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with native_host(own_directory, resolver=SlowResolver(0.0)) as host, host.client() as client:
+        client.open()
+        (connection,) = host.engine._connections
+        told = threading.Event()
+
+        def fill() -> None:
+            connection._unsent = Uncut(packet(b"c"))
+            connection._watch()
+            told.set()
+
+        loop = host.engine._loop
+        assert loop is not None
+        loop.call_soon_threadsafe(fill)
+        assert told.wait(PATIENCE_S)
+        assert client.receive() == CONTINUE
+        with pytest.raises(MilterGone):
+            client.receive()
+        assert host.logged("internal error")
 
 
 @pytest.mark.attack("X06")

@@ -39,6 +39,8 @@ def plain_finding(record: Record, domain: str, client: IPv4Address | IPv6Address
 
 
 class _Check:
+    """One evaluation: what is found on the way to the term that decides."""
+
     def __init__(self, client: IPv4Address | IPv6Address, lookups: Lookups) -> None:
         self._client = client
         self._lookups = lookups
