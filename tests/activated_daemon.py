@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon_process import DAEMON, Daemon, free_port
+from daemon_process import DAEMON, Daemon
 from milter_client import Address
+from sandbox_place import free_port
 
 __all__ = ["STARTER", "Activated", "activated", "inet_socket", "unix_socket"]
 

@@ -158,12 +158,6 @@ def authserv_id(client: MilterClient) -> str:
     return field.split(b"\0")[-2].split(b";")[0].decode().strip()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def engine_of(request: pytest.FixtureRequest) -> str:
     """That of the fixture `engine` for a test that uses it (engine_process.per_engine)."""
     return request.getfixturevalue("engine") if "engine" in request.fixturenames else "libmilter"

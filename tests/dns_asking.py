@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from dns_fault_server import FaultServer
 from mailguard.dns.answers import Resolver
 from mailguard.dns.live import LiveResolver, ResolverConfig
 from mailguard.dns.question import Answer, Question, RecordType
+from sandbox_place import free_port
 
 # For what must happen; a test that waits this long has failed.
 PATIENCE_S = 5.0
@@ -28,7 +28,7 @@ def resolver_of(
     return LiveResolver(
         ResolverConfig(
             nameservers=tuple(server.address for server in servers) or ("127.0.0.1",),
-            port=servers[0].port if servers else unused_port(),
+            port=servers[0].port if servers else free_port(),
             query_timeout_s=query_timeout_s,
         ),
         clock=clock,
@@ -41,13 +41,6 @@ def ask(resolver: Resolver, name: str, rdtype: str = "TXT", *, deadline_s: float
     assert list(answers) == [question]
     assert answers[question].question == question
     return answers[question]
-
-
-def unused_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], object]) -> None:

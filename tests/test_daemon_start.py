@@ -25,7 +25,6 @@ from daemon_process import (
     PATIENCE_S,
     USER,
     Daemon,
-    free_port,
     kill,
 )
 from engine_process import per_engine
@@ -37,6 +36,7 @@ from mailguard_milter.identity import Identity
 from mailguard_milter.listening import check_directory
 from mailguard_milter.refusal import Refusal
 from mailguard_milter.runtime_directory import RuntimeDirectory
+from sandbox_place import free_port
 
 # Start and end
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dns_asking import PATIENCE_S, SHORT_S, ask, open_files, resolver_of, txt, unused_port, wait_for
+from dns_asking import PATIENCE_S, SHORT_S, ask, open_files, resolver_of, txt, wait_for
 from dns_fault_server import Behaviour, FaultServer, Request, after, garbage, says, silence, truth
 from mailguard.dns.live import LiveResolver, ResolverConfig
 from mailguard.dns.question import Dnssec, Status
 from mailguard.dns.servers import server_addresses
+from sandbox_place import free_port
 
 
 @pytest.mark.attack("N01")
@@ -151,7 +152,7 @@ def test_an_answer_ends_the_blame() -> None:
 def test_a_resolver_that_is_dead_at_start_is_in_service_once_it_is_back(outage: str) -> None:
     now = [1000.0]
     with ExitStack() as stack:
-        port = unused_port()
+        port = free_port()
         if outage == "silent":
             server = stack.enter_context(FaultServer(silence, port=port))
         config = ResolverConfig(nameservers=("127.0.0.1",), port=port, query_timeout_s=0.3)

@@ -23,7 +23,6 @@ from daemon_process import (
     Daemon,
     authserv_id,
     eventually,
-    free_port,
     kill,
     parent,
 )
@@ -31,6 +30,7 @@ from engine_process import per_engine
 from mailguard_milter import __main__ as command
 from mailguard_milter import supervisor, worker
 from milter_client import MilterClient, MilterGone
+from sandbox_place import free_port
 
 # Death and hanging
 

@@ -19,11 +19,12 @@ from pathlib import Path
 import pytest
 
 from activated_daemon import Activated, activated, inet_socket, unix_socket
-from daemon_process import DAEMON, PATIENCE_S, Daemon, authserv_id, eventually, free_port
+from daemon_process import DAEMON, PATIENCE_S, Daemon, authserv_id, eventually
 from engine_process import per_engine
 from mailguard.config import Listener
 from mailguard_milter.systemd_sockets import take_passed
 from milter_client import Address, MilterClient
+from sandbox_place import free_port
 
 __all__ = ["activated"]
 
