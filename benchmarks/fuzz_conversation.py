@@ -152,7 +152,7 @@ _FLAGS: Mapping[type[Event], int] = {
     protocol.Rcpt: protocol.SMFIP_NR_RCPT,
     protocol.Data: protocol.SMFIP_NR_DATA,
     protocol.Unknown: protocol.SMFIP_NR_UNKN,
-    protocol.Header: protocol.SMFIP_NR_HDR,
+    protocol.Headers: protocol.SMFIP_NR_HDR,
     protocol.EndOfHeader: protocol.SMFIP_NR_EOH,
     protocol.Body: protocol.SMFIP_NR_BODY,
 }
@@ -166,7 +166,8 @@ def _check(event: Event, packets: list[bytes], state: State, steps: int) -> None
     elif isinstance(event, protocol.Negotiate):
         is_right = commands == (b"" if state is State.OVER else b"O")
     elif type(event) in _FLAGS and not steps & _FLAGS[type(event)]:
-        is_right = commands == b"c" or (state is State.OVER and not commands)
+        count = len(event.fields) if isinstance(event, protocol.Headers) else 1
+        is_right = commands == b"c" * count or (state is State.OVER and not commands)
     else:
         is_right = not commands
     if not is_right:

@@ -6,9 +6,22 @@ import itertools
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
+from fuzz_protocol import one_by_one
 from mailguard_milter import protocol
 
-__all__ = ["CONNECT", "EVERY_EVENT", "MESSAGE", "OFFER", "QUIT", "decoded", "in_parts", "macros", "packet", "packets"]
+__all__ = [
+    "CONNECT",
+    "EVERY_EVENT",
+    "MESSAGE",
+    "OFFER",
+    "QUIT",
+    "decoded",
+    "header",
+    "in_parts",
+    "macros",
+    "packet",
+    "packets",
+]
 
 
 def packet(command: bytes, data: bytes = b"") -> bytes:
@@ -29,10 +42,15 @@ def packets(octets: bytes) -> Iterator[bytes]:
         at += 4 + length
 
 
-def decoded(*parts: bytes, limits: protocol.Limits = protocol.DEFAULT_LIMITS) -> list[protocol.Event]:
-    """The events of these octets, in these parts."""
-    decoder = protocol.Decoder(limits)
-    return [event for part in parts for event in decoder.feed(part)]
+def decoded(*parts: bytes) -> list[protocol.Event]:
+    """The events of these octets, in these parts; each header field by itself."""
+    decoder = protocol.Decoder()
+    return one_by_one(event for part in parts for event in decoder.feed(part))
+
+
+def header(name: bytes, value: bytes) -> protocol.Headers:
+    """One field."""
+    return protocol.Headers(((name, value),))
 
 
 def in_parts(octets: bytes, cuts: Iterable[int]) -> Sequence[bytes]:

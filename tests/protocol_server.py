@@ -26,7 +26,7 @@ ANSWERED: Mapping[type[protocol.Event], int] = {
     protocol.Rcpt: protocol.SMFIP_NR_RCPT,
     protocol.Data: protocol.SMFIP_NR_DATA,
     protocol.Unknown: protocol.SMFIP_NR_UNKN,
-    protocol.Header: protocol.SMFIP_NR_HDR,
+    protocol.Headers: protocol.SMFIP_NR_HDR,
     protocol.EndOfHeader: protocol.SMFIP_NR_EOH,
     protocol.Body: protocol.SMFIP_NR_BODY,
     protocol.EndOfMessage: 0,
@@ -95,7 +95,9 @@ class RecordingMilter:
                         answer = protocol.negotiate(version, self.actions & event.actions, steps, self.symbols)
                         connection.sendall(answer)
                     elif type(event) in ANSWERED and not steps & ANSWERED[type(event)]:
-                        connection.sendall(b"".join(self.answers.get(type(event), (protocol.CONTINUE,))))
+                        answer = b"".join(self.answers.get(type(event), (protocol.CONTINUE,)))
+                        count = len(event.fields) if isinstance(event, protocol.Headers) else 1
+                        connection.sendall(answer * count)
         recording.is_over = True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from mailguard_milter.protocol import (
     EndOfHeader,
     EndOfMessage,
     Event,
-    Header,
+    Headers,
     Helo,
     Macros,
     Mail,
@@ -23,7 +25,7 @@ from mailguard_milter.protocol import (
     Rcpt,
     Unknown,
 )
-from milter_packets import decoded, in_parts, packets
+from milter_packets import decoded, header, in_parts, packets
 from postfix_capture import LOCAL, OLD, SESSIONS, TWO_MESSAGES, without_chance
 
 LONGEST = max(map(len, SESSIONS.values()))
@@ -37,11 +39,11 @@ def without_macros(events: list[Event]) -> list[Event]:
     return [event for event in events if not isinstance(event, Macros)]
 
 
-def fields_of(message: bytes) -> list[Header]:
+def fields_of(message: bytes) -> list[Headers]:
     """As Postfix hands them over with SMFIP_HDR_LEADSPC."""
     lines = message.partition(b"\r\n\r\n")[0].replace(b"\r\n\t", b"\n\t").split(b"\r\n")
     parts = [line.partition(b":") for line in lines]
-    return [Header(name.rstrip(b" "), value) for name, _, value in parts]
+    return [header(name.rstrip(b" "), value) for name, _, value in parts]
 
 
 def test_two_messages() -> None:
@@ -147,7 +149,9 @@ def test_local_mail() -> None:
 
 def test_version_2() -> None:
     """No DATA, and values without their first space."""
-    fields = [Header(field.name, field.value.removeprefix(b" ")) for field in fields_of(OLD)]
+    fields = [
+        header(name, value.removeprefix(b" ")) for ((name, value),) in map(attrgetter("fields"), fields_of(OLD))
+    ]
     assert without_macros(of("version 2")) == [
         Negotiate(2, 0x1FF, 0x7F),
         Connect(b"[127.0.0.1]", b"4", 0, b"127.0.0.1"),

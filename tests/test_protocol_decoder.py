@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import struct
 import typing
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz_protocol import one_by_one
 from mailguard_milter.protocol import (
     Abort,
     Body,
@@ -21,9 +23,8 @@ from mailguard_milter.protocol import (
     EndOfHeader,
     EndOfMessage,
     Event,
-    Header,
+    Headers,
     Helo,
-    Limits,
     Macros,
     Mail,
     Negotiate,
@@ -33,7 +34,19 @@ from mailguard_milter.protocol import (
     Unknown,
     Violation,
 )
-from milter_packets import CONNECT, EVERY_EVENT, MESSAGE, OFFER, QUIT, decoded, in_parts, macros, packet, packets
+from milter_packets import (
+    CONNECT,
+    EVERY_EVENT,
+    MESSAGE,
+    OFFER,
+    QUIT,
+    decoded,
+    header,
+    in_parts,
+    macros,
+    packet,
+    packets,
+)
 
 MAIL = packet(b"M", b"<x@evil.test>\0")
 EOH = packet(b"N")
@@ -56,7 +69,7 @@ def after(prefix: bytes, *more: bytes) -> list[Event]:
     """The events of what follows `prefix`, which must be in order."""
     decoder = Decoder()
     assert not any(isinstance(event, Violation) for event in decoder.feed(prefix))
-    return [event for part in more for event in decoder.feed(part)]
+    return one_by_one(event for part in more for event in decoder.feed(part))
 
 
 # Every kind of event
@@ -76,8 +89,8 @@ def test_a_session_with_every_event() -> None:
         Rcpt(b"<bob@us.test>", ()),
         Data(),
         Macros(b"L", {b"i": b"4QUEUEID"}),
-        Header(b"From", b" <x@evil.test>"),
-        Header(b"Subject", b" one\n\ttwo\xff"),
+        header(b"From", b" <x@evil.test>"),
+        header(b"Subject", b" one\n\ttwo\xff"),
         Macros(b"N", {b"i": b"4QUEUEID"}),
         EndOfHeader(),
         Macros(b"B", {b"i": b"4QUEUEID"}),
@@ -128,11 +141,11 @@ FORMS: list[tuple[str, bytes, bytes, Event]] = [
     ("empty path", AFTER_CONNECT, packet(b"M", b"\0"), Mail(b"", ())),
     ("empty parameter", AFTER_CONNECT, packet(b"M", b"<>\0\0"), Mail(b"<>", (b"",))),
     ("8-bit sender", AFTER_CONNECT, packet(b"M", b"<\xff@x>\0"), Mail(b"<\xff@x>", ())),
-    ("empty value", IN_ENVELOPE, packet(b"L", b"Subject\0\0"), Header(b"Subject", b"")),
-    ("8-bit name", IN_ENVELOPE, packet(b"L", b"X-\xf6\0y\0"), Header(b"X-\xf6", b"y")),
+    ("empty value", IN_ENVELOPE, packet(b"L", b"Subject\0\0"), header(b"Subject", b"")),
+    ("8-bit name", IN_ENVELOPE, packet(b"L", b"X-\xf6\0y\0"), header(b"X-\xf6", b"y")),
     ("empty part", IN_BODY, packet(b"B"), Body(b"")),
     ("largest part", IN_BODY, packet(b"B", bytes(65_535)), Body(bytes(65_535))),
-    ("largest field", IN_ENVELOPE, packet(b"L", b"X\0" + b"y" * 65_532 + b"\0"), Header(b"X", b"y" * 65_532)),
+    ("largest field", IN_ENVELOPE, packet(b"L", b"X\0" + b"y" * 65_532 + b"\0"), header(b"X", b"y" * 65_532)),
     ("bare end", IN_BODY, packet(b"E"), EndOfMessage(b"")),
     ("largest end", IN_BODY, packet(b"E", bytes(65_535)), EndOfMessage(bytes(65_535))),
 ]
@@ -159,7 +172,7 @@ REPETITIONS: list[tuple[str, bytes, bytes, list[Event]]] = [
         "between fields",
         IN_ENVELOPE,
         (IDENTICAL + FIELD) * 3,
-        [Macros(b"L", {b"i": b"1"}), *[Header(b"From", b"x")] * 3],
+        [Macros(b"L", {b"i": b"1"}), *[header(b"From", b"x")] * 3],
     ),
     (
         "between parts of the body",
@@ -171,7 +184,7 @@ REPETITIONS: list[tuple[str, bytes, bytes, list[Event]]] = [
         "others",
         IN_ENVELOPE,
         IDENTICAL + FIELD + macros(b"L", b"i", b"2") + FIELD,
-        [Macros(b"L", {b"i": b"1"}), Header(b"From", b"x"), Macros(b"L", {b"i": b"2"}), Header(b"From", b"x")],
+        [Macros(b"L", {b"i": b"1"}), header(b"From", b"x"), Macros(b"L", {b"i": b"2"}), header(b"From", b"x")],
     ),
     (
         "after a message",
@@ -281,6 +294,13 @@ def test_what_breaks_the_form_ends_the_session(prefix: bytes, octets: bytes) -> 
     assert after(prefix, octets, OFFER, CONNECT, QUIT) == [violation]
 
 
+def test_fields_before_one_that_is_refused_are_told() -> None:
+    """Also when they arrive in one part with it."""
+    events = Decoder().feed(IN_ENVELOPE + FIELD * 2 + packet(b"L", b"Subject\0") + FIELD)
+    assert events[-2] == Headers(((b"From", b"x"),) * 2)
+    assert isinstance(events[-1], Violation)
+
+
 def test_events_before_a_violation_are_told() -> None:
     *before, last = decoded(AFTER_CONNECT + MAIL + packet(b"?") + MAIL)
     assert before == decoded(AFTER_CONNECT + MAIL)
@@ -297,20 +317,19 @@ def test_a_reason_has_nothing_that_the_peer_wrote() -> None:
         assert len(violation.reason) < 120
 
 
-BOUNDS = [
-    ("packet", Limits(packet=40), IN_BODY, packet(b"B", bytes(39)), packet(b"B", bytes(40))),
-    ("command", Limits(command=40), AFTER_CONNECT, packet(b"H", b"x" * 38 + b"\0"), packet(b"H", b"x" * 39 + b"\0")),
-    ("name", Limits(name=9), IN_ENVELOPE, packet(b"L", b"n" * 9 + b"\0\0"), packet(b"L", b"n" * 10 + b"\0\0")),
-    ("macros", Limits(macros=2), OFFER, macros(b"C", *[b"i", b"1"] * 2), macros(b"C", *[b"i", b"1"] * 3)),
+BOUNDS: list[tuple[str, bytes, Callable[[int], bytes], int]] = [
+    ("packet", IN_BODY, lambda size: packet(b"B", bytes(size - 1)), 65_536),
+    ("command", AFTER_CONNECT, lambda size: packet(b"H", b"x" * (size - 2) + b"\0"), 16_384),
+    ("name", IN_ENVELOPE, lambda size: packet(b"L", b"n" * size + b"\0\0"), 8_192),
+    ("name of a later field", IN_HEADER, lambda size: FIELD + packet(b"L", b"n" * size + b"\0\0"), 8_192),
+    ("macros", OFFER, lambda size: macros(b"C", *[b"i", b"1"] * size), 1_024),
 ]
 
 
-@pytest.mark.parametrize(
-    ("limits", "prefix", "within", "beyond"), [row[1:] for row in BOUNDS], ids=[row[0] for row in BOUNDS]
-)
-def test_bounds(limits: Limits, prefix: bytes, within: bytes, beyond: bytes) -> None:
-    assert not any(isinstance(event, Violation) for event in decoded(prefix, within, limits=limits))
-    assert isinstance(decoded(prefix, beyond, limits=limits)[-1], Violation)
+@pytest.mark.parametrize(("prefix", "made", "most"), [row[1:] for row in BOUNDS], ids=[row[0] for row in BOUNDS])
+def test_bounds(prefix: bytes, made: Callable[[int], bytes], most: int) -> None:
+    assert not any(isinstance(event, Violation) for event in decoded(prefix, made(most)))
+    assert isinstance(decoded(prefix, made(most + 1))[-1], Violation)
 
 
 # The order
@@ -382,6 +401,13 @@ def test_after_quit_there_is_nothing() -> None:
 
 
 # Any way of cutting
+
+
+def test_fields_that_arrive_together_are_told_together() -> None:
+    decoder = Decoder()
+    decoder.feed(IN_ENVELOPE)
+    assert decoder.feed(FIELD * 3 + EOH[:3]) == [Headers(((b"From", b"x"),) * 3)]
+    assert decoder.feed(EOH[3:]) == [EndOfHeader()]
 
 
 def test_octet_by_octet() -> None:

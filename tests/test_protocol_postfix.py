@@ -21,7 +21,7 @@ from mailguard_milter.protocol import (
     Data,
     EndOfMessage,
     Event,
-    Header,
+    Headers,
     Helo,
     Macros,
     Mail,
@@ -217,7 +217,7 @@ def test_the_longest_header_field(site: Site) -> None:
     assert site.send(b"From: <x@evil.test>\r\nX-Long: " + b"y" * 300_000 + b"\r\n\r\n").code == 250
     site.delivered()
     (recording,) = site.milter.take(1)
-    longest = max(len(event.value) for event in recording.events if isinstance(event, Header))
+    longest = max(len(value) for event in recording.events if isinstance(event, Headers) for _, value in event.fields)
     assert 59_000 < longest <= 60_000
     assert not any(isinstance(event, Violation) for event in recording.events)
 
@@ -321,7 +321,7 @@ VERDICTS = [
 
 
 @pytest.mark.parametrize(("packets", "code", "text"), [row[1:] for row in VERDICTS], ids=[row[0] for row in VERDICTS])
-@pytest.mark.parametrize("at", [Mail, Rcpt, Data, Header, Body, EndOfMessage])
+@pytest.mark.parametrize("at", [Mail, Rcpt, Data, Headers, Body, EndOfMessage])
 def test_verdicts(site: Site, at: type[Event], packets: tuple[bytes, ...], code: int, text: bytes) -> None:
     answer = site.answered(*packets, at=at)
     assert answer.code == code or (code == 250 and answer.code == 354)

@@ -9,7 +9,7 @@ For one thread. Whoever calls `take` looks at `state` afterwards, and calls it n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -32,7 +32,7 @@ from mailguard_milter.protocol import (
     EndOfHeader,
     EndOfMessage,
     Event,
-    Header,
+    Headers,
     Helo,
     Macros,
     Mail,
@@ -164,29 +164,21 @@ class Conversation:
 
     def take(self, events: Iterator[Event]) -> None:
         """Take what comes next, up to the event after which `state` is another one. Raises nothing."""
-        fields: list[Header] = []
         for event in events:
             kind = type(event)
-            if isinstance(event, Header):
-                # Together, when something else follows: there are many of them.
-                fields.append(event)
-            else:
-                if fields:
-                    self._act(Header, fields)
-                    fields = []
-                self._act(kind, event)
+            try:
+                if isinstance(event, Macros):
+                    # As many as all others together, and never answered.
+                    self._macros.take(event)
+                    continue
+                _ACTS[kind](self, event)
+            except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
+                self._failed(kind, error)
             if kind in self._replied_to:
-                self.out.append(CONTINUE)
+                # One for each field.
+                self.out += [CONTINUE] * (len(event.fields) if isinstance(event, Headers) else 1)
             if self.state is not _LISTENING:
                 return
-        if fields:
-            self._act(Header, fields)
-
-    def _act(self, kind: type, what: object) -> None:
-        try:
-            _ACTS[kind](self, what)
-        except BaseException as error:  # noqa: BLE001 - SystemExit would end the process, and all its sessions
-            self._failed(kind, error)
 
     def answered(self, found: Mapping[Question, Answer]) -> None:
         """Go on with answers to all of `missing`. Raises nothing."""
@@ -271,9 +263,6 @@ class Conversation:
         self._replied_to = agreed.replied_to
         self.out.append(agreed.reply)
 
-    def _take_macros(self, event: Macros) -> None:
-        self._macros.take(event)
-
     def _connect(self, event: Connect) -> None:
         address: IPv4Address | IPv6Address | None = None
         if event.family in b"46" and event.address != _NO_ADDRESS:
@@ -326,8 +315,9 @@ class Conversation:
         if (dialogue := self._current) and (questions := dialogue.rcpt()):
             self._shared.resolver.prefetch(questions)
 
-    def _headers(self, fields: Sequence[Header]) -> None:
+    def _headers(self, event: Headers) -> None:
         if dialogue := self._current:
+            fields = event.fields
             dialogue.headers([(name, b" " + value) for name, value in fields] if self._adds_space else fields)
 
     def _end_of_header(self, event: EndOfHeader) -> None:
@@ -383,13 +373,12 @@ class Conversation:
 
 _ACTS: Mapping[type, Callable[[Conversation, Any], None]] = {
     Negotiate: Conversation._negotiate,
-    Macros: Conversation._take_macros,
     Connect: Conversation._connect,
     Helo: Conversation._helo,
     Mail: Conversation._mail,
     Rcpt: Conversation._rcpt,
     Data: Conversation._nothing,
-    Header: Conversation._headers,
+    Headers: Conversation._headers,
     EndOfHeader: Conversation._end_of_header,
     Body: Conversation._body,
     EndOfMessage: Conversation._end_of_message,
@@ -407,7 +396,7 @@ _STAGES: Mapping[type, str] = {
     Helo: "helo",
     Mail: "mail",
     Rcpt: "rcpt",
-    Header: "header",
+    Headers: "header",
     EndOfHeader: "end of header",
     Body: "body",
     EndOfMessage: "end of message",

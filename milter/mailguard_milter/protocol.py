@@ -7,11 +7,7 @@ protocol_events.py; what a filter says is in protocol_replies.py. The numbers of
 
 from __future__ import annotations
 
-from mailguard_milter.protocol_decoder import (
-    DEFAULT_LIMITS,
-    Decoder,
-    Limits,
-)
+from mailguard_milter.protocol_decoder import Decoder
 from mailguard_milter.protocol_events import (
     Abort,
     Body,
@@ -20,7 +16,7 @@ from mailguard_milter.protocol_events import (
     EndOfHeader,
     EndOfMessage,
     Event,
-    Header,
+    Headers,
     Helo,
     Macros,
     Mail,
@@ -99,7 +95,6 @@ from mailguard_milter.protocol_replies import (
 __all__ = [
     "ACCEPT",
     "CONTINUE",
-    "DEFAULT_LIMITS",
     "DISCARD",
     "MAX_VERSION",
     "MIN_VERSION",
@@ -156,9 +151,8 @@ __all__ = [
     "EndOfHeader",
     "EndOfMessage",
     "Event",
-    "Header",
+    "Headers",
     "Helo",
-    "Limits",
     "Macros",
     "Mail",
     "Negotiate",

@@ -15,11 +15,10 @@ Left out: version 1. A Decoder is for one thread at a time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from mailguard_milter.protocol_events import Abort, Body, Event, Header, Macros, Violation
+from mailguard_milter.protocol_events import Abort, Body, Event, Headers, Macros, Violation
 from mailguard_milter.protocol_numbers import (
     SMFIC_ABORT,
     SMFIC_BODY,
@@ -39,80 +38,88 @@ from mailguard_milter.protocol_numbers import (
 )
 from mailguard_milter.protocol_packets import READERS, Refused
 
-__all__ = ["DEFAULT_LIMITS", "Decoder", "Limits"]
+__all__ = ["Decoder"]
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds on what a peer may say."""
-
-    packet: int = 65_536
-    """Octets of any packet: its command and the 65,535 that libmilter takes. Postfix sends a body in parts of 65,535
-    octets, and no header field longer than 60,000."""
-    command: int = 16_384
-    """Octets of a packet that carries an SMTP command or the client: in Postfix such a line has at most 2,048
-    (line_length_limit)."""
-    name: int = 8_192
-    """Octets of the name of a header field. Postfix finds one in the first 2,048 octets of a line."""
-    macros: int = 1_024
-    """Macros in one packet. Postfix sends up to ten."""
-
-
-DEFAULT_LIMITS: Final = Limits()
+# Octets of any packet: its command and the 65,535 that libmilter takes. Postfix sends a body in parts of 65,535
+# octets, and no header field longer than 60,000.
+MAX_PACKET: Final = 65_536
+# Octets of a packet that carries an SMTP command or the client: in Postfix such a line has at most 2,048
+# (line_length_limit).
+MAX_COMMAND: Final = 16_384
+# Octets of the name of a header field. Postfix finds one in the first 2,048 octets of a line.
+MAX_NAME: Final = 8_192
+# Macros in one packet. Postfix sends up to ten.
+MAX_MACROS: Final = 1_024
 
 _HEAD: Final = struct.Struct(">IB")
 
-_START, _NEGOTIATED, _CONNECTED, _ENVELOPE, _HEADER, _BODY, _ENDED = range(7)
-_IN_MESSAGE = frozenset({_ENVELOPE, _HEADER, _BODY})
-# What ends a message that has not ended.
-_BEGINNING = frozenset({SMFIC_MAIL, SMFIC_HELO})
 
-_AFTER_CONNECT: Mapping[int, int] = {
+class _Step(NamedTuple):
+    """What may come in a state."""
+
+    bound: int
+    """Octets."""
+    read: Callable[[bytes], Event] | None
+    """The reader of its data; None for those that Decoder reads itself."""
+    after: _State
+    """The state that follows."""
+
+
+_State = dict[int, _Step]
+"""By the command."""
+
+# At the start; with a negotiation, a client, the envelope, a header field, the end of the header; and at the end.
+_START: Final[_State] = {}
+_NEGOTIATED: Final[_State] = {}
+_CONNECTED: Final[_State] = {}
+_ENVELOPE: Final[_State] = {}
+_HEADER: Final[_State] = {}
+_BODY: Final[_State] = {}
+_ENDED: Final[_State] = {}
+
+
+def _may_come(state: _State, after: Mapping[int, _State], *, itself: Sequence[int] = ()) -> None:
+    for command, following in {**after, **dict.fromkeys(itself, state)}.items():
+        is_long = command in (SMFIC_MACRO, SMFIC_HEADER, SMFIC_BODY, SMFIC_BODYEOB)
+        state[command] = _Step(MAX_PACKET if is_long else MAX_COMMAND, READERS.get(command), following)
+
+
+_AFTER_CONNECT: Final = {
     SMFIC_HELO: _CONNECTED,
     SMFIC_MAIL: _ENVELOPE,
     SMFIC_ABORT: _CONNECTED,
     SMFIC_QUIT_NC: _NEGOTIATED,
     SMFIC_QUIT: _ENDED,
 }
-# What may come in each state, and the state that follows.
-_NEXT: Mapping[int, Mapping[int, int]] = {
-    _START: {SMFIC_OPTNEG: _NEGOTIATED, SMFIC_QUIT: _ENDED},
-    _NEGOTIATED: {
-        SMFIC_MACRO: _NEGOTIATED,
-        SMFIC_CONNECT: _CONNECTED,
-        SMFIC_UNKNOWN: _NEGOTIATED,
-        SMFIC_ABORT: _NEGOTIATED,
-        SMFIC_QUIT_NC: _NEGOTIATED,
-        SMFIC_QUIT: _ENDED,
-    },
-    _CONNECTED: {**_AFTER_CONNECT, SMFIC_MACRO: _CONNECTED, SMFIC_UNKNOWN: _CONNECTED},
-    _ENVELOPE: {
-        **_AFTER_CONNECT,
-        SMFIC_MACRO: _ENVELOPE,
-        SMFIC_UNKNOWN: _ENVELOPE,
-        SMFIC_RCPT: _ENVELOPE,
-        SMFIC_DATA: _ENVELOPE,
-        SMFIC_HEADER: _HEADER,
-        SMFIC_EOH: _BODY,
-    },
-    _HEADER: {**_AFTER_CONNECT, SMFIC_MACRO: _HEADER, SMFIC_HEADER: _HEADER, SMFIC_EOH: _BODY},
-    _BODY: {**_AFTER_CONNECT, SMFIC_MACRO: _BODY, SMFIC_BODY: _BODY, SMFIC_BODYEOB: _CONNECTED},
-    _ENDED: {},
-}
-# The same with the reader of each command; None for those that Decoder reads itself.
-_STEPS: Mapping[int, Mapping[int, tuple[Callable[[bytes], Event] | None, int]]] = {
-    state: {command: (READERS.get(command), after) for command, after in row.items()} for state, row in _NEXT.items()
-}
+_may_come(_START, {SMFIC_OPTNEG: _NEGOTIATED, SMFIC_QUIT: _ENDED})
+_may_come(
+    _NEGOTIATED,
+    {SMFIC_CONNECT: _CONNECTED, SMFIC_QUIT: _ENDED},
+    itself=(SMFIC_MACRO, SMFIC_UNKNOWN, SMFIC_ABORT, SMFIC_QUIT_NC),
+)
+_may_come(_CONNECTED, _AFTER_CONNECT, itself=(SMFIC_MACRO, SMFIC_UNKNOWN))
+_may_come(
+    _ENVELOPE,
+    {**_AFTER_CONNECT, SMFIC_HEADER: _HEADER, SMFIC_EOH: _BODY},
+    itself=(SMFIC_MACRO, SMFIC_UNKNOWN, SMFIC_RCPT, SMFIC_DATA),
+)
+_may_come(_HEADER, {**_AFTER_CONNECT, SMFIC_EOH: _BODY}, itself=(SMFIC_MACRO, SMFIC_HEADER))
+_may_come(_BODY, {**_AFTER_CONNECT, SMFIC_BODYEOB: _CONNECTED}, itself=(SMFIC_MACRO, SMFIC_BODY))
+for _in_message in (_ENVELOPE, _HEADER, _BODY):
+    # What begins anew ends a message that has not ended; there is more to tell then than the command.
+    for _beginning in (SMFIC_MAIL, SMFIC_HELO):
+        _in_message[_beginning] = _in_message[_beginning]._replace(read=None)
+
+_COMMANDS: Final = frozenset({*READERS, SMFIC_MACRO, SMFIC_HEADER, SMFIC_BODY})
 _ABORTED: Final = Abort()
 
 
 class Decoder:
     """What one MTA says on one connection."""
 
-    __slots__ = ("_limits", "_macros", "_pending", "_state", "_text", "_values", "_wanted")
+    __slots__ = ("_macros", "_pending", "_state", "_text", "_values", "_wanted")
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._state = _START
         # The part of a packet that has come, and how many octets must be there to look at it again.
         self._pending = bytearray()
@@ -129,7 +136,7 @@ class Decoder:
         After Quit or Violation there is nothing more. Postfix sends the same macros before every header field: those
         that repeat the ones before the previous field, or part of the body, are not told again.
         """
-        if self._state == _ENDED:
+        if self._state is _ENDED:
             return []
         pending = self._pending
         if pending:
@@ -152,56 +159,73 @@ class Decoder:
     def _read(self, data: bytes, events: list[Event]) -> int:
         """Append what is complete to `events`; returns how far that went. Raises Refused."""
         # This runs for every packet of every message, so what it uses often has a local name.
-        limits, state, macros = self._limits, self._state, self._macros
-        max_packet, max_name = limits.packet, limits.name
-        append, unpack, new = events.append, _HEAD.unpack_from, tuple.__new__
-        row, repeated = _STEPS[state], len(macros)
+        state, macros, append, unpack = self._state, self._macros, events.append, _HEAD.unpack_from
         at, size, wanted = 0, len(data), _HEAD.size
         last = size - wanted
         while at <= last:
             length, command = unpack(data, at)
-            if not 0 < length <= max_packet:
-                raise Refused(f"a packet of {length} octets")
+            try:
+                bound, read, after = state[command]
+            except KeyError:
+                if state is _ENDED:
+                    break  # nobody listens any more
+                raise Refused(_unexpected(command, length)) from None
+            if not 0 < length <= bound:
+                raise Refused(_too_long(length))
             end = at + 4 + length
             if end > size:
                 wanted = 4 + length
                 break
-            try:
-                read, after = row[command]
-            except KeyError:
-                raise Refused(_unexpected(command)) from None
             if read is not None:
-                if state in _IN_MESSAGE and command in _BEGINNING:
-                    append(_ABORTED)
-                    # What was told before belongs to the new command, not to the message that has ended.
-                    if macros[5:6] == bytes((command,)):
-                        append(self._read_macros(macros))
-                macros, repeated = b"", 0
-                if length > limits.command and command != SMFIC_BODYEOB:
-                    raise Refused(f"an SMTP command of {length} octets")
+                macros = b""
                 append(read(data[at + 5 : end]))
-            elif command == SMFIC_HEADER:
-                try:
-                    name, value, rest = data[at + 5 : end].split(b"\0")
-                except ValueError:
-                    raise Refused("a header field is not a name and a value") from None
-                if rest or not name or (length > max_name and len(name) > max_name):
-                    raise Refused("a header field is not a name and a value, or its name is too long")
-                append(new(Header, (name, value)))
-                if data[end : end + repeated] == macros:
-                    end += repeated
             elif command == SMFIC_MACRO:
                 if data[at:end] != macros:
-                    macros, repeated = data[at:end], end - at
+                    macros = data[at:end]
                     append(self._read_macros(macros))
+            elif command == SMFIC_HEADER:
+                end = self._read_fields(data, at, end, macros, events)
+            elif command == SMFIC_BODY:
+                append(tuple.__new__(Body, (data[at + 5 : end],)))
             else:
-                append(new(Body, (data[at + 5 : end],)))
-            at = end
-            if after != state:
-                state, row = after, _STEPS[after]
-                if state == _ENDED:
-                    at = size
+                append(_ABORTED)
+                # What was told before belongs to the new command, not to the message that has ended.
+                if macros[5:6] == bytes((command,)):
+                    append(self._read_macros(macros))
+                macros = b""
+                append(READERS[command](data[at + 5 : end]))
+            at, state = end, after
         self._state, self._macros, self._wanted = state, macros, wanted
+        return at
+
+    def _read_fields(self, data: bytes, at: int, end: int, macros: bytes, events: list[Event]) -> int:
+        """Append the header fields that follow each other from the one on that is `data[at:end]`. Raises Refused.
+
+        Returns where they end. What lies between two of them and repeats `macros` is passed over.
+        """
+        # This runs for every field of every message: a loop of its own, without what other packets need.
+        unpack, size, repeated = _HEAD.unpack_from, len(data), len(macros)
+        last = size - _HEAD.size
+        fields: list[tuple[bytes, bytes]] = []
+        try:
+            while True:
+                name, value, rest = data[at + 5 : end].split(b"\0")
+                if rest or not name or len(name) > MAX_NAME:
+                    raise ValueError
+                fields.append((name, value))
+                at = end + repeated if data.startswith(macros, end) else end
+                if at > last:
+                    break
+                length, command = unpack(data, at)
+                end = at + 4 + length
+                if command != SMFIC_HEADER or end > size or not 0 < length <= MAX_PACKET:
+                    break
+        except ValueError:
+            raise Refused("a header field is not a name and a value, or its name is too long") from None
+        finally:
+            # Also those before one that is refused.
+            if fields:
+                events.append(tuple.__new__(Headers, (tuple(fields),)))
         return at
 
     def _read_macros(self, packet: bytes) -> Macros:
@@ -211,8 +235,8 @@ class Decoder:
             texts = text.split(b"\0")
             if texts.pop() or len(texts) & 1 or not command:
                 raise Refused("macros are not names and values for a command")
-            if len(texts) > 2 * self._limits.macros:
-                raise Refused(f"more than {self._limits.macros} macros")
+            if len(texts) > 2 * MAX_MACROS:
+                raise Refused(f"more than {MAX_MACROS} macros")
             values: dict[bytes, bytes] = {}
             each = iter(texts)
             for name in each:
@@ -221,7 +245,14 @@ class Decoder:
         return tuple.__new__(Macros, (command, self._values))
 
 
-def _unexpected(command: int) -> str:
-    if any(command in row for row in _NEXT.values()):
+def _unexpected(command: int, length: int) -> str:
+    if not 0 < length <= MAX_PACKET:
+        return _too_long(length)
+    if command in _COMMANDS:
         return f"the command {chr(command)} is out of order"
     return f"there is no command 0x{command:02x}"
+
+
+def _too_long(length: int) -> str:
+    """Or too short."""
+    return f"{'an SMTP command' if 0 < length <= MAX_PACKET else 'a packet'} of {length} octets"

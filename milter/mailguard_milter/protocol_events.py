@@ -1,6 +1,6 @@
 """What an MTA says to a filter, as values. All octets are as they were sent, unless said otherwise.
 
-An event with fields is a named tuple, because that is what Python makes fastest, and a message has some 25 of them.
+An event with fields is a named tuple, because that is what Python makes fastest, and a message has some 20 of them.
 Unlike tuples, two events are equal only when they are of the same kind. Immutable; safe to share between threads.
 """
 
@@ -18,7 +18,7 @@ __all__ = [
     "EndOfHeader",
     "EndOfMessage",
     "Event",
-    "Header",
+    "Headers",
     "Helo",
     "Macros",
     "Mail",
@@ -109,11 +109,13 @@ class Data:
 
 
 @_of_its_kind
-class Header(NamedTuple):
-    """A header field; folds are a bare LF. With SMFIP_HDR_LEADSPC the value has the space after the colon."""
+class Headers(NamedTuple):
+    """Header fields that arrived together, as many as did: how they are grouped says nothing.
 
-    name: bytes
-    value: bytes
+    Each is a name and a value; folds are a bare LF. With SMFIP_HDR_LEADSPC a value has the space after the colon.
+    """
+
+    fields: tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ Event = (
     | Mail
     | Rcpt
     | Data
-    | Header
+    | Headers
     | EndOfHeader
     | Body
     | EndOfMessage
