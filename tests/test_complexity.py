@@ -11,13 +11,14 @@ from __future__ import annotations
 import ast
 import gc
 import math
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import mailguard.dkim.canonical
+from cpu_time import Work, best_cpu_s, cpu_s
 from mailguard.address import AddressSyntaxError, parse_mailboxes
 from mailguard.authserv_id import OwnIds
 from mailguard.dkim.canonical import (
@@ -53,15 +54,7 @@ LEAST_S = 0.005
 # large body.
 ADDRESSES, TAGS, NAME, HEADER, SPF, DMARC, BODY = 8_192, 16_384, 256, 65_536, 2_048, 1_024, 262_144
 
-Work = Callable[[], object]
 RELAXED, SIMPLE = Canonicalization.RELAXED, Canonicalization.SIMPLE
-
-
-def cpu_s(work: Work, repeat: int = 1) -> float:
-    start = time.process_time()
-    for _ in range(repeat):
-        work()
-    return time.process_time() - start
 
 
 def repetitions(work: Work) -> int:
@@ -324,11 +317,10 @@ def test_many_fields_of_senders() -> None:
         field = b"Resent-From: " + b",".join([b"a@b.c"] * 100) + b"\r\n"
         message = Message.parse(field * count + mail())
         plan_submission(message, envelope, rules, login=b"a@us.test")
-        began = time.process_time()
-        plan_submission(message, envelope, rules, login=b"a@us.test")
+        work = partial(plan_submission, message, envelope, rules, login=b"a@us.test")
         # 256 kB of such fields took 1.1 s when all of them were read.
-        assert time.process_time() - began < 0.1
-        return lambda: plan_submission(message, envelope, rules, login=b"a@us.test")
+        assert best_cpu_s(work) < 0.1
+        return work
 
     assert_linear(make, 100)
 
@@ -368,7 +360,7 @@ def test_mta_sts_record(before: bytes, run: bytes) -> None:
 @pytest.mark.parametrize("value", [b" " * 60_000 + b"x", b"a\r\n " * 20_000], ids=["spaces", "folds"])
 def test_one_field_costs_little(value: bytes) -> None:
     # The usual time is a tenth of the 50 ms.
-    assert min(cpu_s(lambda: relaxed(value)) for _ in range(5)) < 0.05
+    assert best_cpu_s(lambda: relaxed(value)) < 0.05
 
 
 @pytest.mark.attack("D40", "D41")
@@ -380,7 +372,7 @@ def test_one_body_costs_little(octets: bytes) -> None:
         digests.update(octets)
         digests.finish()
 
-    assert min(cpu_s(work) for _ in range(5)) < 0.05
+    assert best_cpu_s(work) < 0.05
 
 
 @pytest.mark.attack("C01", "C02", "C03", "C04", "C05")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpu_time import best_cpu_s
 from mailguard.dmarc.record import (
     MAX_RECORD_BYTES,
     MAX_TEXT_CHARS,
@@ -261,9 +260,8 @@ def test_a_very_long_record_is_none() -> None:
     assert DmarcRecord.parse(start + b"y" * (MAX_RECORD_BYTES - len(start))) is not None
     assert DmarcRecord.parse(start + b"y" * (MAX_RECORD_BYTES - len(start) + 1)) is None
     assert not DmarcRecord.is_one(start + b"y" * (MAX_RECORD_BYTES - len(start) + 1))
-    begun = time.process_time()
     assert DmarcRecord.parse(b"v=DMARC1; " + b"p=reject;" * 7_000) is None
-    assert time.process_time() - begun < 0.05
+    assert best_cpu_s(lambda: DmarcRecord.parse(b"v=DMARC1; " + b"p=reject;" * 7_000)) < 0.05
 
 
 def test_the_text_is_kept_to_be_shown() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpu_time import best_cpu_s
 from mailguard.dmarc.report_uri import MAX_LIST_ITEMS, MAX_REPORT_URIS, MAX_URI_CHARS, ReportUri
 
 
@@ -100,13 +101,13 @@ def test_a_list_keeps_its_valid_items_once_and_not_too_many() -> None:
     listed = ReportUri.parse_list(b"mailto:a@b.test!10m , junk,,https://r.test/ ,mailto:a@b.test")
     assert [uri.text for uri in listed] == ["mailto:a@b.test", "https://r.test/"]
     many = b",".join(b"mailto:a%d@b.test" % number for number in range(1_000))
-    begun = time.process_time()
     kept = ReportUri.parse_list(many)
     assert [uri.address for uri in kept] == [f"a{number}@b.test" for number in range(MAX_REPORT_URIS)]
-    assert ReportUri.parse_list(b"," * 60_000) == ()
-    junk = b"junk," * (MAX_LIST_ITEMS - 1)
-    assert len(ReportUri.parse_list(junk + b"mailto:a@b.test,mailto:b@b.test")) == 1
-    assert time.process_time() - begun < 0.5
+    commas = b"," * 60_000
+    assert ReportUri.parse_list(commas) == ()
+    junk = b"junk," * (MAX_LIST_ITEMS - 1) + b"mailto:a@b.test,mailto:b@b.test"
+    assert len(ReportUri.parse_list(junk)) == 1
+    assert sum(best_cpu_s(partial(ReportUri.parse_list, text)) for text in (many, commas, junk)) < 0.5
 
 
 ADDRESS = re.compile(r"[!-~]+@[a-z0-9.-]+")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpu_time import best_cpu_s
 from mailguard.dns.names import why_unaskable
 from mailguard.spf.macro import DomainSpec, Macro, MacroError, expanded, parse_macros
 from mailguard.spf.names import host_name, target_name
@@ -133,13 +132,14 @@ def test_what_only_explanations_may_have(letter: str) -> None:
 
 @pytest.mark.attack("S13")
 def test_digits_are_bounded() -> None:
-    began = time.process_time()
-    for digits in ("9" * 5_000, "0" * 5_000 + "1"):
-        result = record(f"v=spf1 exists:%{{d{digits}}}.check.test -all")
-        assert result.status is SpfStatus.FAIL
-    assert record(f"v=spf1 ip4:1.2.3.4/{'9' * 5_000} -all").reason is SpfReason.RECORD_SYNTAX
-    assert record(f"v=spf1 a:a.test//{'1' * 5_000} -all").reason is SpfReason.RECORD_SYNTAX
-    assert time.process_time() - began < 1
+    def work() -> None:
+        for digits in ("9" * 5_000, "0" * 5_000 + "1"):
+            result = record(f"v=spf1 exists:%{{d{digits}}}.check.test -all")
+            assert result.status is SpfStatus.FAIL
+        assert record(f"v=spf1 ip4:1.2.3.4/{'9' * 5_000} -all").reason is SpfReason.RECORD_SYNTAX
+        assert record(f"v=spf1 a:a.test//{'1' * 5_000} -all").reason is SpfReason.RECORD_SYNTAX
+
+    assert best_cpu_s(work) < 1
 
 
 @pytest.mark.parametrize(
