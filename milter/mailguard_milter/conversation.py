@@ -212,7 +212,9 @@ class Conversation:
 
     def close(self) -> None:
         """The connection is gone."""
-        self.settle()
+        self._end_message()
+        if self._ending is not None:
+            self.settle()
         self._dialogue = self._current = self._evaluation = None
         self.state = State.OVER
 
@@ -358,7 +360,7 @@ class Conversation:
         conclusion = outcome.result
         packets = action_packets(conclusion.actions, adds_space=self._adds_space)
         queue_id = self._macros.queue_id()
-        seconds = round(time.monotonic() - evaluation.started, 6)
+        seconds = time.monotonic() - evaluation.started
         record = {"queue_id": queue_id, **conclusion.record, "seconds": seconds}
         self._ending = _Ending(record, Severity.INFO, queue_id, conclusion.trace)
         self._evaluation = None

@@ -125,8 +125,12 @@ def _is_plain(text: str) -> bool:
 
 
 def _json_value(value: object) -> object:
-    if value is None or isinstance(value, (int, float)):
-        return value if not isinstance(value, int) or abs(value) < 1 << 64 else "huge"
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, int):
+        return value if abs(value) < 1 << 64 else "huge"
+    if value is None:
+        return None
     if isinstance(value, _SEQUENCES):
         return [_json_value(entry) for entry in list(value)[:MAX_LIST_ENTRIES]]
     if isinstance(value, Mapping):

@@ -156,10 +156,11 @@ class Connection:
         while conversation.state is not _LISTENING:
             if not self._attend():
                 self._later = events if self._is_open else None
+                self._watch()
                 break
             conversation.take(events)
-        self._flush()
-        self._watch()
+        if conversation.out:
+            self._flush()
 
     def _attend(self) -> bool:
         """Do what the conversation waits for; whether it can go on at once."""
@@ -199,8 +200,7 @@ class Connection:
         events, self._later = self._later, None
         if events is not None:
             self._take(events)
-        else:
-            self._watch()
+        self._watch()
 
     def _watch(self) -> None:
         """Be told when what is waited for can be done."""
