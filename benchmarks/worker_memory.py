@@ -6,6 +6,8 @@ RSS and PSS from /proc, of the only worker of its daemon. Messages come from a t
 
 from __future__ import annotations
 
+import time
+
 from bench_record import Context, Record
 from compared_daemon import Task
 from daemon_mailguard import Mailguard, MailguardNative
@@ -21,6 +23,8 @@ SECTION = "memory"
 CONCURRENCY = 8
 SMALL, LARGE = 2048, 10 * MB
 LARGE_MESSAGES = 64
+# A worker gives back once a second what large messages took.
+SETTLE_S = 2.0
 TASKS = (Task.SIGN_RSA, Task.JUDGE)
 ENGINES = (Mailguard, MailguardNative)
 # For the estimate.
@@ -43,7 +47,7 @@ def worker_memory(context: Context) -> list[Record]:
 
 def memory_takes(plan: Plan) -> float:
     """Seconds, about."""
-    once = Mailguard.starts_in_s + plan.memory_messages * MESSAGE_S + LARGE_MESSAGES * LARGE_MESSAGE_S
+    once = Mailguard.starts_in_s + plan.memory_messages * MESSAGE_S + LARGE_MESSAGES * LARGE_MESSAGE_S + SETTLE_S
     return once * len(TASKS) * len(ENGINES)
 
 
@@ -57,6 +61,7 @@ def _grow(context: Context, task: Task, variant: type[Mailguard], record: Record
             measure(small, context.generator, "small", concurrency=CONCURRENCY, count=total // 2)
             _note(context, record, when, daemon)
         measure(large, context.generator, "large", concurrency=CONCURRENCY, count=LARGE_MESSAGES)
+        time.sleep(SETTLE_S)
         _note(context, record, f"after {LARGE_MESSAGES} of 10 MB", daemon)
 
 

@@ -382,9 +382,7 @@ class Engine:
             )
             verdict = self._carry_out(conversation, context, conclusion.actions)
             queue_id = _queue_id(context)
-            self._log.message(
-                {"queue_id": queue_id, **conclusion.record, "seconds": time.monotonic() - started}
-            )
+            self._log.message({"queue_id": queue_id, **conclusion.record, "seconds": time.monotonic() - started})
             if self._keep_trace is not None and conclusion.trace is not None:
                 self._keep_trace(conclusion.trace, queue_id)
             return verdict
