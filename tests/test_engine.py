@@ -256,6 +256,14 @@ def test_a_failure_is_logged_with_its_stage_and_place(own_directory: Path, engin
         host.end()
 
 
+def test_many_fields_arrive_in_their_order(host: Host) -> None:
+    """However many of them an engine tells at once."""
+    with host.client() as client:
+        fields = [(b"Subject", b" %d" % number) for number in range(150)]
+        events = notes(client.open().message(fields))["events"]
+        assert [event[2] for event in events if event[0] == "header"] == [f" {number}" for number in range(150)]
+
+
 @pytest.mark.attack("P08")
 @pytest.mark.parametrize("stage", ["header", "body"])
 def test_true_from_a_session_does_not_reject(host: Host, stage: str) -> None:

@@ -285,6 +285,24 @@ def test_nothing_in_the_engine_belongs_to_a_thread_or_ends_the_process() -> None
         assert not names & {"local", "contextvars", "sqlite3", "asyncio", "exit", "_exit", "current_thread"}
 
 
+def test_a_header_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session bounds what it keeps; libmilter's engine must not keep more before it."""
+    told, context = Mock(), Mock()
+    monkeypatch.setattr(engine_libmilter, "milter", told)
+    monkeypatch.setattr(engine_libmilter, "LibmilterSocket", Mock())
+    engine_libmilter.Engine(Mock(doors=(Mock(),)))
+    (header,) = told.set_header_callback.call_args.args
+    conversation = context.getpriv.return_value
+    conversation.adds_space, conversation.fields = False, []
+    most = 0
+    for number in range(1_000):
+        header(context, f"X-{number}", b"y")
+        most = max(most, len(conversation.fields))
+    heard = [name for call in conversation.dialogue.headers.call_args_list for name, _ in call.args[0]]
+    assert most < 100
+    assert [*heard, *(name for name, _ in conversation.fields)] == [b"X-%d" % number for number in range(1_000)]
+
+
 @pytest.mark.attack("P21")
 def test_a_session_is_given_up_later_than_the_mta_gives_up_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """smtpd_timeout is 300 s for a command; but a message may come slowly, and Postfix is silent until it is there.

@@ -31,6 +31,7 @@ __all__ = [
     "Door",
     "Engine",
     "Surroundings",
+    "client_address",
     "tell_failure",
 ]
 
@@ -137,6 +138,18 @@ class Engine(Protocol):
 
     def detach(self) -> None:
         """Accept nothing for good, and let go of the listening sockets. The open sessions go on."""
+
+
+def client_address(text: str, family: int) -> IPv4Address | IPv6Address:
+    """Of AF_INET or AF_INET6, in a quarter of the time that ipaddress takes.
+
+    Raises ValueError; so it does for what has an interface behind it.
+    """
+    try:
+        octets = socket.inet_pton(family, text)
+    except OSError as error:
+        raise ValueError("it is no address") from error
+    return IPv4Address(octets) if family == socket.AF_INET else IPv6Address(octets)
 
 
 def tell_failure(log: Log, stage: str, error: BaseException) -> None:

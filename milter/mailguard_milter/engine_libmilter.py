@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from enum import Enum, IntEnum
-from ipaddress import ip_address
 from typing import Any
 
 from mailguard.dns.answers import Answers, Unanswered, evaluate
@@ -40,6 +39,7 @@ from mailguard_milter.engine import (
     Concluded,
     Dialogue,
     Surroundings,
+    client_address,
     tell_failure,
 )
 from mailguard_milter.log import Severity
@@ -70,6 +70,8 @@ STALLED_AFTER_S = 45.0
 WAKE_EVERY_S = 60.0
 # When so many of the most sessions are left, more are accepted again.
 ROOM_AGAIN = 0.9
+# Header fields that a session is told at once. It forgets those beyond its own bounds, this engine does not.
+MOST_TOGETHER = 64
 
 _ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 _STEPS = (
@@ -114,7 +116,7 @@ _OF_SESSION = frozenset({_Stage.CONNECT, _Stage.HELO})
 class _Conversation:
     """What the engine keeps for one connection."""
 
-    __slots__ = ("adds_space", "dialogue", "in_message", "opened")
+    __slots__ = ("adds_space", "dialogue", "fields", "in_message", "opened")
 
     def __init__(self, *, adds_space: bool) -> None:
         self.adds_space = adds_space
@@ -122,6 +124,8 @@ class _Conversation:
         self.opened: Dialogue | None = None
         # The same, or None when something failed and the message will be answered with 451.
         self.dialogue: Dialogue | None = None
+        # Those that the dialogue has not been told yet.
+        self.fields: list[tuple[bytes, bytes]] = []
         self.in_message = False
 
 
@@ -320,7 +324,7 @@ class Engine:
         address = None
         if isinstance(host_address, tuple):
             try:
-                address = ip_address(host_address[0])
+                address = client_address(host_address[0], family)
             except ValueError:
                 address = None
         dialogue = self._open_dialogue()
@@ -345,11 +349,19 @@ class Engine:
         return _Verdict.NOREPLY
 
     def _header(self, conversation: _Conversation, context: Any, name: str, value: bytes) -> _Verdict:
-        if dialogue := conversation.dialogue:
-            dialogue.headers(((name.encode(), b" " + value if conversation.adds_space else value),))
+        fields = conversation.fields
+        fields.append((name.encode(), b" " + value if conversation.adds_space else value))
+        if len(fields) >= MOST_TOGETHER:
+            self._hand_over(conversation)
         return _Verdict.NOREPLY
 
+    def _hand_over(self, conversation: _Conversation) -> None:
+        fields, conversation.fields = conversation.fields, []
+        if fields and (dialogue := conversation.dialogue):
+            dialogue.headers(fields)
+
     def _end_of_header(self, conversation: _Conversation, context: Any) -> _Verdict:
+        self._hand_over(conversation)
         if (dialogue := conversation.dialogue) and (questions := dialogue.end_of_header()):
             self._resolver.prefetch(questions)
         return _Verdict.NOREPLY
@@ -433,6 +445,7 @@ class Engine:
 
     def _begin_message(self, conversation: _Conversation) -> None:
         conversation.dialogue = conversation.opened
+        conversation.fields = []
         if not conversation.in_message:
             conversation.in_message = True
             with self._lock:
