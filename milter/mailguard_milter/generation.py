@@ -35,6 +35,7 @@ from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.loaded_keys import loaded_keys
 from mailguard_milter.log import Severity, tell
+from mailguard_milter.placement import Placement, keep_to
 from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE
 from mailguard_milter.sender_lookups import SenderLookups
 from mailguard_milter.service import Service
@@ -43,9 +44,6 @@ from mailguard_milter.worker import Application
 
 __all__ = ["Patience", "load", "main"]
 
-# Threads of one process take turns, so that libmilter's wait for each other. An event loop never waits for itself,
-# and a second process beside it would only push its memory out of the core's cache.
-WORKERS_PER_CORE: Mapping[str, int] = {"libmilter": 2, "native": 1}
 TICK_S = 0.25
 REAP_TICK_S = 0.02
 # So many deaths in a row before the first worker was ever ready: this generation cannot serve.
@@ -85,6 +83,8 @@ class _Slot:
     """A place for one worker."""
 
     listeners: tuple[Listener, ...]
+    core: int | None = None
+    """It keeps to this one; None: to any."""
     pid: int = 0
     channel: Channel | None = None
     is_ready: bool = False
@@ -121,11 +121,11 @@ class _Parent:
     orphaned: bool = False
 
     def run(self) -> int:
-        cores = len(os.sched_getaffinity(0))
         engine = self.application.config.engine
+        placement = Placement(engine)
         for listeners in _shared_out(engine, self.application.config.listeners):
-            workers = max(listener.workers or WORKERS_PER_CORE[engine] * cores for listener in listeners)
-            self.slots += [_Slot(listeners) for _ in range(workers)]
+            workers = max(listener.workers or placement.usual_workers for listener in listeners)
+            self.slots += [_Slot(listeners, core) for core in placement.cores(workers)]
         while True:
             if self.ending is None:
                 self._start_workers()
@@ -178,6 +178,7 @@ class _Parent:
     def _become_worker(self, own: _Slot, channel: Channel, parents_end: Channel) -> None:
         code = EX_SOFTWARE
         try:
+            keep_to(own.core)
             # What stays open here hides from others that this process's siblings or its parent died.
             parents_end.close()
             self.control.close()
