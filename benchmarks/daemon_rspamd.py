@@ -70,7 +70,7 @@ dkim_signing {{
 
 
 class Rspamd(ComparedDaemon):
-    """Two workers a core, as mailguard has them on libmilter."""
+    """One worker a core, as mailguard has them."""
 
     name = "rspamd"
     package = "rspamd"
@@ -90,7 +90,7 @@ class Rspamd(ComparedDaemon):
             "rspamd.conf": text.format(
                 directory=self.directory,
                 socket=self.path,
-                workers=2 * (os.cpu_count() or 1),
+                workers=os.cpu_count() or 1,
                 filters="dkim",
                 authserv_id=AUTHSERV_ID,
                 domain=OUR_DOMAIN,
