@@ -70,8 +70,10 @@ STALLED_AFTER_S = 45.0
 WAKE_EVERY_S = 60.0
 # When so many of the most sessions are left, more are accepted again.
 ROOM_AGAIN = 0.9
-# Header fields that a session is told at once. It forgets those beyond its own bounds, this engine does not.
-MOST_TOGETHER = 64
+# How many header fields wait to be told a session at once, and how long a value may be to wait. The session forgets
+# what is beyond its own bounds, this engine does not.
+MOST_WAITING_FIELDS = 64
+LONGEST_WAITING_VALUE = 4_096
 
 _ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 _STEPS = (
@@ -351,7 +353,7 @@ class Engine:
     def _header(self, conversation: _Conversation, context: Any, name: str, value: bytes) -> _Verdict:
         fields = conversation.fields
         fields.append((name.encode(), b" " + value if conversation.adds_space else value))
-        if len(fields) >= MOST_TOGETHER:
+        if len(fields) >= MOST_WAITING_FIELDS or len(value) > LONGEST_WAITING_VALUE:
             self._hand_over(conversation)
         return _Verdict.NOREPLY
 

@@ -154,8 +154,8 @@ class Listener(Section):
         default=None,
         ge=1,
         le=MAX_WORKERS,
-        description="Processes that serve this listener. Default: one for each core. With the native engine all"
-        " listeners share as many as one of them asks for.",
+        description="Processes that serve this listener. Default: one for each core. With libmilter each"
+        " keeps to one core; with the native engine all listeners share as many as one of them asks for.",
     )
     allow_remote: StrictBool = Field(
         default=False,
