@@ -107,15 +107,17 @@ class SenderLookups(Resolver):
             if len(self._under_way) >= MAX_UNDER_WAY:
                 return _done(_unanswered(question, "too many questions wait for the sources"))
             future = self._under_way[question] = self._threads.submit(self._ask, question)
-        # At once, in this thread, if the answer is there already: so the lock is not held.
-        future.add_done_callback(lambda _: self._under_way.pop(question, None))
-        return future
+            return future
 
     def _ask(self, question: Question) -> Answer:
         try:
             return permission_answer(question, self._senders.ask(*asked_of(question)))
         except Exception as error:  # noqa: BLE001 - a fault of ours or of a driver: the message waits, and the log says why
             return _unanswered(question, f"{type(error).__name__}: {error}")
+        finally:
+            # Before anybody has the answer: who has it finds its place free.
+            with self._lock:
+                del self._under_way[question]
 
     def _known(self, question: Question) -> Answer | None:
         login, address = asked_of(question)
