@@ -2,7 +2,7 @@
  *
  *   noop SOCKET          SOCKET as smfi_setconn(3) wants it: local:/path
  *
- * It negotiates as mailguard does: every event but CONNECT, HELO and the end of the message without a reply.
+ * It negotiates as mailguard does: every event but the end of the message without a reply.
  * libmilter calls back for each event all the same, so the callbacks are there and return at once.
  */
 #include <libmilter/mfapi.h>
@@ -12,8 +12,8 @@
 #include <sysexits.h>
 
 #define STEPS                                                                                      \
-    (SMFIP_NR_MAIL | SMFIP_NR_RCPT | SMFIP_NR_HDR | SMFIP_NR_EOH | SMFIP_NR_BODY | SMFIP_NODATA |  \
-     SMFIP_NOUNKNOWN | SMFIP_HDR_LEADSPC)
+    (SMFIP_NR_CONN | SMFIP_NR_HELO | SMFIP_NR_MAIL | SMFIP_NR_RCPT | SMFIP_NR_HDR | SMFIP_NR_EOH | \
+     SMFIP_NR_BODY | SMFIP_NODATA | SMFIP_NOUNKNOWN | SMFIP_HDR_LEADSPC)
 
 static sfsistat negotiate(SMFICTX *ctx, unsigned long actions, unsigned long steps, unsigned long unused2,
                           unsigned long unused3, unsigned long *chosen_actions, unsigned long *chosen_steps,
@@ -28,12 +28,12 @@ static sfsistat negotiate(SMFICTX *ctx, unsigned long actions, unsigned long ste
 
 static sfsistat on_connect(SMFICTX *ctx, char *host, _SOCK_ADDR *address) {
     (void)ctx, (void)host, (void)address;
-    return SMFIS_CONTINUE;
+    return SMFIS_NOREPLY;
 }
 
 static sfsistat on_helo(SMFICTX *ctx, char *name) {
     (void)ctx, (void)name;
-    return SMFIS_CONTINUE;
+    return SMFIS_NOREPLY;
 }
 
 static sfsistat on_address(SMFICTX *ctx, char **arguments) {

@@ -19,7 +19,9 @@ milter: Any = _milter
 
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 STEPS = (
-    milter.P_NR_MAIL
+    milter.P_NR_CONN
+    | milter.P_NR_HELO
+    | milter.P_NR_MAIL
     | milter.P_NR_RCPT
     | milter.P_NR_HDR
     | milter.P_NR_EOH
@@ -35,10 +37,6 @@ def negotiate(context: Any, options: list[int]) -> int:
     return int(milter.CONTINUE)
 
 
-def go_on(context: Any, *arguments: Any) -> int:
-    return int(milter.CONTINUE)
-
-
 def say_nothing(context: Any, *arguments: Any) -> int:
     return int(milter.NOREPLY)
 
@@ -51,8 +49,8 @@ def end_of_message(context: Any) -> int:
 def main(path: str) -> None:
     milter.set_flags(ACTIONS)
     for register, callback in (
-        (milter.set_connect_callback, go_on),
-        (milter.set_helo_callback, go_on),
+        (milter.set_connect_callback, say_nothing),
+        (milter.set_helo_callback, say_nothing),
         (milter.set_envfrom_callback, say_nothing),
         (milter.set_envrcpt_callback, say_nothing),
         (milter.set_header_callback, say_nothing),

@@ -5,10 +5,11 @@ does (8.17.1 as Debian builds it, and the classic build) shapes this file:
 
 - Callbacks of one session come one after the other but on different threads. Nothing waits before the end of the
   message, because commands that become readable together queue behind one thread; there the look-ups have a deadline.
-- All stages but CONNECT, HELO and the end of the message are negotiated without a reply; libmilter makes up the
-  reply for an MTA that wants one. A callback must then answer NOREPLY whatever happens: any other answer makes
-  libmilter forget the message, and the MTA waits for ever. A failure is remembered and told at the end.
-- CONNECT and HELO keep their reply, for pymilter decodes what they carry itself and answers 451 when it cannot.
+- All stages but the end of the message are negotiated without a reply; libmilter makes up the reply for an MTA that
+  wants one. A callback must then answer NOREPLY whatever happens: libmilter sends nothing else, but from MAIL on any
+  other answer makes it forget the message, and the MTA waits for ever. A failure is remembered and told at the end.
+- pymilter decodes what comes with CONNECT and HELO itself. Where it cannot, nobody is called here: a message without
+  CONNECT gets 451 at its end, one without HELO is judged as such.
 - A callback that returns True rejects, one that returns None tempfails, and SystemExit ends the process: callbacks
   return typed verdicts through one wrapper, with one catch-all.
 - libmilter opens its own listening socket, and unlinks whatever is at that path when it ends. It gets one in a
@@ -77,7 +78,9 @@ LONGEST_WAITING_VALUE = 4_096
 
 _ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 _STEPS = (
-    milter.P_NR_MAIL
+    milter.P_NR_CONN
+    | milter.P_NR_HELO
+    | milter.P_NR_MAIL
     | milter.P_NR_RCPT
     | milter.P_NR_HDR
     | milter.P_NR_EOH
@@ -96,6 +99,11 @@ class _Verdict(IntEnum):
     TEMPFAIL = milter.TEMPFAIL
 
 
+# Enum finds a member by a function in Python (3.11), and a message has a verdict for each of its header fields.
+_CONTINUE = _Verdict.CONTINUE
+_NOREPLY = _Verdict.NOREPLY
+
+
 class _Stage(Enum):
     CONNECT = "connect"
     HELO = "helo"
@@ -110,7 +118,9 @@ class _Stage(Enum):
 
 
 # The stages that have no reply.
-_QUIET = frozenset({_Stage.MAIL, _Stage.RCPT, _Stage.HEADER, _Stage.END_OF_HEADER, _Stage.BODY})
+_QUIET = frozenset(
+    {_Stage.CONNECT, _Stage.HELO, _Stage.MAIL, _Stage.RCPT, _Stage.HEADER, _Stage.END_OF_HEADER, _Stage.BODY}
+)
 # A failure here concerns every message of the session, elsewhere the message.
 _OF_SESSION = frozenset({_Stage.CONNECT, _Stage.HELO})
 
@@ -279,7 +289,7 @@ class Engine:
         except BaseException:  # noqa: BLE001 - out of memory, or the MTA is gone: what is left to do is to answer
             return _Verdict.TEMPFAIL
         # A TEMPFAIL at CONNECT would poison the whole SMTP session: the end of each message tells it instead.
-        return _Verdict.NOREPLY if stage in _QUIET else _Verdict.CONTINUE
+        return _NOREPLY if stage in _QUIET else _CONTINUE
 
     def _after_quit_nc(self, context: Any) -> _Conversation:
         """A connection reused after QUIT_NC: what was negotiated holds on, but pymilter has forgotten it."""
@@ -332,30 +342,30 @@ class Engine:
         dialogue = self._open_dialogue()
         dialogue.connect(address, _macros(context, CONNECT_MACROS))
         conversation.opened = conversation.dialogue = dialogue
-        return _Verdict.CONTINUE
+        return _NOREPLY
 
     def _helo(self, conversation: _Conversation, context: Any, name: str) -> _Verdict:
         if dialogue := conversation.dialogue:
             dialogue.helo(name.encode())
-        return _Verdict.CONTINUE
+        return _NOREPLY
 
     def _mail(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
         self._begin_message(conversation)
         if dialogue := conversation.dialogue:
             dialogue.mail(path, _macros(context, MAIL_MACROS))
-        return _Verdict.NOREPLY
+        return _NOREPLY
 
     def _rcpt(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
         if (dialogue := conversation.dialogue) and (questions := dialogue.rcpt()):
             self._resolver.prefetch(questions)
-        return _Verdict.NOREPLY
+        return _NOREPLY
 
     def _header(self, conversation: _Conversation, context: Any, name: str, value: bytes) -> _Verdict:
         fields = conversation.fields
         fields.append((name.encode(), b" " + value if conversation.adds_space else value))
         if len(fields) >= MOST_WAITING_FIELDS or len(value) > LONGEST_WAITING_VALUE:
             self._hand_over(conversation)
-        return _Verdict.NOREPLY
+        return _NOREPLY
 
     def _hand_over(self, conversation: _Conversation) -> None:
         fields, conversation.fields = conversation.fields, []
@@ -366,12 +376,12 @@ class Engine:
         self._hand_over(conversation)
         if (dialogue := conversation.dialogue) and (questions := dialogue.end_of_header()):
             self._resolver.prefetch(questions)
-        return _Verdict.NOREPLY
+        return _NOREPLY
 
     def _body(self, conversation: _Conversation, context: Any, chunk: bytes) -> _Verdict:
         if dialogue := conversation.dialogue:
             dialogue.body(chunk)
-        return _Verdict.NOREPLY
+        return _NOREPLY
 
     def _end_of_message(self, conversation: _Conversation, context: Any) -> _Verdict:
         started = time.monotonic()
@@ -408,12 +418,12 @@ class Engine:
         conversation.dialogue = conversation.opened
         if dialogue := conversation.dialogue:
             dialogue.abort()
-        return _Verdict.CONTINUE
+        return _CONTINUE
 
     def _close(self, conversation: _Conversation, context: Any) -> _Verdict:
         self._end_message(conversation)
         context.setpriv(None)
-        return _Verdict.CONTINUE
+        return _CONTINUE
 
     # Doing
 
@@ -431,7 +441,7 @@ class Engine:
                 case Reply():
                     return self._reply(context, action)
                 case Accept():
-                    return _Verdict.CONTINUE
+                    return _CONTINUE
         raise ValueError("the actions do not say how the message ends")
 
     def _give_up(self, context: Any) -> _Verdict:
