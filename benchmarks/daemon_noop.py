@@ -1,5 +1,5 @@
-"""Milters that do nothing but insert one field: what libmilter costs, what pymilter adds to it, what mailguard's own
-engine costs."""
+"""Milters that do nothing but insert one field: what libmilter costs, what pymilter adds to it, what mailguard's two
+engines cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compared_daemon import ComparedDaemon
 from load_generator import HERE, build
 from milter_replies import Expected
 
-__all__ = ["NoopC", "NoopNative", "NoopPymilter"]
+__all__ = ["NoopC", "NoopLibmilter", "NoopNative", "NoopPymilter"]
 
 CHECKOUT = HERE.parent
 
@@ -42,14 +42,22 @@ class NoopPymilter(NoopC):
         return [sys.executable, "-P", str(HERE / "noop_pymilter.py"), self.path]
 
 
-class NoopNative(NoopC):
-    """noop_native.py: one process too, on the engine of this checkout."""
+class NoopLibmilter(NoopC):
+    """noop_engine.py: one process too, on the libmilter engine of this checkout."""
 
-    name = "no-op (native engine)"
+    name = "no-op (libmilter engine)"
     package = ""
+    engine = "libmilter"
 
     def command(self) -> Sequence[str]:
-        return [sys.executable, "-P", str(HERE / "noop_native.py"), self.path]
+        return [sys.executable, "-P", str(HERE / "noop_engine.py"), self.engine, self.path]
 
     def environment(self) -> Mapping[str, str]:
         return {**super().environment(), "PYTHONPATH": f"{CHECKOUT / 'src'}{os.pathsep}{CHECKOUT / 'milter'}"}
+
+
+class NoopNative(NoopLibmilter):
+    """noop_engine.py on the native engine."""
+
+    name = "no-op (native engine)"
+    engine = "native"

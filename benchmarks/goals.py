@@ -22,6 +22,7 @@ from scenarios import (
     MAILGUARD,
     MB,
     NATIVE,
+    NOOP_LIBMILTER,
     NOOP_NATIVE,
     NOOP_PYMILTER,
     ONE_WORKER,
@@ -185,7 +186,10 @@ def _of_engine(own: str) -> Iterator[Goal]:
 
 GOALS: tuple[Goal, ...] = (
     *(goal for own in _ENGINES for goal in _of_engine(own)),
-    _load(Task.SIGN_RSA, 2 * KB, cpu, NOOP_PYMILTER, 0.35, own=NOOP_NATIVE, what="no-op"),
+    *(
+        _load(Task.SIGN_RSA, 2 * KB, cpu, other, 0.35, own=NOOP_NATIVE, what="no-op")
+        for other in (NOOP_PYMILTER, NOOP_LIBMILTER)
+    ),
     *(
         Goal(
             f"through Postfix, {task.value}, 10 KB, 10 sessions: messages a second",

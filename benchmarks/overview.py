@@ -14,7 +14,19 @@ import waiting_section
 from bench_record import Record
 from compared_daemon import Task
 from goals import Figure, cpu, p50, p99, rate
-from scenarios import CHAIN, MAILGUARD, MB, NATIVE, NOOP_NATIVE, NOOP_PYMILTER, OPENDKIM, RSPAMD, SIZES, Scenario
+from scenarios import (
+    CHAIN,
+    MAILGUARD,
+    MB,
+    NATIVE,
+    NOOP_LIBMILTER,
+    NOOP_NATIVE,
+    NOOP_PYMILTER,
+    OPENDKIM,
+    RSPAMD,
+    SIZES,
+    Scenario,
+)
 from scenarios import USUAL_CONCURRENCY as CONCURRENCY
 from spread import digits
 from through_postfix import row_name
@@ -23,6 +35,7 @@ __all__ = ["overview"]
 
 _COLUMNS: Mapping[str, Sequence[str]] = {
     NOOP_PYMILTER: (NOOP_PYMILTER,),
+    NOOP_LIBMILTER: (NOOP_LIBMILTER,),
     NOOP_NATIVE: (NOOP_NATIVE,),
     "opendkim, or the chain": (OPENDKIM, CHAIN),
     RSPAMD: (RSPAMD,),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from compared_daemon import ComparedDaemon, Task
 from daemon_dkimpy import DkimpyMilter
 from daemon_mailguard import Mailguard, MailguardNative, MailguardNativeWithOneWorker, MailguardWithOneWorker
-from daemon_noop import NoopC, NoopNative, NoopPymilter
+from daemon_noop import NoopC, NoopLibmilter, NoopNative, NoopPymilter
 from daemon_opendkim import OpenDkim
 from daemon_opendmarc import OpenDmarc, OpenDmarcWithSpf
 from daemon_pyspf import PySpfMilter
@@ -24,6 +24,7 @@ __all__ = [
     "FLOOR",
     "MAILGUARD",
     "NATIVE",
+    "NOOP_LIBMILTER",
     "NOOP_NATIVE",
     "NOOP_PYMILTER",
     "ONE_WORKER",
@@ -72,11 +73,13 @@ RSPAMD = "rspamd"
 OPENDKIM = "opendkim"
 CHAIN = "opendkim + pyspf-milter + opendmarc"
 NOOP_PYMILTER = "no-op (pymilter)"
+NOOP_LIBMILTER = "no-op (libmilter engine)"
 NOOP_NATIVE = "no-op (native engine)"
 
 _FLOOR = (
     Contender("no-op (C)", (NoopC,)),
     Contender(NOOP_PYMILTER, (NoopPymilter,)),
+    Contender(NOOP_LIBMILTER, (NoopLibmilter,)),
     Contender(NOOP_NATIVE, (NoopNative,)),
 )
 FLOOR = tuple(each.name for each in _FLOOR)

@@ -61,6 +61,7 @@ def test_goals() -> None:
     ("row", "own", "other", "bound"),
     [
         ("sign, RSA-2048, 2 KB, concurrency 8", "no-op (native engine)", "no-op (pymilter)", 0.35),
+        ("sign, RSA-2048, 2 KB, concurrency 8", "no-op (native engine)", "no-op (libmilter engine)", 0.35),
         ("sign, RSA-2048, 2 KB, concurrency 8", NATIVE, "opendkim", 0.30),
         ("sign, RSA-2048, 10 KB, concurrency 8", NATIVE, "opendkim", 0.30),
         ("sign, RSA-2048, 10 MB, concurrency 8", NATIVE, "opendkim", 0.70),
@@ -267,6 +268,7 @@ def test_overview() -> None:
     assert heads == (
         "",
         "no-op (pymilter)",
+        "no-op (libmilter engine)",
         "no-op (native engine)",
         "opendkim, or the chain",
         "rspamd",
@@ -274,10 +276,10 @@ def test_overview() -> None:
         NATIVE,
     )
     assert rows == [
-        ("inbound, 2 KB: CPU ms a message", "0.200", "", "void", "", "3.00", ""),
-        (f"{waiting_section.AT_ONCE}: p99 ms", "", "", "", "", "", "250"),
-        ("Postfix, inbound, 10 KB, 10 sessions: messages/s", "", "", "", "", "500", ""),
-        ("one worker, inbound: RSS MB after all messages", "", "", "", "", "", "51.0"),
+        ("inbound, 2 KB: CPU ms a message", "0.200", "", "", "void", "", "3.00", ""),
+        (f"{waiting_section.AT_ONCE}: p99 ms", "", "", "", "", "", "", "250"),
+        ("Postfix, inbound, 10 KB, 10 sessions: messages/s", "", "", "", "", "", "500", ""),
+        ("one worker, inbound: RSS MB after all messages", "", "", "", "", "", "", "51.0"),
     ]
     assert overview([]) == (heads, [])
 

@@ -263,7 +263,7 @@ def test_markdown(results: Results) -> None:
     lines = text.splitlines()
     assert "**a quick run**" in lines
     assert [line for line in lines if line.startswith("## ")][:2] == ["## At a glance", "## Goals"]
-    assert "| inbound, 2 KB: CPU ms a message |  |  | 20.0 | void | 2.00 |  |" in lines
+    assert "| inbound, 2 KB: CPU ms a message |  |  |  | 20.0 | void | 2.00 |  |" in lines
     assert "| processor | one \\| two |" in lines
     assert "![inbound-cpu.svg](inbound-cpu.svg)" in lines
     assert any(line.startswith("| mailguard | 2.00 (1.00 to 3.00) | 500 (500 to 500) | 1.00 |") for line in lines)

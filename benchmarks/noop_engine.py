@@ -1,34 +1,39 @@
-"""A milter on mailguard's own engine that does nothing but insert one header field.
+"""A milter on one of mailguard's engines that does nothing but insert one header field.
 
-    noop_native.py SOCKET
+    noop_engine.py libmilter|native SOCKET
 
-One process with one event loop, no DNS and no log: what the engine itself costs for each message. To be compared with
-noop_pymilter.py, which is the same on libmilter.
+One process, placed as a worker is, no DNS and no log: what the engine itself costs for each message. noop_pymilter.py
+is what pymilter alone costs.
 """
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 from mailguard import ZoneResolver
+from mailguard.config import Config
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question
 from mailguard.trace import Trace
 from mailguard_milter.actions import Accept, Action, InsertHeader
 from mailguard_milter.engine import Door, Surroundings
-from mailguard_milter.engine_native import Engine
+from mailguard_milter.engine_choice import engine_class
 from mailguard_milter.log import Format, Log, Severity, StderrSink
+from mailguard_milter.placement import Placement, keep_to
 
 __all__ = ["main"]
 
 BACKLOG = 512
 MAX_SESSIONS = 4096
 DEADLINE_S = 8.0
+# As often as a worker looks after its engine.
+TICK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +87,15 @@ class Silent(Log):
             super().message(record, severity)
 
 
-def main(path: str) -> None:
+def main(engine_name: str, path: str) -> None:
+    keep_to(Placement(engine_name).cores(1)[0])
     log = Silent(StderrSink(), Format.LOGFMT, timestamps=False)
     log.start()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-        Engine(
+        engine = engine_class(Config.model_validate({"engine": engine_name}))(
             Surroundings(
                 doors=(Door(listener, Nothing),),
                 resolver=ZoneResolver({}),
@@ -97,12 +103,15 @@ def main(path: str) -> None:
                 log=log,
                 keep_trace=None,
                 max_sessions=MAX_SESSIONS,
-                scratch_directory=".",
+                scratch_directory=str(Path(path).parent),
             )
-        ).start()
-        # The event loop has a thread of its own; SIGTERM ends the process.
-        signal.pause()
+        )
+        engine.start()
+        # SIGTERM ends the process, or libmilter, whose thread may take it.
+        while engine.is_serving:
+            engine.trouble(time.monotonic())
+            time.sleep(TICK_S)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
