@@ -18,6 +18,7 @@ MAX_REPLY_CHARS = 480
 _is_field_name = re.compile(rb"[!-9;-~]+").fullmatch
 # RFC 5322 §2.2.3: what follows the line end of a fold is white space, and more than that.
 _has_line_end_that_is_no_fold = re.compile(rb"\n(?![ \t]++[^ \t\n])").search
+_NUL, _CR = b"\0\r"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class InsertHeader:
     def __post_init__(self) -> None:
         if not _is_field_name(self.name):
             raise ValueError("a header field name has an octet that it may not have")
-        if b"\r" in self.value or b"\0" in self.value:
+        if _CR in self.value or _NUL in self.value:
             raise ValueError("a header field value has a CR or a NUL")
         if _has_line_end_that_is_no_fold(self.value):
             raise ValueError("a header field value has a line end that is not a fold")

@@ -22,6 +22,8 @@ from mailguard_milter.service import Service
 __all__ = ["Role", "Transaction"]
 
 CRLF = b"\r\n"
+# A number: to look for octets in octets, Python makes an error first and drops it.
+_LF = ord("\n")
 # Postfix looks for each field that is deleted from the start of the header: 1,000 take 0.1 s, 20,000 take a minute.
 MAX_DELETIONS = 1_000
 
@@ -100,7 +102,7 @@ class Transaction:
                     self._note_deletion(name, key, value, service)
         if len(self.fields) <= MAX_FIELDS and self.header_bytes <= MAX_HEADER_BYTES:
             # What came with the field that exceeds the bounds is kept, so that Message sees that they are exceeded.
-            values = [_crlf(value) if b"\n" in value else value for _, value in fields]
+            values = [_crlf(value) if _LF in value else value for _, value in fields]
             # In a third of the time that a named tuple's own constructor takes.
             self.fields += map(tuple.__new__, repeat(HeaderField), zip(names, values, repeat(b"")))
             self.header_bytes += sum(map(len, chain.from_iterable(fields)))

@@ -137,7 +137,7 @@ class Message:
 def _by_key(fields: Iterable[HeaderField]) -> dict[bytes, list[HeaderField]]:
     found: dict[bytes, list[HeaderField]] = {}
     for header_field in fields:
-        key = header_field.name.lower()
+        key = header_field[0].lower()  # by its name, it takes twice as long
         if key in found:
             found[key].append(header_field)
         else:

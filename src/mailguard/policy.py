@@ -63,8 +63,12 @@ class Disposition(Enum):
     @property
     def keeps_back(self) -> bool:
         """Whether the message does not reach its reader now."""
-        return self in (Disposition.QUARANTINE, Disposition.TEMPFAIL, Disposition.REJECT)
+        return self in _KEPT_BACK
 
+
+_ACCEPT = Disposition.ACCEPT
+_REFUSED = frozenset({Disposition.TEMPFAIL, Disposition.REJECT})
+_KEPT_BACK = _REFUSED | {Disposition.QUARANTINE}
 
 # What a stricter finding outweighs: a refusal that stands whatever the DNS says comes before waiting for it.
 STRICTNESS = {
@@ -292,12 +296,12 @@ def decide(evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy) 
     deciding = _deciding(findings, verdict)
     override: Override | None = None
     if verdict is None:
-        deciding = Finding(Rule.INTERNAL_CLIENT, Disposition.ACCEPT, "the client is in an internal network")
-    elif deciding.disposition is not Disposition.ACCEPT:
+        deciding = Finding(Rule.INTERNAL_CLIENT, _ACCEPT, "the client is in an internal network")
+    elif deciding.disposition is not _ACCEPT:
         deciding, override = _excused(evidence, deciding, policy)
     would = deciding.disposition
     return Decision(
-        disposition=Disposition.ACCEPT if would.keeps_back and policy.mode is Mode.MONITOR else would,
+        disposition=_ACCEPT if would.keeps_back and policy.mode is Mode.MONITOR else would,
         would=would,
         rule=deciding.rule,
         reason=deciding.reason,
@@ -310,10 +314,10 @@ def decide(evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy) 
 def _deciding(findings: Sequence[Finding], verdict: DmarcVerdict | None) -> Finding:
     """The strictest; of those that accept, only DMARC's is worth a name in the log."""
     for finding in findings:
-        if finding.disposition is not Disposition.ACCEPT or finding.rule in _DMARC_ACCEPTS:
+        if finding.disposition is not _ACCEPT or finding.rule in _DMARC_ACCEPTS:
             return finding
     reason = verdict.detail if verdict is not None else "nothing speaks against it"
-    return Finding(Rule.NO_OBJECTION, Disposition.ACCEPT, reason)
+    return Finding(Rule.NO_OBJECTION, _ACCEPT, reason)
 
 
 def _findings(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) -> Iterator[Finding]:
@@ -324,7 +328,7 @@ def _findings(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) 
         depends = _DEPENDS.get(rule)
         if depends is not None and not any(policy.action(each, authors).keeps_back for each in depends):
             # A missing answer delays no message whose fate it cannot change.
-            action = Disposition.ACCEPT
+            action = _ACCEPT
         yield Finding(rule, action, reason)
 
 
@@ -384,7 +388,7 @@ def _dkim_rules(evidence: Evidence, policy: Policy) -> Iterator[tuple[Rule, str]
         if False in waiting:
             outcomes.add(policy.action(Rule.DKIM_NO_AUTHOR_PASS, authors))
         if True in waiting:
-            outcomes.add(Disposition.ACCEPT)
+            outcomes.add(_ACCEPT)
         if len(outcomes) > 1:
             rule, reason = Rule.DKIM_TEMPERROR, "DKIM: a key could not be looked up"
     yield rule, reason
@@ -401,7 +405,7 @@ def _excused(evidence: Evidence, deciding: Finding, policy: Policy) -> tuple[Fin
             reason = (
                 f"accepted as {source.kind.value} ({identity}) in spite of {deciding.rule.value}: {deciding.reason}"
             )
-            return Finding(deciding.rule, Disposition.ACCEPT, reason), Override(source.kind, identity)
+            return Finding(deciding.rule, _ACCEPT, reason), Override(source.kind, identity)
     if evidence.malformed is None and any(_may_vouch(evidence, source) for source in policy.trusted):
         # The refusal hangs on an answer that is missing.
         waits = policy.action(Rule.TRUSTED_TEMPERROR, evidence.author_domains)
@@ -465,7 +469,7 @@ def _listed(domain: Domain, names: Iterable[Domain]) -> bool:
 
 
 def _refusal(finding: Finding) -> Refusal | None:
-    if finding.disposition not in (Disposition.TEMPFAIL, Disposition.REJECT):
+    if finding.disposition not in _REFUSED:
         return None
     # The rule stands last, where a reader looks it up in docs/reasons.md.
     text = f"mailguard: {finding.reason[:MAX_REASON_CHARS]} [{finding.rule.value}]"

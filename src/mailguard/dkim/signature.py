@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mailguard.dkim.canonical import BodyRequest, Canonicalization
 from mailguard.dkim.result import DkimReason
-from mailguard.dns.question import Question, RecordType
+from mailguard.dns.question import TXT, Question
 from mailguard.domain import MAX_DOMAIN_CHARS, MAX_LABEL_CHARS, Domain
 from mailguard.errors import DomainError, TagListError
 from mailguard.message import HeaderField
@@ -157,7 +157,7 @@ def _parse(field: HeaderField, tags: TagList, names: _Names) -> Signature:
         domain=domain,
         identity_domain=identity_domain,
         algorithm=algorithm,
-        key_question=Question(key, RecordType.TXT),
+        key_question=Question(key, TXT),
         header_canonicalization=header,
         body=BodyRequest(body, _length(tags)),
         signed_names=_signed_names(tags["h"]),

@@ -18,7 +18,7 @@ from mailguard.dmarc.record import AuthorStanding, DmarcPolicy, DmarcRecord, Pub
 from mailguard.dmarc.result import DiscoveryMethod, DmarcVerdict
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers, Memo
-from mailguard.dns.question import Answer, Question, RecordType, Status
+from mailguard.dns.question import TXT, Answer, Question, RecordType, Status
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 
 __all__ = [
@@ -259,7 +259,7 @@ def _walk_names(start: Domain) -> Iterator[Domain]:
 def _question(domain: Domain) -> Question | None:
     """None where the name is too long to be asked for."""
     name = f"_dmarc.{domain}"
-    return Question(name, RecordType.TXT) if len(name) <= MAX_DOMAIN_CHARS else None
+    return Question(name, TXT) if len(name) <= MAX_DOMAIN_CHARS else None
 
 
 def _questions(names: Iterable[Domain]) -> tuple[Question, ...]:

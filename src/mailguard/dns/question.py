@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["MX", "TLSA", "Answer", "Dnssec", "Question", "RecordType", "Status"]
+__all__ = ["MX", "TLSA", "TXT", "Answer", "Dnssec", "Question", "RecordType", "Status"]
 
 
 T = TypeVar("T")
@@ -32,6 +32,10 @@ class RecordType(Enum):
 
     # Enum hashes by the name, in Python, at each look-up of a Question; a member is one object and equal to no other.
     __hash__ = object.__hash__
+
+
+TXT = RecordType.TXT
+"""For the questions of every message: Enum finds a member by a function in Python (3.11)."""
 
 
 class Status(Enum):

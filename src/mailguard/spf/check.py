@@ -8,7 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType
+from mailguard.dns.question import TXT, Question
 from mailguard.envelope import Envelope
 from mailguard.spf.evaluate import evaluate
 from mailguard.spf.identity import Sender, Unchecked, read_identity
@@ -46,7 +46,7 @@ def sender_questions(sender: Sender | Unchecked, envelope: Envelope) -> tuple[Qu
     """What `check_sender` will ask first; it can be asked for as soon as MAIL is known."""
     if isinstance(sender, Unchecked) or _address(envelope.client_ip) is None:
         return ()
-    return (Question(sender.domain, RecordType.TXT),)
+    return (Question(sender.domain, TXT),)
 
 
 def _address(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.dns.answers import Answers, Unanswered
-from mailguard.dns.question import Answer, Question, RecordType, Status
+from mailguard.dns.question import TXT, Answer, Question, Status
 from mailguard.envelope import Envelope
 from mailguard.spf.engine import Query
 from mailguard.spf.finding import NO_MATCH, NO_RECORD, Finding
@@ -45,7 +45,7 @@ def evaluate(
 
     `now` is in POSIX seconds.
     """
-    answer = answers.get(Question(sender.domain, RecordType.TXT))
+    answer = answers.get(Question(sender.domain, TXT))
     try:
         term = _deciding(answer, client)
     except _LooksUp:
