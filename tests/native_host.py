@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from mailguard_milter.engine_native import Engine
 from mailguard_milter.log import Format, Log, Severity, Sink
 from milter_client import MilterClient
 
-__all__ = ["PATIENCE_S", "NativeHost", "SlowResolver", "native_host"]
+__all__ = ["PATIENCE_S", "HeldResolver", "NativeHost", "SlowResolver", "native_host"]
 
 PATIENCE_S = 20.0
 
@@ -55,6 +56,21 @@ class SlowResolver(ZoneResolver):
         self.prefetched += questions
 
 
+class HeldResolver(SlowResolver):
+    """Every name exists not, once it is let go: what is to happen before does not race the answer."""
+
+    def __init__(self) -> None:
+        super().__init__(0.001)
+        self.let_go = threading.Event()
+
+    async def resolve_async(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        asked = tuple(questions)
+        self.asked.append(asked)
+        while not self.let_go.is_set():
+            await asyncio.sleep(self.seconds)
+        return {question: Answer(question, Status.NXDOMAIN) for question in asked}
+
+
 @dataclass
 class NativeHost:
     engine: Engine
@@ -66,10 +82,14 @@ class NativeHost:
     def client(self) -> MilterClient:
         return MilterClient(str(self.path), timeout_s=PATIENCE_S)
 
-    def logged(self, name: str) -> list[dict[str, Any]]:
-        """The events with this name; waits for the first."""
-        self.eventually(lambda: any(line.get("event") == name for line in self.sink.lines))
-        return [line for line in self.sink.lines if line.get("event") == name]
+    def logged(self, name: str, count: int = 1) -> list[dict[str, Any]]:
+        """The events with this name; waits for so many."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.sink.lines if line.get("event") == name]
+
+        self.eventually(lambda: len(found()) >= count)
+        return found()
 
     @staticmethod
     def eventually(what: Callable[[], Any]) -> Any:
@@ -113,4 +133,4 @@ def native_host(
         finally:
             engine.detach()
             path.unlink()
-            log.close(timeout_s=5.0)
+            log.close(timeout_s=PATIENCE_S)

@@ -25,7 +25,7 @@ from mailguard_milter.readiness import WRITABLE, Readiness
 from mailguard_milter.received_macros import ReceivedMacros
 from milter_client import MilterGone
 from milter_packets import packet
-from native_host import PATIENCE_S, NativeHost, SlowResolver, native_host
+from native_host import PATIENCE_S, HeldResolver, NativeHost, SlowResolver, native_host
 
 QUESTION = [(b"X-Do", b" question")]
 FIELDS = 30
@@ -58,7 +58,6 @@ class Full:
 
 @pytest.mark.attack("X06")
 def test_a_peer_that_does_not_read_is_not_read_either(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milter_connection, "UNREAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.05)
     message = b"".join(
         (
@@ -72,6 +71,8 @@ def test_a_peer_that_does_not_read_is_not_read_either(own_directory: Path, monke
         greedy.open()
         greedy.raw(message)
         NativeHost.eventually(lambda: host.engine.messages)
+        # Not before: a test that is late would find it closed already.
+        monkeypatch.setattr(milter_connection, "UNREAD_TIMEOUT_S", 0.3)
         greedy.socket.settimeout(0.2)
         with pytest.raises((TimeoutError, BrokenPipeError, ConnectionResetError)):
             greedy.raw(packet(b"M", b"<x@evil.test>\0") * 100_000)
@@ -103,19 +104,22 @@ def test_a_word_of_progress_that_has_to_wait_adds_no_answer(
     """One more would be taken for that of the next message."""
     monkeypatch.setattr(milter_connection, "PROGRESS_EVERY_S", 0.05)
     monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.02)
-    resolver = SlowResolver(0.3)
+    resolver = HeldResolver()
     with native_host(own_directory, resolver=resolver) as host, host.client() as client:
         client.open()
         (connection,) = host.engine._connections
         full = Full(connection._socket)
         monkeypatch.setattr(connection, "_socket", full)
         for _ in range(3):
+            resolver.let_go.clear()
             client.mail()
             client.rcpt()
             client.header(*QUESTION[0])
             client.end_of_header()
             client.send(b"E")
             replies = [client.receive()]
+            assert replies == [(b"p", b"")]
+            resolver.let_go.set()
             while replies[-1] != CONTINUE:
                 replies.append(client.receive())
             assert b"".join(command for command, _ in replies).replace(b"p", b"") == b"ic"
@@ -217,7 +221,8 @@ def test_what_is_raised_while_time_outs_are_seen_to_ends_that_session_alone(
             raise OSError(errno.ENOSPC, "no watch is left")
         watch(readiness, descriptor, what, tell)
 
-    with native_host(own_directory, resolver=SlowResolver(0.3)) as host, host.client() as client:
+    # Never let go: the answer would be one more to send.
+    with native_host(own_directory, resolver=HeldResolver()) as host, host.client() as client:
         client.open()
         (connection,) = host.engine._connections
         monkeypatch.setattr(connection, "_socket", Full(connection._socket))
