@@ -18,6 +18,9 @@ from mailguard_milter.generation import Patience
 from mailguard_milter.supervisor import Supervisor
 from mailguard_milter.worker import Application
 
+# Longer than a machine under load stops a process: who was stopped himself takes all his workers for hung.
+PATIENCE = Patience(ask_every_s=0.2, answer_s=6.0, start_s=60.0)
+
 
 def load(path: str) -> Application:
     application = generation.load(path)
@@ -33,7 +36,7 @@ def load(path: str) -> Application:
 def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "generation":
         engine_libmilter.STALLED_AFTER_S = 4.0
-        return generation.main(arguments[1:], load=load, patience=Patience(0.2, 1.0, 30.0))
+        return generation.main(arguments[1:], load=load, patience=PATIENCE)
     return Supervisor(arguments[0], generation_command=(sys.executable, __file__, "generation")).run()
 
 
