@@ -25,6 +25,7 @@ from daemon_process import (
     PATIENCE_S,
     USER,
     Daemon,
+    eventually,
     kill,
 )
 from engine_process import per_engine
@@ -141,6 +142,8 @@ def test_what_a_killed_daemon_left_is_no_obstacle(daemon: Daemon) -> None:
         kill(pid, signal.SIGKILL)
     assert daemon.process is not None
     daemon.process.wait()
+    # A process that is still dying listens.
+    eventually(lambda: daemon.family() == [])
     assert daemon.socket.is_socket()
     (daemon.runtime / "worker-left").mkdir()
     daemon.started()
