@@ -19,7 +19,7 @@ import pytest
 
 from milter_client import MilterClient
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 IS_ROOT = os.geteuid() == 0
 USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
 DAEMON = (sys.executable, "-m", "mailguard_milter", "-c")
@@ -99,7 +99,7 @@ class Daemon:
         return self.stderr.read_text()
 
     def client(self) -> MilterClient:
-        return MilterClient(str(self.socket))
+        return MilterClient(str(self.socket), timeout_s=PATIENCE_S)
 
     def verdict(self) -> str:
         """The authserv-id that a message gets."""

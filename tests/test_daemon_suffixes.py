@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon_process import Daemon, daemon, eventually
+from daemon_process import PATIENCE_S, Daemon, daemon, eventually
 from mailguard.dmarc.suffixes import PublicSuffixes
 
 __all__ = ["daemon"]
@@ -34,7 +34,7 @@ BROKEN = {"missing": None, "empty": b"", "truncated": whole_list()[:5_000], "not
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
 def test_a_daemon_without_a_usable_list_does_not_start(daemon: Daemon, content: bytes | None) -> None:
     use(daemon, content)
-    assert daemon.start().wait(30) == 78
+    assert daemon.start().wait(PATIENCE_S) == 78
     assert "suffixes.dat" in daemon.log()
 
 
