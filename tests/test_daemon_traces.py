@@ -96,7 +96,8 @@ def test_a_message_is_explained_by_its_queue_id(tracing: Daemon) -> None:
     assert len(recorded.notes) == 1, recorded.notes
     outcome = recorded.outcome
     assert (outcome.decision.disposition.value, outcome.decision.would.value) == ("accept", "reject")
-    assert f" would=reject rule={outcome.decision.rule.value} " in tracing.log()
+    # A line waits for others a moment.
+    eventually(lambda: f" would=reject rule={outcome.decision.rule.value} " in tracing.log())
     assert f' reason="{outcome.decision.reason}" ' in tracing.log()
     command = [sys.executable, "-m", "mailguard", "explain", QUEUE_ID, "-c", str(tracing.config)]
     explained = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tracing.directory)
@@ -109,7 +110,10 @@ def test_a_message_is_explained_by_its_queue_id(tracing: Daemon) -> None:
 def test_every_message_is_kept_until_the_end(tracing: Daemon) -> None:
     path = keep(tracing)
     tracing.started()
-    send(tracing, 60)
+    # The writer reads: the workers wait for it at their end, but not as long as it may take to start.
+    send(tracing)
+    eventually(lambda: kept(path) == 1)
+    send(tracing, 59)
     end(tracing)
     assert kept(path) == 60
     assert writers(tracing) == []
