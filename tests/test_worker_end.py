@@ -66,7 +66,7 @@ def test_the_answer_still_comes_and_counts(
 ) -> None:
     held, server = dns
     daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n')
-    asked = f'nameservers = ["127.0.0.1"]\nport = {server.port}\nquery_timeout_s = 5'
+    asked = f'nameservers = ["127.0.0.1"]\nport = {server.port}\ndeadline_s = 25\nquery_timeout_s = 25'
     daemon.config.write_text(daemon.config.read_text().replace('zone_file = "zone"', asked))
     daemon.started()
     (worker,) = daemon.workers()
