@@ -23,7 +23,7 @@ from milter_client import Address, MilterClient, Packet
 ENGINES = ("libmilter", "native")
 HOST = Path(__file__).with_name("engine_host.py")
 CONTINUE: Packet = (b"c", b"")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass
@@ -68,10 +68,12 @@ class Host:
         return name if isinstance(name, str) else (name[0], name[1])
 
     def client(self) -> MilterClient:
-        return MilterClient(self.address)
+        return MilterClient(self.address, timeout_s=PATIENCE_S)
 
     def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.directory / "log").read_text().splitlines()]
+        # Without the line that is being written.
+        whole, _, _ = (self.directory / "log").read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def events_logged(self, name: str, **fields: object) -> list[dict[str, Any]]:
         """Those with this name and these fields; waits for the first."""
