@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailguard_milter.protocol import (
@@ -169,6 +169,7 @@ def test_version_2() -> None:
 
 
 @pytest.mark.parametrize("name", SESSIONS)
+@settings(deadline=None)
 @given(cuts=st.sets(st.integers(1, LONGEST), max_size=20))
 def test_any_parts(name: str, cuts: set[int]) -> None:
     octets = SESSIONS[name]

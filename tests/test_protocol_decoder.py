@@ -422,6 +422,7 @@ def test_a_part_may_be_empty() -> None:
     assert decoded(b"", EVERY_EVENT[:7], b"", EVERY_EVENT[7:], b"") == decoded(EVERY_EVENT)
 
 
+@settings(deadline=None)
 @given(cuts=st.sets(st.integers(1, len(EVERY_EVENT) - 1), max_size=20))
 def test_any_parts(cuts: set[int]) -> None:
     assert decoded(*in_parts(EVERY_EVENT, cuts)) == decoded(EVERY_EVENT)

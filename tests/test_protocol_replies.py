@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailguard_milter import protocol
@@ -159,6 +159,7 @@ def test_the_longest_reply_line_has_512_octets() -> None:
     assert len(line + b"\r\n") == 512
 
 
+@settings(deadline=None)
 @given(name=st.binary(max_size=4), value=st.binary(max_size=12) | st.text("a \t\n\r\0").map(str.encode))
 @pytest.mark.attack("P06")
 def test_a_field_stays_one_field(name: bytes, value: bytes) -> None:
@@ -176,6 +177,7 @@ def test_a_field_stays_one_field(name: bytes, value: bytes) -> None:
     assert len((name + b":" + value).splitlines()) == 1 + value.count(b"\n")
 
 
+@settings(deadline=None)
 @given(text=st.binary(max_size=40) | st.text(" %\r\na").map(str.encode))
 @pytest.mark.attack("P16")
 def test_a_reply_is_read_as_it_was_meant(text: bytes) -> None:
