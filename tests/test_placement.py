@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_the_workers_of_a_daemon(daemon: Daemon, engine: str) -> None:
     every = os.sched_getaffinity(0)
     daemon.started()
     workers = daemon.workers()
-    threads = [{frozenset(os.sched_getaffinity(thread)) for thread in threads_of(pid)} for pid in workers]
+    threads = [cores_of_threads(pid) for pid in workers]
     expected = [
         {frozenset({core})} if engine == "libmilter" else {frozenset(every)} for core in spread(sorted(every))
     ]
@@ -75,8 +76,12 @@ def test_the_workers_of_a_daemon(daemon: Daemon, engine: str) -> None:
     assert all(os.sched_getaffinity(pid) == every for pid in set(daemon.family()) - set(workers))
 
 
-def threads_of(pid: int) -> list[int]:
-    return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+def cores_of_threads(pid: int) -> set[frozenset[int]]:
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/task"):
+        with suppress(ProcessLookupError):  # ended meanwhile
+            found.add(frozenset(os.sched_getaffinity(int(name))))
+    return found
 
 
 def spread(every: list[int]) -> tuple[int, int]:
