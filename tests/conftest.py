@@ -1,5 +1,7 @@
 """Fixtures that several files share."""
 
+from hypothesis import settings
+
 from cli_process import keys, mailguard_command, prepared
 from daemon_process import daemon
 from engine_process import directory, engine, host, own_directory, pytest_generate_tests
@@ -18,3 +20,7 @@ __all__ = [
     "pytest_generate_tests",
     "without_the_machines",
 ]
+
+# The default of 200 ms for an example says nothing of the code where the machine stands still for longer.
+settings.register_profile("mailguard", settings(), deadline=None)
+settings.load_profile("mailguard")
