@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -171,17 +173,37 @@ async def changed(site: TlsPolicySite) -> None:
     site.destinations.change(Overrides({}), LookupRules(deadline_s=2.0), cache)
 
 
+# In the process of the server: who blocks a signal goes on when there is a file beside this one.
+HELD = """
+import os, signal, time
+
+change_mask = signal.pthread_sigmask
+
+def change_and_wait(how, numbers):
+    before = change_mask(how, numbers)
+    while how == signal.SIG_BLOCK and not os.path.exists(os.path.join(os.path.dirname(__file__), "go")):
+        time.sleep(0.01)
+    return before
+
+signal.pthread_sigmask = change_and_wait
+"""
+
+
 def test_sighup_while_it_starts(tmp_path: Path) -> None:
     """It ends nothing, and is obeyed once all is there."""
-    # It takes a while to read.
-    overrides = "".join(f'"d{number}.test" = "encrypt"\n' for number in range(3_000))
-    file = configured(tmp_path, dns=asking(9), more=f"mta_sts = false\n[tlspolicy.overrides]\n{overrides}")
-    with starting(file) as server:
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "sitecustomize.py").write_text(HELD)
+    python_path = os.pathsep.join([str(held), *filter(None, [os.environ.get("PYTHONPATH")])])
+    file = configured(tmp_path, dns=asking(9), more="mta_sts = false")
+    with starting(file, {"PYTHONPATH": python_path}) as server:
         status = Path(f"/proc/{server.process.pid}/status")
         while not re.search(r"^SigBlk:\s+0*1$", status.read_text(), re.MULTILINE):
             assert server.process.poll() is None
             assert "event=started" not in server.log
+            time.sleep(0.01)
         server.process.send_signal(signal.SIGHUP)
+        (held / "go").touch()
         wait_for(lambda: "event=reloaded" in server.log or server.process.poll() is not None)
         assert server.process.poll() is None
         assert server.end() == 0

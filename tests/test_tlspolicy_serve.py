@@ -32,7 +32,7 @@ from unbound_site import UNBOUND, Unbound
 
 __all__ = ["mailguard_command"]
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 TLSA = "3 1 1 " + "ab" * 32
 ZONES = {
     "signed.test.": f"@ MX 10 mx\nmx A 192.0.2.1\n_25._tcp.mx TLSA {TLSA}\n",
@@ -40,15 +40,17 @@ ZONES = {
 }
 
 
-def configured(directory: Path, *, dns: str = 'nameservers = ["127.0.0.1"]', more: str = "") -> Path:
+def configured(
+    directory: Path, *, dns: str = 'nameservers = ["127.0.0.1"]', more: str = "", deadline_s: float = 20.0
+) -> Path:
     """A configuration file that serves on a unix socket beside it."""
     file = directory / "mailguard.toml"
     file.write_text(
         f"""
 authserv_id = "mx.us.test"
 [dns]
-deadline_s = 3.0
-query_timeout_s = 1.0
+deadline_s = {deadline_s}
+query_timeout_s = 5.0
 {dns}
 [tlspolicy]
 listen = ["unix:{directory}/s"]
@@ -134,11 +136,12 @@ def test_sigint_ends_it_too(tmp_path: Path) -> None:
 
 def test_it_ends_at_once_while_a_policy_host_hangs(tmp_path: Path) -> None:
     """The thread that fetches is not waited for."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(("", 0)) as silent:
         zone = tmp_path / "zone"
         zone.write_text(
             "slow.test. MX 10 mx.slow.test.\nmx.slow.test. A 192.0.2.1\n"
-            '_mta-sts.slow.test. TXT "v=STSv1; id=1;"\nmta-sts.slow.test. A 127.0.0.1\n'
+            '_mta-sts.slow.test. TXT "v=STSv1; id=1;"\n'
+            + "".join(f"mta-sts.slow.test. A 127.0.0.{number}\n" for number in range(1, 5))
         )
         more = f'https_port = {silent.getsockname()[1]}\nallowed_networks = ["127.0.0.0/8"]'
         file = configured(tmp_path, dns=f'zone_file = "{zone}"', more=more)
@@ -148,8 +151,8 @@ def test_it_ends_at_once_while_a_policy_host_hangs(tmp_path: Path) -> None:
             connection, _ = silent.accept()
             began = time.monotonic()
             assert server.end() == 0
-            # 5 s for who waits; the fetch would give up after 10.
-            assert time.monotonic() - began < 9
+            # 5 s for who waits; the fetch would give up after 10 with each of four addresses.
+            assert time.monotonic() - began < 25
             connection.close()
 
 
@@ -335,7 +338,7 @@ def test_query_of_what_cannot_be_looked_up(tmp_path: Path, mailguard_command: Co
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
         nobody.bind(("127.0.0.1", 0))
         dns = f'nameservers = ["127.0.0.1"]\nport = {nobody.getsockname()[1]}'
-        file = configured(tmp_path, dns=dns)
+        file = configured(tmp_path, dns=dns, deadline_s=1.0)
         done = mailguard_command("tlspolicy", "query", "plain.test", "-c", file)
     assert done.code == 75
     assert done.out.startswith("plain.test: TEMP DANE cannot be looked up")

@@ -32,7 +32,10 @@ class Around:
         self.fails_once: Exception | None = None
 
     def names(self, *addresses: str) -> None:
-        self._path.write_text("".join(f"nameserver {address}\n" for address in addresses))
+        # In one step: the thread that examines may read at any time.
+        new = self._path.with_name("new")
+        new.write_text("".join(f"nameserver {address}\n" for address in addresses))
+        new.replace(self._path)
 
     def config(self, config: Config) -> ResolverConfig:
         return ResolverConfig(resolv_conf=str(self._path))
@@ -70,7 +73,7 @@ def watched(around: Around, change: Callable[[], None]) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    asyncio.run(asyncio.wait_for(watch(), 10))
+    asyncio.run(asyncio.wait_for(watch(), 30))
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -99,7 +99,7 @@ def site(hosts: PolicyHosts) -> Iterator[TlsPolicySite]:
     overrides = Overrides(
         {".over.test": "encrypt", "plain.over.test": "default", "[192.0.2.9]": "verify match=x.test"}
     )
-    limits = ServerLimits(connections=50, idle_s=1.5)
+    limits = ServerLimits(connections=50)
     resolver = zone(ZONE, status=BROKEN)
     with TlsPolicySite(resolver, fetch=hosts.fetch, overrides=overrides, limits=limits) as opened:
         yield opened
