@@ -16,7 +16,7 @@ from typing import Self
 
 __all__ = ["GREETING", "OFFER", "READY", "StartTlsSite", "loopback"]
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 GREETING = b"220 mx ESMTP\r\n"
 OFFER = b"250-mx\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
 READY = b"220 go ahead\r\n"

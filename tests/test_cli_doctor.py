@@ -407,7 +407,7 @@ def test_the_child_has_given_up_root() -> None:
 
     postfix = Person.named("postfix")
     assert postfix is not None
-    found = run_as(postfix, who, timeout_s=5, directory="/usr")
+    found = run_as(postfix, who, timeout_s=60, directory="/usr")
     assert found == {"ids": [postfix.uid] * 3 + [postfix.gid] * 3, "groups": sorted(postfix.groups), "at": "/usr"}
     assert os.geteuid() == 0
     assert Person.named("nobody-such") is None
@@ -421,7 +421,7 @@ def test_a_child_that_hangs_or_fails() -> None:
         time.sleep(60)
         return {}
 
-    assert run_as(None, fails, timeout_s=5) == {"error": "ValueError: so"}
+    assert run_as(None, fails, timeout_s=60) == {"error": "ValueError: so"}
     assert run_as(None, hangs, timeout_s=0.2) == {"error": "no answer within 0.2 s"}
 
 
@@ -467,7 +467,8 @@ def answering(path: Path, reply: bytes | None) -> Iterator[list[bytes]]:
 )
 def test_what_answers(monkeypatch: pytest.MonkeyPatch, reply: bytes | None, expected: Probe) -> None:
     """From a chroot, as postfix, by the name that main.cf has."""
-    monkeypatch.setattr("mailguard.cli.doctor_probe.CONNECT_TIMEOUT_S", 0.3)
+    # Only for what does not come: what comes may take its time.
+    monkeypatch.setattr("mailguard.cli.doctor_probe.CONNECT_TIMEOUT_S", 0.3 if reply is None else 30.0)
     queue = make_public_directory("mailguard-queue-")
     try:
         with answering(queue / "mg.sock", reply) as heard:

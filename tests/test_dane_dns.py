@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dane_asking import ZONE
-from dns_asking import ask, resolver_of
+from dns_asking import PATIENCE_S, SHORT_S, ask, resolver_of, wait_for
 from dns_fault_server import Behaviour, FaultServer, Request, framed, silence
 from mailguard.config import load
 from mailguard.dane.destination import Destination
@@ -79,7 +79,7 @@ RDATA = b"\x03\x01\x01" + b"\xab" * 32
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_tlsa_records(rdata: list[bytes], transport: str) -> None:
     rdata = [*rdata, *(RDATA[:-2] + struct.pack("!H", number) for number in range(100 if transport == "tcp" else 0))]
-    with FaultServer(answering(*rdata)) as server, resolver_of(server) as resolver:
+    with FaultServer(answering(*rdata)) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
         answer = ask(resolver, NAME, "TLSA")
         assert server.requests[-1].transport == transport
     assert (answer.status, answer.dnssec) == (Status.NOERROR, Dnssec.SECURE)
@@ -110,7 +110,7 @@ def test_where_an_alias_led(ede: tuple[int, ...]) -> None:
         aliases = alias if request.name == "a.test" else ()
         yield request.reply(*aliases, *records, authority=() if records else soa, ede=ede)
 
-    with FaultServer(behaviour) as server, resolver_of(server) as resolver:
+    with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
         assert ask(resolver, "a.test", "A").canonical_name == "c.test"
         assert ask(resolver, "c.test", "A").canonical_name == ""
         nothing = ask(resolver, "a.test", "AAAA")
@@ -124,7 +124,7 @@ def delivered(resolver: LiveResolver) -> DanePolicy:
     return evaluate(
         lambda answers: discover(Destination(Domain("example.com")), answers),
         resolver,
-        deadline=time.monotonic() + 5,
+        deadline=time.monotonic() + PATIENCE_S,
     )
 
 
@@ -149,7 +149,7 @@ def zone_server(flags: int) -> Behaviour:
 def test_ad_counts_from_trusted_servers_alone(
     trust_ad: bool, flags: int, reason: HostReason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with FaultServer(zone_server(flags)) as server, resolver_of(server) as resolver:
+    with FaultServer(zone_server(flags)) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
         # The server is on loopback; it is only called untrusted.
         addresses = (ServerAddress(server.address, server.port, trust_ad=trust_ad),)
         monkeypatch.setattr(resolver, "_addresses", addresses)
@@ -162,7 +162,7 @@ def test_ad_counts_from_trusted_servers_alone(
 @pytest.mark.parametrize("ede", [(), (6,), (9,), (12,), (3,), (22,)])
 def test_servfail_defers(ede: tuple[int, ...]) -> None:
     """RFC 8914: 6 to 12 say that validation failed, the others that something else did. Either way no delivery."""
-    with FaultServer(failing(*ede)) as server, resolver_of(server) as resolver:
+    with FaultServer(failing(*ede)) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
         answer = ask(resolver, "example.com", "MX")
         assert (answer.status is Status.BOGUS) is (ede in ((6,), (9,), (12,)))
         assert delivered(resolver).status is DaneStatus.DEFER
@@ -204,11 +204,17 @@ def test_trust_ad_in_the_configuration(tmp_path: Path) -> None:
 PROBE = Question("signed.test", RecordType.A)
 
 
-def checked(*servers: str, port: int = 53, trust_ad: Sequence[str] = ()) -> tuple[ValidationStatus, str]:
+def checked(
+    *servers: str, port: int = 53, trust_ad: Sequence[str] = (), query_timeout_s: float = PATIENCE_S
+) -> tuple[ValidationStatus, str]:
     config = ResolverConfig(
-        nameservers=tuple(servers), port=port, trust_ad=tuple(trust_ad), query_timeout_s=0.1, cache_entries=10
+        nameservers=tuple(servers),
+        port=port,
+        trust_ad=tuple(trust_ad),
+        query_timeout_s=query_timeout_s,
+        cache_entries=10,
     )
-    found = check_validation(config, deadline=time.monotonic() + 2, probe=PROBE)
+    found = check_validation(config, deadline=time.monotonic() + PATIENCE_S, probe=PROBE)
     with pytest.raises(TypeError):
         bool(found)
     return found.status, found.message
@@ -227,7 +233,10 @@ def checked(*servers: str, port: int = 53, trust_ad: Sequence[str] = ()) -> tupl
 )
 def test_a_resolver_on_loopback(behaviour: Behaviour, status: ValidationStatus, says_what: str) -> None:
     with FaultServer(behaviour) as server:
-        found, message = checked(server.address, port=server.port)
+        query_timeout_s = SHORT_S if behaviour is silence else PATIENCE_S
+        found, message = checked(server.address, port=server.port, query_timeout_s=query_timeout_s)
+        # It was asked, also where it was given up before it noted that.
+        wait_for(lambda: server.requests)
         assert {request.name for request in server.requests} == {"signed.test"}
     assert found is status
     assert says_what in message
