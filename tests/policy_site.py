@@ -46,7 +46,7 @@ DOMAIN = Domain.parse("good.test")
 HOST = f"mta-sts.{DOMAIN}"
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 POLICY = b"version: STSv1\r\nmode: enforce\r\nmx: mail.good.test\r\nmax_age: 604800\r\n"
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 @dataclass

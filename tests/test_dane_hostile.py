@@ -17,7 +17,7 @@ from mailguard.dane.result import TlsaReason, TlsaResult, TlsaStatus
 from mailguard.dane.verify import MAX_BARE_KEYS, MAX_CERTIFICATES, tlsa_of, verify_tlsa
 from mailguard.dns.question import TLSA
 
-# Ten times what the slowest of these took.
+# CPU time; ten times what the slowest of these took.
 BOUND_S = 2.0
 ROOT = Made.of("root")
 MIDDLE = Made.of("middle", ROOT)
@@ -34,9 +34,9 @@ ANCHOR = tlsa_of(ROOT.der, usage=CertificateUsage.DANE_TA, selector=Selector.CER
 
 
 def verified(chain: Sequence[bytes], records: Sequence[TLSA]) -> TlsaResult:
-    started = time.perf_counter()
+    started = time.process_time()
     result = verify_tlsa(chain, records, reference_ids=("mx.example.com",), now=NOW)
-    assert time.perf_counter() - started < BOUND_S
+    assert time.process_time() - started < BOUND_S
     assert result.detail.isascii()
     assert result.detail.isprintable()
     return result
@@ -141,7 +141,7 @@ def test_sizes() -> None:
     many = server(ROOT, *(f"{number:04}.example.com" for number in range(3_000)), "mx.example.com")
     assert verified([many.der, ROOT.der], [ANCHOR]).status is TlsaStatus.AUTHENTICATED
     ids = [f"{number}.test" for number in range(100_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     result = verify_tlsa([many.der, ROOT.der], [ANCHOR], reference_ids=ids, now=NOW)
     assert result.reason is TlsaReason.NAME
-    assert time.perf_counter() - started < BOUND_S
+    assert time.process_time() - started < BOUND_S

@@ -265,7 +265,7 @@ def test_a_server_that_never_ends_its_reply(monkeypatch: pytest.MonkeyPatch, sai
     started = time.monotonic()
     with talking(greeting=b"220-mx\r\n", said_again=said_again) as place:
         handed = by_smtp(MESSAGE, place, helo="mx")
-    assert (bool(handed.fault), time.monotonic() - started < 5) == (True, True)
+    assert (bool(handed.fault), time.monotonic() - started < 30) == (True, True)
 
 
 def test_a_password_that_is_not_ascii() -> None:

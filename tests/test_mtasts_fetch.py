@@ -262,7 +262,7 @@ def test_silence_ends_with_the_time_for_one_wait(authority: Authority, certifica
         outcome = site.fetcher(ca_file=authority.ca_file, limits=limits).fetch(DOMAIN)
         took_s = time.monotonic() - begun
     assert outcome.reason is FetchReason.TIMED_OUT, outcome
-    assert took_s < 10 * limits.wait_s
+    assert took_s < limits.total_s / 2
 
 
 @pytest.mark.attack("T09")
@@ -303,11 +303,11 @@ def test_the_handshake_ends_with_the_time_for_all() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         meter = Meter(wait_s=60, deadline=time.monotonic() + 0.2, max_bytes=1, monotonic=time.monotonic)
         context = MeteredContext.of(meter, authorities=None)
-        with socket.create_connection(listener.getsockname(), timeout=5) as connection:
+        with socket.create_connection(listener.getsockname(), timeout=60) as connection:
             begun = time.monotonic()
             with pytest.raises(TimeoutError):
                 context.wrap_socket(connection, server_hostname=HOST)
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 30
 
 
 def test_the_bounds_are_those_that_the_standard_suggests() -> None:
