@@ -165,7 +165,7 @@ class PolicyServer:
         self.cache_file = self.directory / "mta-sts.sqlite"
         self.config = self.directory / "mailguard.toml"
         self.config.write_text(
-            f'authserv_id = "sender.test"\n[dns]\nnameservers = ["127.0.0.1"]\nport = {dns_port}\ndeadline_s = 2.0\n'
+            f'authserv_id = "sender.test"\n[dns]\nnameservers = ["127.0.0.1"]\nport = {dns_port}\n'
             f'[tlspolicy]\nlisten = ["inet:127.0.0.1:{self.port}"]\ncache_file = "{self.cache_file}"\n{tlspolicy}\n'
             '[[listeners]]\naddress = "inet:127.0.0.1:1"\n'
         )

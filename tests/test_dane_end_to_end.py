@@ -196,7 +196,11 @@ def test_mail_is_delivered_with_tls(site: Site, domain: str, host: str, words: s
     assert b"(using TLSv1." in message.partition(b"\n\n")[0]
     address = outcome.partition("[")[2].partition("]")[0]
     assert re.search(rf"{words} established to \S+\[{re.escape(address)}\]", site.sender.log())
-    assert any("starttls=1" in commands and "mail=1" in commands for commands in site.receivers.commands(host))
+    # Its line is written when the sender has gone, which is after the mail has come.
+    wait_for(
+        lambda: any("starttls=1" in commands and "mail=1" in commands for commands in site.receivers.commands(host)),
+        lambda: "\n".join(site.receivers.lines(host)),
+    )
 
 
 @pytest.mark.parametrize(("domain", "host", "reason"), DEFERRED, ids=[row[0] for row in DEFERRED])
