@@ -30,8 +30,8 @@ ESCAPE = "\x1b"
 TREE = [path[1:] for path, command, _ in commands() if not isinstance(command, click.Group)]
 PATHS = [path for path in TREE if path in ROWS]
 GROUPS = [path[1:] for path, command, _ in commands() if isinstance(command, click.Group)]
-# Those that end in a moment; a server is given one.
-SERVED_S = 0.7
+# Those that say nothing, such as a server, which has to have begun: until then it is no server that ends well.
+SERVED_S = 3.0
 # A command that waits for the network says so, and is interrupted then; one that does not is given so long.
 INTERRUPTED_S = 6.0
 # How long it may take to end then.
