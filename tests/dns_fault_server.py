@@ -22,6 +22,9 @@ import dns.rrset
 
 __all__ = ["Behaviour", "FaultServer", "Request", "after", "framed", "garbage", "says", "silence", "truth"]
 
+# For a thread to end, and for a client to say what it wants.
+PATIENCE_S = 30.0
+
 
 @dataclass(frozen=True)
 class Request:
@@ -96,7 +99,7 @@ class FaultServer:
     ) -> None:
         self._stopping.set()
         for thread in list(self._threads):
-            thread.join(5)
+            thread.join(PATIENCE_S)
         self._udp.close()
         if self._tcp is not None:
             self._tcp.close()
@@ -142,7 +145,7 @@ class FaultServer:
 
     def _reply_tcp(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         with connection, connection.makefile("rb") as stream:
-            connection.settimeout(5)
+            connection.settimeout(PATIENCE_S)
             length = int.from_bytes(stream.read(2), "big")
             request = self._note(stream.read(length), "tcp", peer)
             try:

@@ -58,10 +58,10 @@ def test_a_look_up_ends_by_itself(monkeypatch: pytest.MonkeyPatch, query_timeout
         assert {answer.detail for answer in answers.values()} == {"no answer in 0.4 s"}
         # On a busy machine the server reads them later.
         wait_for(lambda: len(server.requests) >= MAX_AT_ONCE_IN_ZONE)
-        # The turns are free again.
+        # The turns are free again. One question may have no answer in time: the server is late.
         server.behaviour = truth
         monkeypatch.undo()
-        assert ask(resolver, "new.a.test").status is Status.NOERROR
+        wait_for(lambda: ask(resolver, f"{time.monotonic_ns()}.a.test").status is Status.NOERROR)
         wait_for(lambda: open_files() <= files + 8)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import dns.flags
 import pytest
 
-from dns_asking import PATIENCE_S, SHORT_S, ask, open_files, resolver_of, txt, wait_for
+from dns_asking import LATEST_S, PATIENCE_S, ask, open_files, resolver_of, txt, wait_for
 from dns_fault_server import Behaviour, FaultServer, Request, after, says, silence, truth
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Answer, Status
@@ -41,7 +41,7 @@ def test_the_deadline_is_hard(behaviour: Behaviour) -> None:
     with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=60.0) as resolver:
         began = time.monotonic()
         answers = resolver.resolve([txt("a.test"), txt("b.test")], deadline=began + 0.5)
-        assert time.monotonic() - began < PATIENCE_S
+        assert time.monotonic() - began < LATEST_S
         assert [answer.status for answer in answers.values()] == [Status.TEMPFAIL] * 2
         assert "deadline" in answers[txt("a.test")].detail
 
@@ -53,7 +53,8 @@ def test_what_is_known_at_the_deadline_is_answered() -> None:
             yield from truth(request, server)
 
     with FaultServer(behaviour) as server, resolver_of(server) as resolver:
-        answers = resolver.resolve([txt("slow.test"), txt("a.test")], deadline=time.monotonic() + 0.5)
+        # Long enough for the answer to come, also when the machine is late.
+        answers = resolver.resolve([txt("slow.test"), txt("a.test")], deadline=time.monotonic() + LATEST_S / 2)
         assert answers[txt("a.test")].status is Status.NOERROR
         assert answers[txt("slow.test")].status is Status.TEMPFAIL
 
@@ -124,13 +125,18 @@ def test_fifty_at_once_make_one_query() -> None:
 
 
 def test_prefetch_returns_at_once_and_fills_the_cache() -> None:
-    with FaultServer(after(SHORT_S, truth)) as server, resolver_of(server) as resolver:
-        began = time.monotonic()
+    go = threading.Event()
+
+    def behaviour(request: Request, server: FaultServer) -> Iterator[bytes]:
+        go.wait(PATIENCE_S)
+        yield from truth(request, server)
+
+    with FaultServer(behaviour) as server, resolver_of(server) as resolver:
         resolver.prefetch([txt("a.test"), txt("UPPER.test")])
         resolver.prefetch([])
         assert ask(resolver, "a.test", deadline_s=-1.0).status is Status.TEMPFAIL, "it waited"
+        go.set()
         wait_for(lambda: ask(resolver, "a.test", deadline_s=-1.0).status is Status.NOERROR)
-        assert time.monotonic() - began < PATIENCE_S
         assert server.names() == ["a.test"]
 
 
@@ -141,7 +147,9 @@ def test_names_are_absolute(tmp_path: Path, name: str) -> None:
         "domain evil.test\nsearch evil.test bank.test\nnameserver 127.0.0.1\noptions ndots:5\n"
     )
     with FaultServer(says(rcode="NXDOMAIN")) as server:
-        config = ResolverConfig(port=server.port, resolv_conf=str(tmp_path / "resolv.conf"))
+        config = ResolverConfig(
+            port=server.port, resolv_conf=str(tmp_path / "resolv.conf"), query_timeout_s=PATIENCE_S
+        )
         with open_resolver(config) as resolver:
             assert ask(resolver, name).status is Status.NXDOMAIN
         assert server.names() == [name]

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 import mailguard.dns.lookups
-from dns_asking import PATIENCE_S, txt
+from dns_asking import PATIENCE_S, txt, wait_for
+from dns_clock import pass_time, run_by_hand
 from dns_fault_server import FaultServer, silence
 from mailguard.dns.cache import AnswerCache
 from mailguard.dns.lookups import Lookups
@@ -37,7 +38,7 @@ def told_by(
         lookups = Lookups(Servers([address], clock=clock), AnswerCache(clock=clock), query_timeout_s=PATIENCE_S)
         await course(lookups, lambda name: lookups.start(txt(name), partial(deliver, txt(name))))
 
-    asyncio.run(main())
+    run_by_hand(main())
     return told
 
 
@@ -69,12 +70,13 @@ def test_who_waits_for_a_turn_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -
         start("a.a.test")
         start("a.c.test")
         start("b.a.test")
-        await asyncio.sleep(0.25)
+        await pass_time(0.25)
         start("a.d.test")
         start("a.e.test")
-        await asyncio.sleep(0.4)
-        assert len(server.requests) == 4, "d and e have their turns"
-        await asyncio.sleep(0.4)
+        await pass_time(0.25)
+        # d and e have their turns.
+        wait_for(lambda: len(server.requests) == 4)
+        await pass_time(0.25)
         await lookups.stop()
 
     with FaultServer(silence) as server:

@@ -57,8 +57,13 @@ def unbound() -> Iterator[Unbound]:
 
 @pytest.fixture
 def resolver(unbound: Unbound) -> Iterator[LiveResolver]:
-    with LiveResolver(ResolverConfig(nameservers=("127.0.0.1",), port=unbound.port)) as resolver:
+    with resolver_of(unbound) as resolver:
         yield resolver
+
+
+def resolver_of(unbound: Unbound) -> LiveResolver:
+    config = ResolverConfig(nameservers=("127.0.0.1",), port=unbound.port, query_timeout_s=PATIENCE_S)
+    return LiveResolver(config)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,8 @@ def test_what_unbound_says(
 ) -> None:
     answer = ask(resolver, name, rdtype)
     assert (answer.status, answer.records) == (status, records), answer.detail
-    assert ttl_s - 10 <= answer.ttl_s <= ttl_s
+    # unbound may have learnt it for an earlier question, and counts.
+    assert ttl_s - 40 <= answer.ttl_s <= ttl_s
     assert answer.dnssec is not Dnssec.SECURE
 
 
@@ -154,8 +160,7 @@ def test_unbound_can_fail_and_come_back() -> None:
     with Unbound({"a.test.": '@ IN TXT "a"\n', "b.test.": '@ IN TXT "b"\n'}, signed={"a.test."}) as unbound:
 
         def asked(name: str, *, deadline_s: float = PATIENCE_S) -> tuple[Status, Dnssec]:
-            config = ResolverConfig(nameservers=("127.0.0.1",), port=unbound.port)
-            with LiveResolver(config) as fresh:
+            with resolver_of(unbound) as fresh:
                 answer = ask(fresh, name, deadline_s=deadline_s)
                 return answer.status, answer.dnssec
 
