@@ -22,6 +22,9 @@ from mailguard_milter.sender_lookups import SenderLookups
 
 ZONE = ZoneResolver({"us.test": {"TXT": [b"v=spf1 -all"]}})
 NAME = Question("us.test", RecordType.TXT)
+# For how long a source says nothing unless it is let go, and by when whoever does not wait for it has ended.
+STUCK_S = 60.0
+LATEST_S = 20.0
 OWN = sender_question(b"alice@us.test", b"alice@us.test")
 OTHERS = sender_question(b"alice@us.test", b"bob@us.test")
 
@@ -40,14 +43,22 @@ class Slow(Senders):
         self.asked.append(f"{login} {address}")
         if self.is_broken:
             raise RuntimeError("a driver broke")
-        self.go.wait(10)
+        self.go.wait(STUCK_S)
         own = login.folded == address.folded
         status = PermissionStatus.GRANTED if own else PermissionStatus.UNKNOWN
         return Permission(status, login.exact, address.exact, reason="said so")
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = STUCK_S) -> float:
     return time.monotonic() + seconds
+
+
+def wait_for_asked(senders: Slow, count: int) -> None:
+    end = time.monotonic() + STUCK_S
+    while len(senders.asked) < count:
+        assert time.monotonic() < end, senders.asked
+        time.sleep(0.001)
+    assert len(senders.asked) == count
 
 
 def statuses(found: dict[Question, Answer]) -> dict[Question, PermissionStatus]:
@@ -87,13 +98,13 @@ def test_what_is_not_answered_in_time_is_not_known(way: str) -> None:
             found = lookups.resolve([OWN, NAME], deadline=soon(0.1))
         else:
             found = asyncio.run(awaited(lookups, [OWN, NAME], soon(0.1)))
-        assert time.monotonic() - before < 1.0
+        assert time.monotonic() - before < LATEST_S
         assert statuses(found) == {OWN: PermissionStatus.UNAVAILABLE}
         assert permission_in(found[OWN]).reason == "the sources did not answer in time"
         assert found[NAME].status is Status.NOERROR
         # Who asks again joins what is under way, and who gave up has not ended it.
         assert statuses(lookups.resolve([OWN], deadline=soon(0.01))) == {OWN: PermissionStatus.UNAVAILABLE}
-        assert len(senders.asked) == 1
+        wait_for_asked(senders, 1)
         senders.go.set()
         while lookups.at_hand(OWN) is None:
             time.sleep(0.001)
@@ -137,7 +148,7 @@ def test_what_the_configuration_grants_does_not_wait_behind_a_slow_source() -> N
         go = threading.Event()
 
         def may_use(self, login: Login, address: Address) -> Permission:
-            self.go.wait(10)
+            self.go.wait(STUCK_S)
             return self.unknown(login, address, "slow")
 
     rules = LoginRules()
@@ -160,8 +171,9 @@ def test_warming_up_asks_on_every_thread_and_has_an_end() -> None:
     try:
         before = time.monotonic()
         lookups.warm_up(within_s=0.2)
-        assert time.monotonic() - before < 2
-        assert len(senders.asked) == sender_lookups.THREADS
+        assert time.monotonic() - before < LATEST_S
+        # The threads begin when the machine lets them.
+        wait_for_asked(senders, sender_lookups.THREADS)
     finally:
         senders.go.set()
         lookups.close()
