@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,15 +31,32 @@ from sandbox_place import HOST, free_port
 __all__ = ["mariadb", "postgres"]
 
 ROWS = ["CREATE TABLE owners (address varchar(255), login varchar(255))", "INSERT INTO owners VALUES ('a', 'alice')"]
-DEADLINE_S = 2.4
+# Of what must be answered, on a machine that may stand still for seconds.
+DEADLINE_S = 90.0
+# Of what has no answer: a third of it for a connection, and a third for a statement.
+SHORT_S = 2.4
+# Whoever has waited so long did not give up in time.
+LATEST_S = 20.0
 
 
 class Clock:
     def __init__(self) -> None:
         self.ahead_s = 0.0
+        self.stands_at: float | None = None
 
     def __call__(self) -> float:
-        return time.monotonic() + self.ahead_s
+        return (time.monotonic() if self.stands_at is None else self.stands_at) + self.ahead_s
+
+
+class Ticking:
+    """A clock that goes on with each look at it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 0.001
+        return self.now_s
 
 
 @pytest.fixture(scope="module", params=["postgres", "mariadb"])
@@ -64,13 +82,32 @@ def database(access: DatabaseAccess, clock: Clock) -> Iterator[Database]:
     made.close()
 
 
+@pytest.fixture
+def hurried(access: DatabaseAccess, clock: Clock) -> Iterator[Database]:
+    made = Database(access, deadline_s=SHORT_S, clock=clock)
+    assert_answers(made, clock)
+    yield made
+    made.close()
+
+
 def find(asking: Asking) -> list[tuple[object, ...]]:
     return asking.select(("login",), "owners", where="address", among=["a"])
 
 
-def trouble(database: Database, statement: str = "SELECT 1") -> str:
+def assert_answers(database: Database, clock: Clock) -> None:
+    """It does, if not always within the short time that it has."""
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        with contextlib.suppress(DatabaseDown):
+            assert database.ask(find) == [("alice",)]
+            return
+        assert time.monotonic() < end
+        clock.ahead_s += RETRY_AFTER_S
+
+
+def trouble(database: Database, statement: str = "SELECT 1", *, deadline_s: float | None = None) -> str:
     with pytest.raises(DatabaseDown) as caught:
-        database.ask(lambda asking: asking.rows(statement))
+        database.ask(lambda asking: asking.rows(statement), deadline_s=deadline_s)
     return str(caught.value)
 
 
@@ -85,18 +122,35 @@ def test_a_server_that_was_started_anew_is_not_noticed(server: DatabaseServer, d
 
 
 @pytest.mark.attack("L10")
-def test_a_server_that_is_down_and_back(server: DatabaseServer, database: Database, clock: Clock) -> None:
+def test_a_server_that_is_down_and_back(
+    server: DatabaseServer, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[None] = []
+    attempt = database._try
+
+    def counted(*arguments: Any) -> Any:
+        tries.append(None)
+        return attempt(*arguments)
+
+    monkeypatch.setattr(database, "_try", counted)
     assert database.ask(find) == [("alice",)]
     server.stop()
     try:
+        clock.stands_at = time.monotonic()
         assert f":{server.port}: " in trouble(database)
         # It is not asked again for a second, and asked once then.
-        began = time.monotonic()
+        tries.clear()
         for _ in range(1000):
             trouble(database)
-        assert time.monotonic() - began < 1.0
-        clock.ahead_s += RETRY_AFTER_S
+        clock.ahead_s += RETRY_AFTER_S * 0.99
         trouble(database)
+        assert tries == []
+        clock.ahead_s += RETRY_AFTER_S * 0.02
+        trouble(database)
+        asked = len(tries)
+        assert asked > 0
+        trouble(database)
+        assert len(tries) == asked
     finally:
         server.start()
     clock.ahead_s += RETRY_AFTER_S
@@ -104,18 +158,17 @@ def test_a_server_that_is_down_and_back(server: DatabaseServer, database: Databa
 
 
 @pytest.mark.attack("L10")
-def test_a_server_that_says_nothing(server: DatabaseServer, database: Database, clock: Clock) -> None:
-    assert database.ask(find) == [("alice",)]
+def test_a_server_that_says_nothing(server: DatabaseServer, hurried: Database, clock: Clock) -> None:
     server.pause()
     try:
         for _ in range(2):  # by a connection that is there, and by a new one
             began = time.monotonic()
-            assert "no answer in time" in trouble(database)
-            assert time.monotonic() - began < DEADLINE_S * 2
+            assert "no answer in time" in trouble(hurried)
+            assert time.monotonic() - began < LATEST_S
             clock.ahead_s += RETRY_AFTER_S
     finally:
         server.resume()
-    assert database.ask(find) == [("alice",)]
+    assert_answers(hurried, clock)
 
 
 def test_by_default_a_query_may_take_half_a_second() -> None:
@@ -123,13 +176,13 @@ def test_by_default_a_query_may_take_half_a_second() -> None:
     assert SendersConfig().deadline_s == DEFAULT_DEADLINE_S
 
 
-def test_a_statement_that_takes_too_long(server: DatabaseServer, database: Database, clock: Clock) -> None:
+def test_a_statement_that_takes_too_long(server: DatabaseServer, hurried: Database, clock: Clock) -> None:
     began = time.monotonic()
     sleep = "SELECT pg_sleep(30)" if server.dialect is Dialect.POSTGRESQL else "SELECT sleep(30)"
-    assert "no answer in time" in trouble(database, sleep)
-    assert time.monotonic() - began < DEADLINE_S * 2
+    assert "no answer in time" in trouble(hurried, sleep)
+    assert time.monotonic() - began < LATEST_S
     clock.ahead_s += RETRY_AFTER_S
-    assert database.ask(find) == [("alice",)]
+    assert_answers(hurried, clock)
 
 
 def test_no_statement_begins_after_two_thirds_of_the_deadline(database: Database, clock: Clock) -> None:
@@ -140,7 +193,7 @@ def test_no_statement_begins_after_two_thirds_of_the_deadline(database: Database
 
     with pytest.raises(DatabaseDown, match="the deadline has passed"):
         database.ask(slow)
-    database.ask(slow, deadline_s=60.0)
+    database.ask(slow, deadline_s=25 * DEADLINE_S)
 
 
 def test_the_fault_of_a_statement_is_no_outage(server: DatabaseServer, database: Database) -> None:
@@ -183,7 +236,7 @@ def test_a_refusal_is_told_without_password(access: DatabaseAccess, change: dict
 
 
 def test_by_socket(server: DatabaseServer, access: DatabaseAccess) -> None:
-    database = Database(server.access("faults", by_socket=True))
+    database = Database(server.access("faults", by_socket=True), deadline_s=DEADLINE_S)
     assert database.ask(find) == [("alice",)]
     database.close()
 
@@ -199,7 +252,7 @@ def test_the_first_place_that_answers_is_asked(access: DatabaseAccess) -> None:
 
 
 def test_many_threads_share_a_bounded_number_of_connections(access: DatabaseAccess) -> None:
-    database = Database(access, deadline_s=30.0)
+    database = Database(access, deadline_s=DEADLINE_S)
     together, lock = 0, threading.Lock()
     most = 0
 
@@ -221,22 +274,25 @@ def test_many_threads_share_a_bounded_number_of_connections(access: DatabaseAcce
     database.close()
 
 
-def test_when_all_connections_are_in_use(database: Database) -> None:
+def test_when_all_connections_are_in_use(access: DatabaseAccess) -> None:
+    # A third of it to make the connections in, and to wait for one in vain.
+    database = Database(access, deadline_s=15.0)
     with ThreadPoolExecutor(POOL_SIZE) as threads:
         held, release = threading.Barrier(POOL_SIZE + 1), threading.Event()
 
         def hold(asking: Asking) -> None:
-            held.wait()
-            release.wait(10)
+            held.wait(DEADLINE_S)
+            release.wait(DEADLINE_S)
 
         busy = [threads.submit(database.ask, hold) for _ in range(POOL_SIZE)]
-        held.wait()
+        held.wait(DEADLINE_S)
         assert f"all {POOL_SIZE} connections are in use" in trouble(database)
         release.set()
         for each in busy:
             each.result()
     # That is no outage.
     assert database.ask(find) == [("alice",)]
+    database.close()
 
 
 def test_percent_signs_between_quotes_and_outside(server: DatabaseServer, database: Database) -> None:
@@ -276,7 +332,7 @@ def files(tmp_path: Path) -> SqliteFiles:
 
 
 def test_a_sqlite_file(files: SqliteFiles, tmp_path: Path) -> None:
-    database = Database(files.create("odd ?#%41 name", ROWS))
+    database = Database(files.create("odd ?#%41 name", ROWS), deadline_s=DEADLINE_S)
     assert database.ask(find) == [("alice",)]
     assert "readonly" in trouble(database, "INSERT INTO owners VALUES ('b', 'bob')")
     assert database.ask(find) == [("alice",)]
@@ -289,11 +345,11 @@ def test_sqlite_files_that_cannot_be_asked(files: SqliteFiles, tmp_path: Path) -
     (tmp_path / "broken.sqlite").write_bytes(b"this is no database" * 100)
     for name, said in (("missing", "unable to open"), ("broken", "not a database")):
         access = DatabaseAccess(Dialect.SQLITE, (DatabasePlace(path=str(tmp_path / f"{name}.sqlite")),))
-        assert said in trouble(Database(access), "SELECT login FROM owners")
+        assert said in trouble(Database(access, deadline_s=DEADLINE_S), "SELECT login FROM owners")
     access = files.create("later", ROWS)
     path = tmp_path / "later.sqlite"
     path.rename(tmp_path / "away")
-    database = Database(access, clock=clock)
+    database = Database(access, deadline_s=DEADLINE_S, clock=clock)
     trouble(database)
     (tmp_path / "away").rename(path)
     clock.ahead_s += RETRY_AFTER_S
@@ -304,30 +360,29 @@ def test_sqlite_files_that_cannot_be_asked(files: SqliteFiles, tmp_path: Path) -
 def test_a_locked_sqlite_file_is_waited_for(files: SqliteFiles, tmp_path: Path) -> None:
     import sqlite3
 
-    database = Database(files.create("locked", ROWS), deadline_s=DEADLINE_S)
+    database = Database(files.create("locked", ROWS), deadline_s=SHORT_S)
     with contextlib.closing(sqlite3.connect(tmp_path / "locked.sqlite", isolation_level=None)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
-        assert "locked" in trouble(database, "SELECT login FROM owners")
-        assert time.monotonic() - began < DEADLINE_S * 3
+        assert "locked" in trouble(database, "SELECT login FROM owners", deadline_s=DEADLINE_S)
+        assert time.monotonic() - began < LATEST_S
         writer.execute("COMMIT")
     database.close()
 
 
 def test_a_sqlite_query_that_takes_too_long(files: SqliteFiles) -> None:
-    clock = Clock()
+    clock = Ticking()
     database = Database(files.create("long", ROWS), deadline_s=0.6, clock=clock)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-    began = time.monotonic()
     assert "interrupted" in trouble(database, endless)
-    assert time.monotonic() - began < 6.0
-    clock.ahead_s += RETRY_AFTER_S
+    assert clock.now_s < 1.0
+    clock.now_s += RETRY_AFTER_S
     assert database.ask(find) == [("alice",)]
     database.close()
 
 
 def test_the_number_of_rows_has_a_bound(files: SqliteFiles) -> None:
-    database = Database(files.create("many", ROWS))
+    database = Database(files.create("many", ROWS), deadline_s=DEADLINE_S)
     many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
     assert len(database.ask(lambda asking: asking.rows(many.format(MAX_ROWS)))) == MAX_ROWS
     assert f"more than {MAX_ROWS} rows" in trouble(database, many.format(MAX_ROWS + 1))
@@ -335,7 +390,7 @@ def test_the_number_of_rows_has_a_bound(files: SqliteFiles) -> None:
 
 
 def test_what_goes_wrong_in_the_question_itself_is_not_hidden(files: SqliteFiles) -> None:
-    database = Database(files.create("own", ROWS))
+    database = Database(files.create("own", ROWS), deadline_s=DEADLINE_S)
 
     def wrong(asking: Asking) -> None:
         raise KeyError("ours")
