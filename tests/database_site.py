@@ -26,11 +26,23 @@ from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
 from sandbox_place import HOST, SYSTEM_PATH, free_port, make_public_directory
 
-__all__ = ["PASSWORD", "USER", "DatabaseServer", "MariaDb", "Postgres", "SqliteFiles", "mariadb", "postgres"]
+__all__ = [
+    "AMPLE_S",
+    "PASSWORD",
+    "USER",
+    "DatabaseServer",
+    "MariaDb",
+    "Postgres",
+    "SqliteFiles",
+    "mariadb",
+    "postgres",
+]
 
 USER = "mailguard"
 PASSWORD = "s3cret:/@ #word"
 PATIENCE_S = 30.0
+# A deadline of a question, of which a query may take a third, on a machine that may stand still for seconds.
+AMPLE_S = 90.0
 POLL_S = 0.02
 NOBODY = 65534
 

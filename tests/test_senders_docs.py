@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli_process import Command, mailguard_command
-from database_site import DatabaseServer, mariadb, postgres
+from database_site import AMPLE_S, DatabaseServer, mariadb, postgres
 from mailguard.config import load
 from mailguard.config_senders import SenderActions
 from mailguard.policy import Rule
@@ -48,7 +48,7 @@ def test_the_statements_are_enough(name: str, request: pytest.FixtureRequest) ->
     server.create("documented", statements(server.dialect))
     server.execute("documented", [line for line in text.splitlines() if line.startswith(("CREATE", "GRANT"))])
     access = replace(server.access("documented", by_socket=True), user="documented", password="a long password")
-    database = Database(access)
+    database = Database(access, deadline_s=AMPLE_S)
     source = PostfixAdmin(database, rules=LoginRules())
     login, address = LoginRules().login("alice@us.test"), parse_address("team@us.test")
     assert isinstance(login, Login)

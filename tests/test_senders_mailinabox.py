@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from database_site import AMPLE_S
 from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
 from mailguard.senders.identity import Address, Login, LoginRules, parse_address
@@ -94,7 +95,7 @@ def make(path: Path) -> Path:
 
 def opened(path: Path) -> MailInABox:
     access = DatabaseAccess(Dialect.SQLITE, (DatabasePlace(path=str(path)),))
-    return MailInABox(Database(access), rules=LoginRules(), delimiters="+")
+    return MailInABox(Database(access, deadline_s=AMPLE_S), rules=LoginRules(), delimiters="+")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from database_site import MariaDb, Postgres, SqliteFiles, mariadb, postgres
+from database_site import AMPLE_S, MariaDb, Postgres, SqliteFiles, mariadb, postgres
 from mailguard.domain import Domain
 from mailguard.senders.database_access import DatabaseAccess
 from mailguard.senders.identity import Address, Login, LoginRules, parse_address, without_tag
@@ -39,7 +39,7 @@ def access(server: Server) -> DatabaseAccess:
 
 @pytest.fixture(scope="session")
 def source(access: DatabaseAccess) -> Iterator[PostfixAdmin]:
-    made = PostfixAdmin(Database(access), rules=LoginRules(), delimiters="+")
+    made = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules(), delimiters="+")
     yield made
     made.close()
 
@@ -155,7 +155,7 @@ def test_may_use(source: PostfixAdmin, login: str, address: str, status: Permiss
 
 
 def test_forwards_count_if_they_are_told_to(access: DatabaseAccess) -> None:
-    source = PostfixAdmin(Database(access), rules=LoginRules(), delimiters="+", forwards=True)
+    source = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules(), delimiters="+", forwards=True)
     for login, address, status in (
         ("alice@us.test", "bob@us.test", GRANTED),
         ("bob@us.test", "bob@us.test", GRANTED),
@@ -171,7 +171,7 @@ def test_forwards_count_if_they_are_told_to(access: DatabaseAccess) -> None:
 
 
 def test_without_delimiter_a_tag_is_part_of_the_name(access: DatabaseAccess) -> None:
-    source = PostfixAdmin(Database(access), rules=LoginRules())
+    source = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules())
     assert ask(source, "alice@us.test", "alice+shop@us.test").rule == "alias @us.test"
     assert ask(source, "alice@us.test", "tagged@us.test").status is DENIED
     source.close()
@@ -179,7 +179,7 @@ def test_without_delimiter_a_tag_is_part_of_the_name(access: DatabaseAccess) -> 
 
 def test_logins_without_domain(access: DatabaseAccess) -> None:
     rules = LoginRules(default_domain=Domain.parse("us.test"))
-    source = PostfixAdmin(Database(access), rules=rules)
+    source = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=rules)
     assert ask(source, "alice", "sales@us.test").is_granted
     source.close()
 
@@ -211,7 +211,7 @@ def test_everyone(source: PostfixAdmin) -> None:
 @pytest.mark.parametrize("forwards", [False, True])
 def test_what_is_listed_is_granted_and_what_is_granted_is_listed(access: DatabaseAccess, forwards: bool) -> None:
     """For every login, and for every address that is anywhere in the tables or in the cases above."""
-    source = PostfixAdmin(Database(access), rules=LoginRules(), delimiters="+", forwards=forwards)
+    source = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules(), delimiters="+", forwards=forwards)
     addresses = {address for _, _, address, _, _ in CASES} | {name for name in ALIASES if not name.startswith("@")}
     listing = source.everyone().accounts
     for login in (*MAILBOXES, "stranger@us.test"):
@@ -241,7 +241,7 @@ def test_how_far_aliases_are_followed(server: Server) -> None:
     aliases["self@us.test"] = "self@us.test"
     rows.append(mailbox(server.dialect, "alice@us.test"))
     rows += [alias_row(server.dialect, name, goto) for name, goto in aliases.items()]
-    source = PostfixAdmin(Database(server.create("chains", rows)), rules=LoginRules())
+    source = PostfixAdmin(Database(server.create("chains", rows), deadline_s=AMPLE_S), rules=LoginRules())
     for text, status in (
         ("chain20@us.test", GRANTED),
         ("chain12@us.test", GRANTED),
@@ -258,12 +258,12 @@ def test_how_far_aliases_are_followed(server: Server) -> None:
 
 def test_a_table_prefix(server: Server) -> None:
     access = server.create("prefixed", statements(server.dialect, "pa_"))
-    source = PostfixAdmin(Database(access), rules=LoginRules(), table_prefix="pa_")
+    source = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules(), table_prefix="pa_")
     said = ask(source, "alice@us.test", "sales@us.test")
     assert said.is_granted
     assert all("pa_" in each.statement for each in said.asked)
     source.close()
-    missing = PostfixAdmin(Database(access), rules=LoginRules())
+    missing = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules())
     said = ask(missing, "alice@us.test", "sales@us.test")
     assert said.status is UNAVAILABLE
     assert "alias_domain" in said.reason
@@ -275,7 +275,7 @@ def test_a_domain_that_goes_to_another_by_catch_all(server: Server) -> None:
     """How PostfixAdmin did alias domains before it had a table for them."""
     rows = list(schema(server.dialect))
     rows += [mailbox(server.dialect, "alice@us.test"), alias_row(server.dialect, "@old.test", "@us.test")]
-    source = PostfixAdmin(Database(server.create("older", rows)), rules=LoginRules())
+    source = PostfixAdmin(Database(server.create("older", rows), deadline_s=AMPLE_S), rules=LoginRules())
     assert ask(source, "alice@us.test", "alice@old.test").is_granted
     assert ask(source, "alice@us.test", "bob@old.test").status is DENIED
     assert [grant.what for grant in source.everyone().accounts["alice@us.test"]] == [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from database_site import PASSWORD, USER, MariaDb, Postgres, SqliteFiles, mariadb, postgres
+from database_site import AMPLE_S, PASSWORD, USER, MariaDb, Postgres, SqliteFiles, mariadb, postgres
 from mailguard.errors import ConfigError
 from mailguard.senders.dialect import Dialect
 from mailguard.senders.expansion import Key, Needs, parts_of
@@ -322,7 +322,7 @@ class Tables:
         return path
 
     def ours(self, path: Path) -> SqlTable:
-        return SqlTable(self.kind, str(path), deadline_s=3.0, clock=time.monotonic)
+        return SqlTable(self.kind, str(path), deadline_s=AMPLE_S, clock=time.monotonic)
 
     def of_postfix(self, path: Path, keys: Sequence[str]) -> dict[str, str]:
         """What postmap gives for all of them at once, by the key as it was asked for."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from database_site import AMPLE_S
 from mailguard.errors import ConfigError
 from mailguard.senders.identity import Login, LoginRules, parse_address
 from mailguard.senders.listing import ListingStatus
@@ -37,7 +38,7 @@ def directory(tmp_path: Path) -> Path:
 def table(directory: Path, text: str, kind: str = "sqlite") -> SqlTable:
     path = directory / "owners.cf"
     path.write_text(text.format(directory=directory), "utf-8")
-    return SqlTable(kind, str(path), deadline_s=3.0, clock=time.monotonic)
+    return SqlTable(kind, str(path), deadline_s=AMPLE_S, clock=time.monotonic)
 
 
 def test_parameters(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_a_database_that_is_not_there(tmp_path: Path) -> None:
 def test_a_query_in_the_list_of_tables(directory: Path) -> None:
     made = table(directory, SQLITE + QUERY)
     made.close()
-    options = TableOptions(clock=time.monotonic, deadline_s=3.0)
+    options = TableOptions(clock=time.monotonic, deadline_s=AMPLE_S)
     source = LoginMaps(
         open_tables(f"inline:{{x@us.test=alice}} sqlite:{directory}/owners.cf", options), rules=LoginRules()
     )
