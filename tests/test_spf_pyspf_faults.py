@@ -344,7 +344,9 @@ def test_an_unanswered_question_is_lost_in_pyspfs_bare_except() -> None:
 
 
 def test_pyspf_reads_the_clock() -> None:
-    assert abs(int(spf.query(i=EVIL_IP, s="x@evil.test", h="h").t) - time.time()) < 5
+    before = int(time.time())
+    read = int(spf.query(i=EVIL_IP, s="x@evil.test", h="h").t)
+    assert before <= read <= time.time()
     result = record("v=spf1 -all exp=why.test", more={"why.test": {"TXT": ["%{t}"]}})
     assert result.explanation == str(int(NOW))
 
