@@ -45,7 +45,8 @@ __all__ = ["Delivery", "PostfixSandbox", "SandboxError", "Service"]
 
 Service = Literal["inbound", "submission"]
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
+DELIVERY_TIMEOUT_S = 120.0
 CLIENT_NAME = "client.sandbox.test"
 SESSION_TIMEOUT_S = 60.0
 LOG_TAIL_CHARACTERS = 6_000
@@ -263,7 +264,7 @@ class PostfixSandbox:
         """How many messages have been delivered; none of them is read."""
         return len(os.listdir(self._mailbox)) if self._mailbox.exists() else 0
 
-    def wait_delivered(self, count: int, *, timeout_s: float = 30.0) -> tuple[Delivery, ...]:
+    def wait_delivered(self, count: int, *, timeout_s: float = DELIVERY_TIMEOUT_S) -> tuple[Delivery, ...]:
         """All deliveries, once there are at least `count`. Raises SandboxError with queue and log."""
         deadline = time.monotonic() + timeout_s
         while self.delivered_count() < count:
@@ -294,6 +295,14 @@ class PostfixSandbox:
     def queue(self) -> list[dict[str, object]]:
         """The messages in the queue, as postqueue(1) -j says them."""
         return [json.loads(line) for line in self.command("postqueue", "-j").splitlines()]
+
+    def wait_empty(self, *, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Until nothing is in the queue: Postfix delivers a message before it removes it from there."""
+        deadline = time.monotonic() + timeout_s
+        while left := self.queue():
+            if time.monotonic() > deadline:
+                raise SandboxError(f"still in the queue after {timeout_s:g} s: {left}\n{self.log_tail()}")
+            time.sleep(POLL_S)
 
     def held(self) -> list[str]:
         """The queue ids of the messages in quarantine, which for Postfix is the hold queue."""

@@ -79,7 +79,7 @@ def assert_nothing_lost(site: PostfixSite, sent: list[Sent]) -> dict[str, bytes]
     assert len({each.token for each in sent}) == len(sent)
     delivered = delivered_queue_ids(site, len(sent))
     assert delivered.keys() == {each.queue_id for each in sent}
-    assert site.postfix.queue() == []
+    site.postfix.wait_empty()
     for each in sent:
         message = delivered[each.queue_id]
         assert fields_named(message, "Subject") == [b" " + each.token.encode()]

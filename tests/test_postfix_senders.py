@@ -202,8 +202,9 @@ def test_what_is_not_is_refused_and_nobody_gets_it(enforcing: LoginSite, name: s
     answer, _ = enforcing.send(written(BOB, login=BOB).content, login=BOB, recipient=permitted)
     assert answer.code == 250
     assert_signed(enforcing, permitted, "us.test")
+    # Nothing is under way any more that could still get there.
+    enforcing.mail.postfix.wait_empty()
     assert enforcing.mail.is_empty(forbidden)
-    assert enforcing.mail.postfix.queue() == []
 
 
 @only("libmilter")
@@ -376,10 +377,10 @@ def test_for_the_other_domains_a_client_is_a_stranger(enforcing: LoginSite, clie
 @pytest.mark.attack("L17")
 def test_a_bounce_reaches_the_sender(enforcing: LoginSite) -> None:
     """It is from MAILER-DAEMON, with the null sender, and nobody has logged in for it."""
-    count = enforcing.mail.postfix.delivered_count()
     answer, _ = enforcing.send(zone0.mail(f"<{ALICE}>"), login=ALICE, recipient="nobody@us.test")
     assert answer.code == 250
-    bounce = enforcing.mail.postfix.wait_delivered(count + 1)[-1]
-    assert (bounce.sender, bounce.recipient) == ("", ALICE)
-    assert b"MAILER-DAEMON" in fields_named(bounce.message.replace(b"\n", b"\r\n"), "From")[0]
-    assert enforcing.mail.postfix.queue() == []
+    # Other mail is for mailboxes of other names, and may still be on its way.
+    message = enforcing.mail.delivered_to(ALICE)
+    assert [each.sender for each in enforcing.mail.postfix.delivered() if each.recipient == ALICE] == [""]
+    assert b"MAILER-DAEMON" in fields_named(message, "From")[0]
+    enforcing.mail.postfix.wait_empty()
