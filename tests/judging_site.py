@@ -31,6 +31,9 @@ __all__ = ["Fate", "JudgingSite", "Sending", "open_judging_site", "open_mail", "
 # Up to a semicolon outside quotes.
 _CLAUSE = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*")+')
 
+# A resolver that is held up for some seconds is no fault of the DNS.
+PATIENT = "deadline_s = 25.0\nquery_timeout_s = 10.0"
+
 Place = Literal["delivered", "held", "refused", "deferred"]
 
 
@@ -129,7 +132,7 @@ def open_judging_site(
     *,
     mode: str = "enforce",
     policy: str = "",
-    dns: str = "",
+    dns: str = PATIENT,
     zones: Mapping[str, str] = judging_zones.ZONES,
     signed: Collection[str] = judging_zones.SIGNED,
     bogus: Collection[str] = judging_zones.BOGUS,
@@ -156,7 +159,7 @@ def open_mail(
     *,
     mode: str,
     policy: str = "",
-    dns: str = "",
+    dns: str = PATIENT,
     workers: int = 2,
     main: Mapping[str, str] | None = None,
     engine: str = DEFAULT_ENGINE,

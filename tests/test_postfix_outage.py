@@ -10,17 +10,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pytest
 
 import zone0
+from daemon_process import eventually
 from judging_site import JudgingSite, Sending, open_mail
 from judging_zones import domain_zone, key
 from unbound_site import UNBOUND, Unbound
 
 pytestmark = [pytest.mark.postfix, pytest.mark.skipif(UNBOUND is None, reason="unbound is not installed")]
 
+T = TypeVar("T")
 KEY = zone0.ed25519_key(40)
 OTHER_HOST = '"v=spf1 ip4:192.0.2.99 -all"'
 EVIL_SPF = '"v=spf1 ip4:198.51.100.66 -all"'
@@ -30,8 +34,8 @@ RECOVERY_S = 5.0
 SHORT_TTL_S = 1
 # Longer than the shortest TTL, at which the records of brief.test run out.
 UNTIL_BRIEF_IS_OVER_S = 1.5
-# Times in seconds for the daemon, so that silence is short here.
-IMPATIENT = "deadline_s = 1.0\nquery_timeout_s = 0.4"
+# Times in seconds for the daemon, so that silence is short here; a resolver that is there may be held up for as long.
+IMPATIENT = "deadline_s = 9.0\nquery_timeout_s = 4.0"
 MAX_FURTHER_FILES = 4
 PATIENCE_S = 60.0
 POLL_S = 0.02
@@ -126,8 +130,10 @@ class Sites:
     enforcing: JudgingSite
     monitoring: JudgingSite
 
-    def each(self) -> tuple[tuple[str, JudgingSite], ...]:
-        return ("enforce", self.enforcing), ("monitor", self.monitoring)
+    def at_both(self, what: Callable[[JudgingSite], T]) -> dict[str, T]:
+        """At the same time: what a daemon knows lasts a minute, and silence is long."""
+        with ThreadPoolExecutor(2) as pool:
+            return dict(zip(("enforce", "monitor"), pool.map(what, (self.enforcing, self.monitoring)), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -178,16 +184,11 @@ def silent(unbound: Unbound) -> Callable[[], None]:
 @pytest.mark.attack("D36", "M03", "M04", "N12", "N16", "V11")
 @pytest.mark.parametrize("outage", [gone, silent])
 def test_only_what_hangs_on_the_dns_waits(sites: Sites, outage: Callable[[Unbound], Callable[[], None]]) -> None:
-    files = {}
-    for mode, site in sites.each():
-        forget(site)
-        for fate in site.fates(numbered(KNOWN)):
-            assert fate.answer.code in (250, 550), fate
-        files[mode] = open_files(site)
+    files = sites.at_both(learn)
     time.sleep(UNTIL_BRIEF_IS_OVER_S)
     end_outage = outage(sites.unbound)
     try:
-        during = {mode: answers_at_once(site) for mode, site in sites.each()}
+        during = sites.at_both(answers_at_once)
     finally:
         end_outage()
     came_back = time.monotonic()
@@ -198,11 +199,21 @@ def test_only_what_hangs_on_the_dns_waits(sites: Sites, outage: Callable[[Unboun
         assert dmarc == {name: word for name, (_, _, _, word) in TRAFFIC.items()}
     # Then all is as it ever was, at the first attempt.
     time.sleep(max(0.0, came_back + RECOVERY_S - time.monotonic()))
-    for mode, site in sites.each():
-        codes, would, _ = answers_at_once(site)
+    for mode, (codes, would, _) in sites.at_both(answers_at_once).items():
         assert codes == {name: 250 if mode == "monitor" else code for name, (_, code, _, _) in TRAFFIC.items()}
         assert would == {name: ACTIONS[code] for name, (_, code, _, _) in TRAFFIC.items()}
-        assert open_files(site) <= files[mode] + MAX_FURTHER_FILES
+    for mode, most in files.items():
+        site = sites.enforcing if mode == "enforce" else sites.monitoring
+        # Postfix closes a connection some time after the client has its answer.
+        eventually(lambda site=site, most=most: open_files(site) <= most + MAX_FURTHER_FILES)
+
+
+def learn(site: JudgingSite) -> int:
+    """Make a daemon that knows nothing know what KNOWN tells; the files that it then has open."""
+    forget(site)
+    for fate in site.fates(numbered(KNOWN)):
+        assert fate.answer.code in (250, 550), fate
+    return open_files(site)
 
 
 def forget(site: JudgingSite) -> None:
