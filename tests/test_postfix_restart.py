@@ -49,7 +49,12 @@ def test_messages_that_come_while_it_is_down_are_accepted_after_the_restart(
     activated: Activated, end: Callable[[Daemon], None]
 ) -> None:
     daemon = activated.daemon
-    main = {"smtpd_milters": f"inet:127.0.0.1:{activated.port}", "milter_default_action": "tempfail"}
+    main = {
+        "smtpd_milters": f"inet:127.0.0.1:{activated.port}",
+        "milter_default_action": "tempfail",
+        # From the first of them that waits to the daemon's return: twelve processes of Postfix begin, then the daemon.
+        "milter_connect_timeout": "120s",
+    }
     activated.started()
     with PostfixSandbox(main=main) as postfix:
 
