@@ -42,6 +42,8 @@ domains = ["us.test", "alias.test"]
 SENDERS = """
 [senders]
 sources = ["inline", "postfixadmin"]
+# The most that there may be: one query gets a third of it.
+deadline_s = 10.0
 recipient_delimiter = "+"
 [senders.inline]
 own_address = false
