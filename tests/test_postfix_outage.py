@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import pytest
@@ -205,7 +206,11 @@ def test_only_what_hangs_on_the_dns_waits(sites: Sites, outage: Callable[[Unboun
     for mode, most in files.items():
         site = sites.enforcing if mode == "enforce" else sites.monitoring
         # Postfix closes a connection some time after the client has its answer.
-        eventually(lambda site=site, most=most: open_files(site) <= most + MAX_FURTHER_FILES)
+        eventually(partial(has_closed_files, site, most))
+
+
+def has_closed_files(site: JudgingSite, most: int) -> bool:
+    return open_files(site) <= most + MAX_FURTHER_FILES
 
 
 def learn(site: JudgingSite) -> int:

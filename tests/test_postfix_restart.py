@@ -52,7 +52,7 @@ def test_messages_that_come_while_it_is_down_are_accepted_after_the_restart(
     main = {
         "smtpd_milters": f"inet:127.0.0.1:{activated.port}",
         "milter_default_action": "tempfail",
-        # From the first of them that waits to the daemon's return: twelve processes of Postfix begin, then the daemon.
+        # For the first that waits: twelve processes of Postfix begin, and then the daemon.
         "milter_connect_timeout": "120s",
     }
     activated.started()
