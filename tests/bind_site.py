@@ -25,7 +25,7 @@ __all__ = ["NAMED", "NSUPDATE", "Bind"]
 
 NAMED = shutil.which("named", path=SYSTEM_PATH)
 NSUPDATE = shutil.which("nsupdate", path=SYSTEM_PATH)
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 POLL_S = 0.05
 
 _OPTIONS = """\

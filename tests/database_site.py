@@ -7,6 +7,7 @@ only SELECT. One object is for one thread.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -169,7 +170,7 @@ class DatabaseServer(ABC):
         self._signal_all(signal.SIGSTOP)
         # A thread on another core may answer one more question before it stands.
         until = time.monotonic() + PATIENCE_S
-        while not all(_stands(each) for pid in self._processes() for each in Path(f"/proc/{pid}/task").iterdir()):
+        while not all(_stands(each) for pid in self._processes() for each in _tasks_of(pid)):
             assert time.monotonic() < until, "it does not stand"
             time.sleep(0.01)
 
@@ -233,7 +234,9 @@ class DatabaseServer(ABC):
 
     def _signal_all(self, number: signal.Signals) -> None:
         for process in self._processes():
-            os.kill(process, number)
+            # The one that served a connection which was closed a moment ago may have ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def _end(self, number: signal.Signals) -> None:
         children = self._processes()[1:] if number is signal.SIGKILL else []
@@ -255,10 +258,18 @@ class DatabaseServer(ABC):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def _tasks_of(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return []  # it has ended
+
+
 def _stands(task: Path) -> bool:
     try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except FileNotFoundError:
+        # Z: it has ended, and who would take note of that stands.
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+    except (FileNotFoundError, ProcessLookupError):
         return True  # it has ended
 
 

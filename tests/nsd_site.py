@@ -25,7 +25,7 @@ from sandbox_place import SYSTEM_PATH
 __all__ = ["NSD", "Nsd"]
 
 NSD = shutil.which("nsd", path=SYSTEM_PATH)
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 POLL_S = 0.05
 
 _SERVER = """\

@@ -259,13 +259,17 @@ def talking(**how: object) -> Iterator[SmtpPlace]:
         server.shutdown()
 
 
+# Ends by a time of 0.5 s that is patched; the real one is longer.
+LATEST_S = 15.0
+
+
 @pytest.mark.parametrize("said_again", [b"220-more\r\n" * 100, b"2", b"\n"], ids=["lines", "octets", "empty"])
 def test_a_server_that_never_ends_its_reply(monkeypatch: pytest.MonkeyPatch, said_again: bytes) -> None:
     monkeypatch.setattr("mailguard.cli.trial_message.SMTP_TIME_S", 0.5)
     started = time.monotonic()
     with talking(greeting=b"220-mx\r\n", said_again=said_again) as place:
         handed = by_smtp(MESSAGE, place, helo="mx")
-    assert (bool(handed.fault), time.monotonic() - started < 30) == (True, True)
+    assert (bool(handed.fault), time.monotonic() - started < LATEST_S) == (True, True)
 
 
 def test_a_password_that_is_not_ascii() -> None:

@@ -33,6 +33,7 @@ SENDERS = """
 [senders]
 sources = ["postfixadmin"]
 recipient_delimiter = "+"
+deadline_s = 4.5
 [senders.postfixadmin]
 database = "{database}"
 host = "{host}"
@@ -46,7 +47,7 @@ RECIPIENT = "load@us.test"
 SESSIONS = 4
 MESSAGES_A_SESSION = 6
 RETRY_AFTER_S = 0.05
-BACK_WITHIN_S = 5.0
+BACK_WITHIN_S = 10.0
 # Longer than the daemon waits before it asks a database again that was down.
 LASTS_S = 1.5
 # So many of each kind are seen before, during and after each outage.
@@ -55,8 +56,8 @@ PATIENCE_S = 60.0
 POLL_S = 0.02
 # All three verifiers look at so many; mailguard's own looks at each.
 SAMPLE = 10
-# With a database that says nothing, a message that has to wait for it waits for longer.
-UNAFFECTED_S = 0.4
+# With a database that says nothing, a message that has to wait for it waits for longer: a third of deadline_s.
+UNAFFECTED_S = 1.2
 _ID = re.compile(rb"with ESMTP\w* id ([0-9A-Za-z]+)")
 
 Kind = str

@@ -34,7 +34,7 @@ __all__ = ["UNBOUND", "Unbound"]
 
 UNBOUND = shutil.which("unbound", path=SYSTEM_PATH)
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 POLL_S = 0.01
 TTL_S = 300
 NEGATIVE_TTL_S = 60
