@@ -62,6 +62,7 @@ MILTER_LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "actions",
         "allocation",
+        "awake_clock",
         "backoff",
         "channel",
         "log",

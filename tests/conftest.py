@@ -1,6 +1,6 @@
 """Fixtures that several files share."""
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from cli_process import keys, mailguard_command, prepared
 from daemon_process import daemon
@@ -21,6 +21,7 @@ __all__ = [
     "without_the_machines",
 ]
 
-# The default of 200 ms for an example says nothing of the code where the machine stands still for longer.
-settings.register_profile("mailguard", settings(), deadline=None)
+# How long an example takes, 200 ms by default, says how busy the machine is. Costs are measured as CPU time, by tests
+# of their own.
+settings.register_profile("mailguard", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mailguard")

@@ -18,7 +18,7 @@ from mailguard_milter.generation import Patience
 from mailguard_milter.supervisor import Supervisor
 from mailguard_milter.worker import Application
 
-# Longer than a machine under load stops a process: who was stopped himself takes all his workers for hung.
+# Longer than a machine under load stops a process.
 PATIENCE = Patience(ask_every_s=0.2, answer_s=6.0, start_s=60.0)
 
 

@@ -281,7 +281,7 @@ def assert_delivered(site: LoginSite, tries: Sequence[Try]) -> None:
         assert queue_id not in delivered, f"{queue_id} was delivered twice"
         delivered[queue_id] = message
     assert delivered.keys() == accepted.keys()
-    assert site.mail.postfix.queue() == []
+    site.mail.postfix.wait_empty()
     signed = [message for queue_id, message in delivered.items() if accepted[queue_id] != INBOUND]
     for message in signed:
         assert site.mail.verifiers.mailguard(message) == [("r1", True), ("e1", True)], message

@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from engine_process import per_engine
 from mailguard_milter import __main__ as command
 from mailguard_milter import supervisor, worker
 from milter_client import MilterClient, MilterGone
+from quick_daemon import PATIENCE
 from sandbox_place import free_port
 
 # Death and hanging
@@ -110,6 +112,19 @@ def test_a_hanging_worker_is_killed_and_replaced(daemon: Daemon) -> None:
     eventually(lambda: len(daemon.workers()) == 2 and victim not in daemon.workers())
     assert f'event="worker does not answer and is killed" pid={victim}' in daemon.log()
     assert daemon.verdict() == "mx1.us.test"
+
+
+def test_who_was_stopped_itself_does_not_take_that_for_the_workers_silence(daemon: Daemon) -> None:
+    """As all are when a machine is paused."""
+    daemon.started(*QUICK)
+    before = daemon.workers()
+    (watcher,) = {parent(pid) for pid in before}
+    kill(watcher, signal.SIGSTOP)
+    time.sleep(PATIENCE.answer_s + 2)
+    kill(watcher, signal.SIGCONT)
+    time.sleep(1)
+    assert daemon.workers() == before
+    assert "does not answer" not in daemon.log()
 
 
 @pytest.mark.attack("V03")

@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from mailguard.errors import ConfigError, MailguardError
 from mailguard.sender_sources import open_senders
 from mailguard_milter import engine_choice, worker
 from mailguard_milter.allocation import share_one_arena
+from mailguard_milter.awake_clock import AwakeClock
 from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.loaded_keys import loaded_keys
@@ -114,6 +114,7 @@ class _Parent:
     trace: socket.socket | None
     patience: Patience
     keys_file: str = ""
+    clock: AwakeClock = field(default_factory=AwakeClock)
     slots: list[_Slot] = field(default_factory=list)
     was_ready: bool = False
     ending: Word | None = None
@@ -160,7 +161,7 @@ class _Parent:
     # Workers
 
     def _start_workers(self) -> None:
-        now = time.monotonic()
+        now = self.clock()
         for slot in self.slots:
             if not slot.pid and slot.start_at <= now:
                 self._fork(slot)
@@ -171,7 +172,7 @@ class _Parent:
         if not pid:
             self._become_worker(slot, theirs, ours)
         theirs.close()
-        now = time.monotonic()
+        now = self.clock()
         slot.pid, slot.channel, slot.is_ready = pid, ours, False
         slot.started = slot.heard = slot.asked = now
 
@@ -204,7 +205,7 @@ class _Parent:
             pid, status = os.waitpid(slot.pid, os.WNOHANG)
             if not pid:
                 continue
-            now = time.monotonic()
+            now = self.clock()
             if slot.channel is not None:
                 slot.channel.close()
             slot.pid, slot.channel = 0, None
@@ -222,7 +223,7 @@ class _Parent:
                 )
 
     def _ask(self) -> None:
-        now = time.monotonic()
+        now = self.clock()
         for slot in self.slots:
             if not slot.pid or slot.channel is None:
                 continue
@@ -254,7 +255,7 @@ class _Parent:
         assert slot.channel is not None  # noqa: S101 - only those with a channel were waited for
         try:
             while packet := slot.channel.receive():
-                slot.heard = time.monotonic()
+                slot.heard = self.clock()
                 word, more = packet
                 if word is Word.READY:
                     slot.is_ready = True

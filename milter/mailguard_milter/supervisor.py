@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from mailguard_milter.awake_clock import AwakeClock
 from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.identity import Identity
@@ -88,6 +89,7 @@ class Supervisor:
     _stop_wanted: bool = False
     _count: int = 0
     _deaths: Backoff = field(default_factory=Backoff)
+    _clock: AwakeClock = field(default_factory=AwakeClock)
     _start_at: float | None = None
     _was_ready: bool = False
     _identity: Identity | None = None
@@ -199,7 +201,7 @@ class Supervisor:
             ) from None
         finally:
             theirs.close()
-        now = time.monotonic()
+        now = self._clock()
         return _Generation(self._count, process, ours, plan, started=now, heard=now, asked=now)
 
     def _step(self, wakeup: socket.socket) -> None:
@@ -247,7 +249,7 @@ class Supervisor:
         try:
             while packet := generation.channel.receive():
                 word, more = packet
-                generation.heard = time.monotonic()
+                generation.heard = self._clock()
                 if word is Word.READY:
                     generation.is_ready = True
                 elif word is Word.DETACHED:
@@ -259,7 +261,7 @@ class Supervisor:
             generation.is_gone = True
 
     def _ask(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         for generation in self._generations():
             patience_s = PATIENCE_S if generation.is_ready else START_TIMEOUT_S
             if now - generation.heard > patience_s and generation.process.poll() is None:
@@ -322,7 +324,7 @@ class Supervisor:
             self._current = None
             tell("the generation died", Severity.ERROR, generation=dead.number, why=why)
             if self._next is None:
-                self._start_later(was_healthy=time.monotonic() - dead.started > HEALTHY_AFTER_S)
+                self._start_later(was_healthy=self._clock() - dead.started > HEALTHY_AFTER_S)
 
     def _start_later(self, *, was_healthy: bool = False) -> None:
         self._start_at = time.monotonic() + self._deaths.failed(was_healthy=was_healthy)

@@ -24,6 +24,7 @@ from types import TracebackType
 
 from mailguard.config import Config, Listener
 from mailguard.dns.answers import Resolver
+from mailguard_milter.awake_clock import AwakeClock
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.engine import Dialogue, Door, Engine, Surroundings
 from mailguard_milter.engine_choice import engine_class
@@ -130,6 +131,7 @@ class _Watch:
         self._control: Channel | None = control
         self._log = log
         self._hung_after_s = hung_after_s
+        self._clock = AwakeClock()
         self._state = _State.SERVING
         self._deadline = float("inf")
         self._quiet_ticks = 0
@@ -143,7 +145,7 @@ class _Watch:
             if self._engine.longest_callback_s() > self._hung_after_s:
                 self._log.event("a callback hangs; the worker ends", Severity.ERROR)
                 return EX_SOFTWARE
-            if trouble := self._engine.trouble(time.monotonic()):
+            if trouble := self._engine.trouble(self._clock()):
                 self._log.event("the worker ends", Severity.ERROR, why=trouble)
                 return EX_SOFTWARE
             if self._state is not _State.SERVING and self._is_done():
