@@ -90,12 +90,13 @@ smtpd_sasl_path = smtpd
 smtpd_sasl_security_options = noanonymous
 """
 
+# Who is waked may be ending, as at a reload: the next time comes before anybody gives up.
 _MASTER = """\
 {inbound}
 {submission}
-pickup unix n - n 60 1 pickup
+pickup unix n - n 30 1 pickup
 cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
+qmgr unix n - n 5 1 qmgr
 rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce

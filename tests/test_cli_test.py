@@ -347,8 +347,8 @@ def test_another_milter_is_down(mailguard_command: Command, site: Site) -> None:
 def test_postfix_does_not_name_mailguard(mailguard_command: Command, site: Site) -> None:
     site.change("\nnon_smtpd_milters = ", "\n#non_smtpd_milters = ")
     code, tree, _ = send(mailguard_command, "--send", "a@them.test", *site.arguments, "--wait", "60")
+    assert code == 2, site.host.postfix.log()[-5000:]
     (found,) = said(tree, "problem")
-    assert code == 2
     assert "mailguard was not asked: non_smtpd_milters (main.cf) does not name it; it is empty" in found
     # The command that it names is the one that mends it.
     command = found.partition(" | mailguard was")[2].partition(" | ")[2]
