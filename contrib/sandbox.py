@@ -67,6 +67,7 @@ mynetworks =
 local_recipient_maps =
 alias_maps =
 alias_database =
+service_throttle_time = 2s
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 smtpd_peername_lookup = no

@@ -112,7 +112,13 @@ class Site:
         """In main.cf."""
         text = (self.config / "main.cf").read_text()
         assert old in text
-        (self.config / "main.cf").write_text(text.replace(old, new))
+        fresh = self.config / "main.cf.new"
+        fresh.write_text(text.replace(old, new))
+        self.put(fresh)
+
+    def put(self, main: Path) -> None:
+        """At once: a daemon of Postfix that starts meanwhile and reads half of it stays away for a minute."""
+        main.replace(self.config / "main.cf")
         self.reload()
 
     def reload(self) -> None:
@@ -124,8 +130,7 @@ class Site:
         if (self.socket.with_name("moved")).exists():
             self.socket.with_name("moved").rename(self.socket)
         if (self.config / "main.cf").read_bytes() != (self.saved / "main.cf").read_bytes():
-            shutil.copy2(self.saved / "main.cf", self.config)
-            self.reload()
+            self.put(Path(shutil.copy2(self.saved / "main.cf", self.config / "main.cf.new")))
 
 
 @pytest.fixture(scope="module")
