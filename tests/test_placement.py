@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 import pytest
 
 from daemon_process import Daemon
 from engine_process import per_engine
 from mailguard_milter.placement import Placement, keep_to
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return given
 
 
-def forbidden(process: int, wanted: Iterable[int]) -> None:
+def forbidden(*arguments: object) -> None:
     raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
@@ -58,6 +61,7 @@ def test_where_it_is_forbidden_there_are_more_workers(cores: list[int], monkeypa
 
 def test_a_core_that_is_gone_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden)
     keep_to(0)
     keep_to(None)
 
@@ -68,19 +72,22 @@ def test_the_workers_of_a_daemon(daemon: Daemon, engine: str) -> None:
     every = os.sched_getaffinity(0)
     daemon.started()
     workers = daemon.workers()
-    threads = [cores_of_threads(pid) for pid in workers]
+    threads = [of_threads(pid, lambda thread: frozenset(os.sched_getaffinity(thread))) for pid in workers]
     expected = [
         {frozenset({core})} if engine == "libmilter" else {frozenset(every)} for core in spread(sorted(every))
     ]
     assert sorted(threads, key=str) == sorted(expected, key=str)
     assert all(os.sched_getaffinity(pid) == every for pid in set(daemon.family()) - set(workers))
+    turns = [of_threads(pid, os.sched_getscheduler) for pid in workers]
+    assert turns == [{os.SCHED_BATCH if engine == "libmilter" else os.SCHED_OTHER}] * len(workers)
+    assert all(os.sched_getscheduler(pid) == os.SCHED_OTHER for pid in set(daemon.family()) - set(workers))
 
 
-def cores_of_threads(pid: int) -> set[frozenset[int]]:
+def of_threads(pid: int, ask: Callable[[int], T]) -> set[T]:
     found = set()
     for name in os.listdir(f"/proc/{pid}/task"):
         with suppress(ProcessLookupError):  # ended meanwhile
-            found.add(frozenset(os.sched_getaffinity(int(name))))
+            found.add(ask(int(name)))
     return found
 
 
