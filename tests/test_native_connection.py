@@ -42,7 +42,7 @@ class Verbose(StandIn):
 class Full:
     """A socket whose send buffer has no room for a word of progress at first."""
 
-    def __init__(self, real: socket.socket) -> None:
+    def __init__(self, real: socket.SocketType) -> None:
         self._real = real
         self.refused = 0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from mailguard_milter.readiness import READABLE, WRITABLE, Readiness
+from mailguard_milter.readiness import MOST_AT_ONCE, READABLE, WRITABLE, Readiness
 
 TURNS = 5
 
@@ -148,3 +148,24 @@ def test_a_watch_that_another_one_ended_in_the_same_turn(host: Host) -> None:
     for ours, theirs in sockets:
         ours.close()
         theirs.close()
+
+
+def test_what_becomes_ready_meanwhile_is_told_at_once_and_then_the_loop_has_its_turn(host: Host) -> None:
+    first, second = socket.socketpair(), socket.socketpair()
+
+    def wake_the_other() -> None:
+        if not host.told:
+            host.loop.call_soon(host.told.append, "loop")
+            second[1].send(b"x")
+        host.told.append("first")
+
+    host.readiness.watch(first[0].fileno(), READABLE, wake_the_other)
+    host.watch(second[0], READABLE, "second")
+    first[1].send(b"x")
+    host.turn()
+    before = host.told[: host.told.index("loop")]
+    # Neither reads what there is.
+    assert set(before) == {"first", "second"}
+    assert len(before) == MOST_AT_ONCE
+    for each in (*first, *second):
+        each.close()

@@ -53,7 +53,7 @@ class Connection:
 
     def __init__(
         self,
-        accepted: socket.socket,
+        accepted: socket.SocketType,
         shared: Shared,
         *,
         loop: asyncio.AbstractEventLoop,
