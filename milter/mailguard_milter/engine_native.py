@@ -1,9 +1,9 @@
 """The engine without libmilter: the milter protocol on an asyncio event loop, on uvloop where that is installed.
 
 One thread serves all sessions of the worker; the worker's main thread looks after it. A session that waits for the
-DNS holds no thread, and delays no other one. Connections are accepted one for each turn of the loop, so that a burst
-spreads over the workers. Their number has a bound, beyond which they wait in the backlog, where another worker finds
-them. The only importer of uvloop.
+DNS holds no thread, and delays no other one. Connections are accepted one at a time, among whatever else is ready:
+a burst spreads over the workers. Their number has a bound, beyond which they wait in the backlog, where another
+worker finds them. The only importer of uvloop.
 """
 
 from __future__ import annotations
