@@ -185,3 +185,31 @@ def test_the_records_of_all_that_come_and_go_are_to_be_published(
     assert site.stages() == ["removable", "signing"]
     assert listed() == both - old
     assert mailguard_command("key", "test", "-c", site.config).code == 0
+
+
+def test_two_hosts_that_sign_for_a_domain_take_turns_of_their_own(
+    rotation_site: RotationSite, mailguard_command: Command
+) -> None:
+    one = rotation_site
+    elsewhere = one.directory / "other"
+    elsewhere.mkdir()
+    other = RotationSite(mailguard_command, elsewhere, one.servers)
+    for site in (one, other):
+        assert site.rotate().code == 2
+        site.configure()
+        site.tell()
+    assert one.selectors(0) == other.selectors(0), "nothing was published yet"
+    one.publish()
+    assert (one.rotate().code, one.stages()) == (0, ["published"])
+    clash = other.rotate(seconds=DAY_S)
+    assert (clash.code, other.stages()) == (2, ["created"])
+    assert "has another key" in said(clash.out)
+    other.rotate("--discard")
+    other.records.clear()
+    assert other.rotate().code == 2
+    assert not one.selectors(0) & other.selectors(0)
+    other.records.update(one.records)
+    other.publish()
+    for site in (one, other):
+        site.rotate()
+        assert (site.rotate(seconds=DAY_S).code, site.stages()) == (0, ["signing"])
