@@ -323,6 +323,18 @@ def test_characters_that_the_database_has_not(server: DatabaseServer) -> None:
     database.close()
 
 
+@pytest.mark.attack("V15")
+def test_octets_and_numbers(server: DatabaseServer) -> None:
+    octets = "bytea" if server.dialect is Dialect.POSTGRESQL else "varbinary(255)"
+    rows = [f"CREATE TABLE owners (address varchar(255), login {octets}, number int)"]
+    rows += ["INSERT INTO owners VALUES ('a', 'alice', 7), ('b', NULL, NULL)"]
+    database = Database(server.create("octets", rows), deadline_s=DEADLINE_S)
+    assert database.ask(find) == [("alice",)]
+    found = database.ask(lambda asking: asking.select(("login", "number"), "owners"))
+    assert found == [("alice", 7), (None, None)]
+    database.close()
+
+
 # SQLite
 
 
@@ -336,6 +348,17 @@ def test_a_sqlite_file(files: SqliteFiles, tmp_path: Path) -> None:
     assert database.ask(find) == [("alice",)]
     assert "readonly" in trouble(database, "INSERT INTO owners VALUES ('b', 'bob')")
     assert database.ask(find) == [("alice",)]
+    database.close()
+
+
+@pytest.mark.attack("V15")
+def test_any_type_in_a_sqlite_file(files: SqliteFiles) -> None:
+    rows = ["CREATE TABLE owners (address, login)", "INSERT INTO owners VALUES ('a', x'616c696365')"]
+    rows += ["INSERT INTO owners VALUES ('b', x'61ff'), ('c', 7), ('d', 7.5), ('e', NULL)"]
+    database = Database(files.create("types", rows), deadline_s=DEADLINE_S)
+    assert database.ask(find) == [("alice",)]
+    every = database.ask(lambda asking: asking.select(("login",), "owners"))
+    assert every == [("alice",), ("a\\xff",), (7,), (7.5,), (None,)]
     database.close()
 
 

@@ -188,4 +188,5 @@ def _domains(names: Iterable[object]) -> Iterator[Domain]:
 
 
 def _is_true(value: object) -> bool:
-    return value in (True, 1) or str(value).lower() in ("1", "t", "true", "y", "yes", "b'\\x01'")
+    # BIT(1) of MySQL is an octet.
+    return value in (True, 1) or str(value).lower() in ("1", "t", "true", "y", "yes", "\x01")
