@@ -100,7 +100,7 @@ def test_the_old_retires_when_the_daemon_has_said_so_and_not_before() -> None:
 
 
 def test_old_workers_end_before_what_is_counted_with() -> None:
-    assert worker.DRAIN_DEADLINE_S + worker.HUNG_AFTER_S < OLD_WORKERS_S
+    assert worker.DRAIN_DEADLINE_S + worker.HUNG_AFTER_S + worker.HUNG_GRACE_S < OLD_WORKERS_S
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,10 @@ DRAIN_DEADLINE_S = 600.0
 WARM_UP_S = 2.0
 # Below systemd's TimeoutStopSec and above the longest time that a message may wait for its look-ups.
 STOP_DEADLINE_S = 20.0
-# No message may take this long beyond its look-ups: a callback that does will never end.
+# No message may take this long beyond its look-ups: a callback that does will never end. One that was stopped for so
+# long, with the whole machine, has HUNG_GRACE_S to go on.
 HUNG_AFTER_S = 60.0
+HUNG_GRACE_S = 5.0
 # Each session needs one descriptor; the rest is for look-ups, libraries and what comes in between two ticks.
 MAX_SESSIONS = 4096
 SESSIONS_PER_DESCRIPTOR = 0.5
@@ -134,6 +136,7 @@ class _Watch:
         self._clock = AwakeClock()
         self._state = _State.SERVING
         self._deadline = float("inf")
+        self._hangs_since = float("inf")
         self._quiet_ticks = 0
 
     def run(self) -> int:
@@ -142,10 +145,11 @@ class _Watch:
             if not self._engine.is_serving:
                 self._log.event("the engine ended", Severity.ERROR, error=str(self._engine.failure))
                 return EX_SOFTWARE
-            if self._engine.longest_callback_s() > self._hung_after_s:
+            now = self._clock()
+            if self._is_hung(now):
                 self._log.event("a callback hangs; the worker ends", Severity.ERROR)
                 return EX_SOFTWARE
-            if trouble := self._engine.trouble(self._clock()):
+            if trouble := self._engine.trouble(now):
                 self._log.event("the worker ends", Severity.ERROR, why=trouble)
                 return EX_SOFTWARE
             if self._state is not _State.SERVING and self._is_done():
@@ -181,6 +185,13 @@ class _Watch:
         self._state = state
         self._deadline = time.monotonic() + within_s
         self._quiet_ticks = 0
+
+    def _is_hung(self, now: float) -> bool:
+        if self._engine.longest_callback_s() <= self._hung_after_s:
+            self._hangs_since = float("inf")
+        else:
+            self._hangs_since = min(self._hangs_since, now)
+        return now - self._hangs_since > HUNG_GRACE_S
 
     def _is_done(self) -> bool:
         if time.monotonic() > self._deadline:

@@ -1,0 +1,85 @@
+"""What a worker's main thread does about a callback that does not end.
+
+ATTACKS.md row: V17.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from mailguard_milter import worker
+from mailguard_milter.channel import Channel
+from mailguard_milter.log import Format, Log, StderrSink
+from mailguard_milter.refusal import EX_SOFTWARE
+
+HUNG_AFTER_S = 60.0
+
+
+class OneCallback:
+    """An engine with one message, whose end of message is running, on a clock of the test's own."""
+
+    is_serving = True
+    failure: BaseException | None = None
+
+    def __init__(self, *, pauses: dict[float, float], takes_s: float) -> None:
+        """`pauses`: after so many seconds the machine is stopped for so many; `takes_s` is of its own running."""
+        self.now = 1000.0
+        self._ran_s = 0.0
+        self._pauses = pauses
+        self._takes_s = takes_s
+
+    def sleep(self, seconds: float) -> None:
+        """The worker waits; meanwhile the callback runs."""
+        self._ran_s += seconds
+        self.now += seconds
+        for after in [after for after in self._pauses if after <= self._ran_s]:
+            self.now += self._pauses.pop(after)
+
+    @property
+    def messages(self) -> int:
+        return int(self._ran_s < self._takes_s)
+
+    def sessions(self) -> int:
+        return self.messages
+
+    def longest_callback_s(self) -> float:
+        return self.now - 1000.0 if self.messages else 0.0
+
+    def trouble(self, now: float) -> str | None:
+        return None
+
+    def start(self) -> None:
+        """It has begun."""
+
+    def detach(self) -> None:
+        """It accepts nothing anyway."""
+
+
+def ended_with(engine: OneCallback, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
+    """The exit code of a worker that drains, and after how many seconds."""
+    monkeypatch.setattr("time.monotonic", lambda: engine.now)
+    monkeypatch.setattr("time.sleep", engine.sleep)
+    parent, mine = Channel.pair()
+    parent.close()
+    log = Log(StderrSink(), Format.LOGFMT, timestamps=False)
+    code = worker._Watch(engine, mine, log, hung_after_s=HUNG_AFTER_S).run()
+    mine.close()
+    return code, engine.now - 1000.0
+
+
+def test_one_that_never_ends_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, after_s = ended_with(OneCallback(pauses={}, takes_s=3600.0), monkeypatch)
+    assert code == EX_SOFTWARE
+    assert after_s == pytest.approx(HUNG_AFTER_S + worker.HUNG_GRACE_S, abs=1.0)
+
+
+@pytest.mark.attack("V17")
+def test_one_that_the_machine_was_stopped_in_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _ = ended_with(OneCallback(pauses={1.0: 400.0}, takes_s=4.0), monkeypatch)
+    assert code == 0
+
+
+def test_one_that_does_not_end_after_that_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, after_s = ended_with(OneCallback(pauses={1.0: 400.0}, takes_s=3600.0), monkeypatch)
+    assert code == EX_SOFTWARE
+    assert after_s == pytest.approx(401.0 + worker.HUNG_GRACE_S, abs=2.5)
