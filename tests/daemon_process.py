@@ -45,6 +45,8 @@ class Daemon:
         self.runtime = directory / "run"
         self.socket = self.runtime / "m.sock"
         self.stderr = directory / "stderr"
+        self.environment: dict[str, str] = {}
+        """What its processes find there besides."""
         self.process: subprocess.Popen[bytes] | None = None
         self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notified.bind(str(directory / "notify"))
@@ -71,7 +73,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*(command or DAEMON), str(self.config)],
                 stderr=stderr,
-                env={**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify")},
+                env={**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify"), **self.environment},
             )
         return self.process
 

@@ -6,40 +6,19 @@ ATTACKS.md rows: V07, V08.
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from daemon_process import PATIENCE_S, Daemon, eventually
-from dns_fault_server import FaultServer, Request
+from dns_fault_server import FaultServer
 from engine_process import per_engine
+from held_dns import HeldDns, held_dns
+
+__all__ = ["held_dns"]
 
 LISTENS = "00010000"  # unix(7): __SO_ACCEPTCON
-
-
-@dataclass
-class HeldDns:
-    """Answers nothing until it is let go; then says that evil.test sends no mail."""
-
-    let_go: threading.Event = field(default_factory=threading.Event)
-
-    def __call__(self, request: Request, server: FaultServer) -> Iterator[bytes]:
-        self.let_go.wait(PATIENCE_S)
-        if (request.name, request.rdtype) == ("evil.test", "TXT"):
-            yield request.reply('evil.test. 60 IN TXT "v=spf1 -all"')
-        else:
-            yield request.reply(rcode="NXDOMAIN")
-
-
-@pytest.fixture
-def dns() -> Iterator[tuple[HeldDns, FaultServer]]:
-    held = HeldDns()
-    with FaultServer(held) as server:
-        yield held, server
-        held.let_go.set()
 
 
 def stopped(daemon: Daemon) -> None:
@@ -62,9 +41,9 @@ def is_listened_on(path: Path) -> bool:
 @pytest.mark.parametrize("ends", [stopped, reloaded])
 @per_engine
 def test_the_answer_still_comes_and_counts(
-    daemon: Daemon, dns: tuple[HeldDns, FaultServer], ends: Callable[[Daemon], None]
+    daemon: Daemon, held_dns: tuple[HeldDns, FaultServer], ends: Callable[[Daemon], None]
 ) -> None:
-    held, server = dns
+    held, server = held_dns
     daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n')
     asked = f'nameservers = ["127.0.0.1"]\nport = {server.port}\ndeadline_s = 25\nquery_timeout_s = 25'
     daemon.config.write_text(daemon.config.read_text().replace('zone_file = "zone"', asked))
