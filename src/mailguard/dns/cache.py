@@ -2,9 +2,10 @@
 
 RFC 2181 §8 (TTLs), RFC 2308 §5 and §7 (denials and failures). Two LRU segments: a new answer stands on
 probation and is protected once it was asked for again, so a million names that are asked for once push each
-other out and leave the hot ones alone. A protected answer is read without the lock and without a turn in the
-segment for a while. Left out: stale answers, and any sharing between processes. Thread-safe; the lock is held for
-a few dictionary operations and never while a query is under way.
+other out and leave the hot ones alone. Those on probation have all the room that the protected ones leave: names
+that come again late are kept until then if there is any. A protected answer is read without the lock and without a
+turn in the segment for a while. Left out: stale answers, and any sharing between processes. Thread-safe; the lock is
+held for a few dictionary operations and never while a query is under way.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FAILURE_TTL_S = 5
 # minute; what falls out for it has another turn on probation.
 REORDER_INTERVAL_S = 30
 
-# A fifth on probation: enough for a name to be asked for again, too little for one-off names to do harm.
+# A fifth is never for protected answers: enough for a new name to be asked for again before it is pushed out.
 _PROBATION_SHARE = 0.2
 # What CPython takes for one entry beside its text and records: the question, the answer, the entry and its
 # places in the dictionaries of a segment. Measured with tracemalloc, rounded up; the test holds it to that.
@@ -105,13 +106,14 @@ class AnswerCache:
         self._clock = clock
         # An entry weighs its bytes, and at least its share of them: so one limit bounds bytes and entries.
         self._least_weight = -(-max_bytes // max_entries)
+        self._max_bytes = max_bytes
         self._lock = Lock()
-        probation_bytes = max(int(max_bytes * _PROBATION_SHARE), min(max_bytes, self._least_weight))
-        self._probation = _Probation(probation_bytes, getsizeof=_weight)
+        self._reserved = max(int(max_bytes * _PROBATION_SHARE), min(max_bytes, self._least_weight))
+        self._probation = _Probation(max_bytes, getsizeof=_weight)
         # Protected entries by question. Written under the lock and read without it: a dictionary is never seen half
         # changed, and an entry that was just replaced was right when it was found.
         self._at_once: dict[Question, _Entry] = {}
-        self._protected = _Protected(max_bytes - probation_bytes, self._probation, self._at_once)
+        self._protected = _Protected(max_bytes - self._reserved, self._probation, self._at_once)
 
     def get(self, question: Question) -> Answer | None:
         """The answer, as it was put, or None if there is none whose time is not over."""
@@ -168,8 +170,10 @@ class AnswerCache:
             segment = self._protected if question in self._protected else self._probation
             if old is not None:
                 del segment[question]
-            if entry.weight <= self._probation.maxsize:
+            if entry.weight <= self._reserved:
                 segment[question] = entry
+                while self._protected.currsize + self._probation.currsize > self._max_bytes:
+                    self._probation.popitem()
 
     def __len__(self) -> int:
         with self._lock:
