@@ -110,11 +110,17 @@ class Daemon:
 
     def end(self) -> None:
         if self.process is not None:
-            for pid in self.family():
-                kill(pid, signal.SIGKILL)
-            self.process.kill()
+            # One may have been about to start another, or at a file that would be in the way of who tidies up.
+            eventually(self._kill_all)
             self.process.wait()
         self.notified.close()
+
+    def _kill_all(self) -> bool:
+        """Whether there was none left to kill."""
+        family = self.family()
+        for pid in family:
+            kill(pid, signal.SIGKILL)
+        return not family
 
     def family(self) -> list[int]:
         """All processes of this daemon, also of generations whose supervisor is gone; the supervisor first."""
