@@ -60,10 +60,20 @@ def test_where_it_is_forbidden_there_are_more_workers(cores: list[int], monkeypa
 
 
 def test_a_core_that_is_gone_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_turns: list[object] = []
     monkeypatch.setattr(os, "sched_setaffinity", forbidden)
-    monkeypatch.setattr(os, "sched_setscheduler", forbidden)
+    monkeypatch.setattr(os, "sched_setscheduler", lambda *arguments: taken_turns.append(arguments))
     keep_to(0)
     keep_to(None)
+    assert not taken_turns
+
+
+def test_turns_that_are_forbidden_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: kept.append(cores))
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden)
+    keep_to(3)
+    assert kept == [{3}]
 
 
 @per_engine

@@ -45,9 +45,8 @@ def _may_be_changed() -> bool:
 
 
 def keep_to(core: int | None) -> None:
-    """For a worker, before it has threads. What is forbidden stays as it is; so it does if the core is gone."""
+    """For a worker, before it has threads. A core that is gone since then leaves all as it is."""
     if core is not None:
         with suppress(OSError):
             os.sched_setaffinity(0, {core})
-        with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
