@@ -9,6 +9,7 @@ import pytest
 from database_site import AMPLE_S, MariaDb, Postgres, SqliteFiles, mariadb, postgres
 from mailguard.domain import Domain
 from mailguard.senders.database_access import DatabaseAccess
+from mailguard.senders.dialect import Dialect
 from mailguard.senders.identity import Address, Login, LoginRules, parse_address, without_tag
 from mailguard.senders.listing import ListingStatus
 from mailguard.senders.permission import Permission, PermissionStatus
@@ -282,4 +283,15 @@ def test_a_domain_that_goes_to_another_by_catch_all(server: Server) -> None:
         "alice@us.test",
         "alice@old.test",
     ]
+    source.close()
+
+
+@pytest.mark.attack("V15")
+def test_bits_for_booleans(mariadb: MariaDb) -> None:
+    wider = [f"ALTER TABLE {table} MODIFY active bit(1) NOT NULL" for table in ("domain", "mailbox", "alias")]
+    access = mariadb.create("bits", [*statements(Dialect.MYSQL), *wider])
+    source = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules())
+    assert ask(source, "alice@us.test", "sales@us.test").is_granted
+    for login, address in (("alice@us.test", "sleeping@us.test"), ("gone@us.test", "gone@us.test")):
+        assert ask(source, login, address).status is DENIED
     source.close()
