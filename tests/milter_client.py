@@ -144,6 +144,10 @@ class MilterClient:
         """Modifications, and the reply that ends them."""
         self.macros(b"E", {b"i": b"4QUEUEID"})
         self.send(b"E")
+        return self.conclusion()
+
+    def conclusion(self) -> list[Packet]:
+        """What comes upon the end of a message."""
         replies = [self.receive()]
         while replies[-1][0] in b"hmipq":
             replies.append(self.receive())
