@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
+from mailguard.dkim.octet_search import occurs
 from mailguard.message import HeaderField
 
 __all__ = ["BodyDigests", "BodyRequest", "Canonicalization", "canonical_fields"]
@@ -55,7 +56,7 @@ def canonical_fields(fields: Iterable[HeaderField], canonicalization: Canonicali
 def _single_spaces(octets: bytes) -> bytes:
     """Each run of white space as one space."""
     octets = octets.replace(b"\t", b" ")
-    while octets.find(b"  ") >= 0:  # each pass halves every run; "in" makes an exception and drops it
+    while occurs(b"  ", octets):  # each pass halves every run
         octets = octets.replace(b"  ", b" ")
     return octets
 
@@ -138,7 +139,9 @@ def _simple_lines(octets: bytes) -> tuple[bytes, bytes]:
 
 def _relaxed_lines(octets: bytes) -> tuple[bytes, bytes]:
     """RFC 6376 §3.4.4, apart from the end of the body (`_Stream.finish`); and what is held back for later."""
-    octets = _single_spaces(octets).replace(b" \r\n", CRLF)  # ignore white space at the end of lines
+    octets = _single_spaces(octets)
+    if occurs(b" \r\n", octets):
+        octets = octets.replace(b" \r\n", CRLF)  # ignore white space at the end of lines
     if octets.endswith((b"\r", b" ")):
         held = b" \r" if octets.endswith(b" \r") else octets[-1:]
         return octets[: -len(held)], held
