@@ -167,9 +167,13 @@ def _logfmt_fields(record: Mapping[str, object]) -> list[str]:
         for key, value in record.items()
         if value is not None
     }
-    if max(map(len, texts.values()), default=0) > MAX_VALUE_CHARS or not _is_plain("".join(texts.values())):
+    all_of_it = "".join(texts.values())
+    is_long = len(all_of_it) > MAX_VALUE_CHARS and max(map(len, texts.values())) > MAX_VALUE_CHARS
+    if is_long or not _is_plain(all_of_it):
         return [f"{key}={_logfmt_escaped(text)}" for key, text in texts.items()]
     # Nearly every line: `_logfmt_escaped` would find nothing to cut or to escape, only what needs quotes.
+    if " " not in all_of_it and "=" not in all_of_it and "" not in texts.values():
+        return [*map("=".join, texts.items())]
     return [
         f'{key}="{text}"' if " " in text or "=" in text or not text else f"{key}={text}"
         for key, text in texts.items()
