@@ -68,6 +68,7 @@ MILTER_LAYERS: tuple[tuple[str, ...], ...] = (
         "log",
         "notify",
         "placement",
+        "private_memory",
         "protocol",
         "readiness",
         "refusal",

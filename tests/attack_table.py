@@ -174,7 +174,6 @@ TABLE: dict[str, Row] = {
         {
             "K04": not_applicable(NO_SIGNER),
             "K05": not_applicable(NO_SIGNER),
-            "K06": waits_for("a test of the service unit"),
             "K13": partly(waits_for="an audit of the dependencies for each release"),
         },
         default=shown(),

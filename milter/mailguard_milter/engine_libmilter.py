@@ -405,11 +405,7 @@ class Engine:
                     self.socket.wake()
                     raise
 
-            conclusion = evaluate(
-                attempt,
-                self._resolver,
-                deadline=started + self._deadline_s,
-            )
+            conclusion = evaluate(attempt, self._resolver, deadline=started + self._deadline_s)
             verdict = self._carry_out(conversation, context, conclusion.actions)
             queue_id = _queue_id(context)
             self._log.message({"queue_id": queue_id, **conclusion.record, "seconds": time.monotonic() - started})

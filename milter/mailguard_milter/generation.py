@@ -36,6 +36,7 @@ from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.loaded_keys import loaded_keys
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.placement import Placement, keep_to
+from mailguard_milter.private_memory import keep_private
 from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE
 from mailguard_milter.sender_lookups import SenderLookups
 from mailguard_milter.service import Service
@@ -305,6 +306,7 @@ def main(
     """Run a generation; the exit code."""
     for ignored in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(ignored, signal.SIG_IGN)
+    keep_private()
     orders = json.loads(arguments[0])
     control = Channel.inherited(orders["control"])
     listening = {address: socket.socket(fileno=number) for address, number in orders["listeners"].items()}

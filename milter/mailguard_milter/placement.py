@@ -3,7 +3,7 @@
 libmilter gives a worker several threads, of which one at a time may run Python. On one core they take turns; on
 several they wake each other up only to wait, which costs a sixth of the CPU time of a message. So such a worker keeps
 to one core, and there is one for each; and a thread that is woken waits until the one that runs has nothing to do
-(SCHED_BATCH, sched(7)), for which it would only have to wait again: this saves another twelfth. Where that is
+(SCHED_BATCH, sched(7)), for which it would only have to wait again: this saves another tenth. Where that is
 forbidden (by a filter of system calls), two workers for each core do better. A worker of the native engine has one
 thread that matters, and the scheduler knows best where.
 
