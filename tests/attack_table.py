@@ -160,7 +160,6 @@ TABLE: dict[str, Row] = {
             "V10": partly(waits_for=METRICS),
             "V13": partly(waits_for=f"{REPORTS}; shown for traces"),
             "V14": partly(waits_for=f"{REPORTS}; shown for traces"),
-            "V16": waits_for("shedding of load before resources run out"),
             "V19": waits_for(METRICS),
             "V20": not_applicable("no SHA-1 is computed: rsa-sha1 is refused by its name"),
             "V23": waits_for(METRICS),

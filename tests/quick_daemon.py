@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mailguard.dns.answers import Resolver
-from mailguard_milter import engine_libmilter, generation
+from mailguard_milter import engine_libmilter, generation, worker
 from mailguard_milter.generation import Patience
 from mailguard_milter.supervisor import Supervisor
 from mailguard_milter.worker import Application
@@ -36,6 +36,7 @@ def load(path: str) -> Application:
 def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "generation":
         engine_libmilter.STALLED_AFTER_S = 4.0
+        worker.STARVED_AFTER_S = 2.0
         return generation.main(arguments[1:], load=load, patience=PATIENCE)
     return Supervisor(arguments[0], generation_command=(sys.executable, __file__, "generation")).run()
 

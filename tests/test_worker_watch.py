@@ -1,14 +1,17 @@
-"""What a worker's main thread does about a callback that does not end.
+"""What a worker's main thread does about a callback that does not end, and about memory that it does not get.
 
-ATTACKS.md row: V17.
+ATTACKS.md rows: V16, V17.
 """
 
 from __future__ import annotations
 
+import threading
+from itertools import cycle
+
 import pytest
 
 from mailguard_milter import worker
-from mailguard_milter.channel import Channel
+from mailguard_milter.channel import Channel, Word
 from mailguard_milter.log import Format, Log, StderrSink
 from mailguard_milter.refusal import EX_SOFTWARE
 
@@ -83,3 +86,22 @@ def test_one_that_does_not_end_after_that_ends_the_worker(monkeypatch: pytest.Mo
     code, after_s = ended_with(OneCallback(pauses={1.0: 400.0}, takes_s=3600.0), monkeypatch)
     assert code == EX_SOFTWARE
     assert after_s == pytest.approx(401.0 + worker.HUNG_GRACE_S, abs=2.5)
+
+
+@pytest.mark.attack("V16")
+@pytest.mark.parametrize(
+    ("looks", "expected"), [([False], EX_SOFTWARE), ([False, False, True], 0)], ids=["for good", "now and then"]
+)
+def test_a_worker_that_gets_no_memory_ends(looks: list[bool], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    can_grow = cycle(looks)
+    monkeypatch.setattr(worker, "can_grow", lambda: next(can_grow))
+    monkeypatch.setattr(worker, "STARVED_AFTER_S", 4 * worker.TICK_S)
+    parent, mine = Channel.pair()
+    stop = threading.Timer(12 * worker.TICK_S, parent.send, [Word.STOP])
+    stop.start()
+    log = Log(StderrSink(), Format.LOGFMT, timestamps=False)
+    idle = OneCallback(pauses={}, takes_s=0.0)
+    assert worker._Watch(idle, mine, log, hung_after_s=HUNG_AFTER_S).run() == expected
+    stop.cancel()
+    parent.close()
+    mine.close()

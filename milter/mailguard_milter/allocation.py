@@ -1,4 +1,4 @@
-"""How a worker's memory allocator is told to keep little: glibc's malloc, and nothing elsewhere.
+"""How a worker's memory allocator (glibc's malloc) is told to keep little; and whether the process can grow.
 
 Bodies come in parts of 64 KiB, each of which is gone a moment later. glibc would keep room for them in an arena for
 each thread, and on top of the heap, for as long as the process lives (mallopt(3), malloc_trim(3)).
@@ -7,8 +7,12 @@ each thread, and on top of the heap, for as long as the process lives (mallopt(3
 from __future__ import annotations
 
 import ctypes
+import mmap
 
-__all__ = ["give_back", "share_one_arena"]
+__all__ = ["can_grow", "give_back", "share_one_arena"]
+
+# A few parts of a body, or what a session and its thread begin with.
+LITTLE_OCTETS = 1 << 20
 
 # From malloc.h.
 _M_ARENA_MAX = -8
@@ -26,3 +30,12 @@ def give_back() -> None:
     """Give the system what is free. Takes some ten microseconds, and more only where there is much to give."""
     if malloc_trim := getattr(_libc, "malloc_trim", None):
         malloc_trim(0)
+
+
+def can_grow() -> bool:
+    """Whether the kernel would give this process a little more memory. Takes some microseconds."""
+    try:
+        mmap.mmap(-1, LITTLE_OCTETS, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return False
+    return True

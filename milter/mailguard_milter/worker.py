@@ -24,6 +24,7 @@ from types import TracebackType
 
 from mailguard.config import Config, Listener
 from mailguard.dns.answers import Resolver
+from mailguard_milter.allocation import can_grow
 from mailguard_milter.awake_clock import AwakeClock
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.engine import Dialogue, Door, Engine, Surroundings
@@ -46,6 +47,9 @@ STOP_DEADLINE_S = 20.0
 # long, with the whole machine, has HUNG_GRACE_S to go on.
 HUNG_AFTER_S = 60.0
 HUNG_GRACE_S = 5.0
+# Without memory a session ends, and the MTA tells its client to come again. Most such times pass; a worker that gets
+# none for so long makes room for another one.
+STARVED_AFTER_S = 10.0
 # Each session needs one descriptor; the rest is for look-ups, libraries and what comes in between two ticks.
 MAX_SESSIONS = 4096
 SESSIONS_PER_DESCRIPTOR = 0.5
@@ -137,6 +141,7 @@ class _Watch:
         self._state = _State.SERVING
         self._deadline = float("inf")
         self._hangs_since = float("inf")
+        self._starves_since = float("inf")
         self._quiet_ticks = 0
 
     def run(self) -> int:
@@ -148,6 +153,11 @@ class _Watch:
             now = self._clock()
             if self._is_hung(now):
                 self._log.event("a callback hangs; the worker ends", Severity.ERROR)
+                return EX_SOFTWARE
+            if self._is_starved(now):
+                self._log.event(
+                    "the worker ends", Severity.ERROR, why=f"for {STARVED_AFTER_S:.0f} s it gets no more memory"
+                )
                 return EX_SOFTWARE
             if trouble := self._engine.trouble(now):
                 self._log.event("the worker ends", Severity.ERROR, why=trouble)
@@ -192,6 +202,13 @@ class _Watch:
         else:
             self._hangs_since = min(self._hangs_since, now)
         return now - self._hangs_since > HUNG_GRACE_S
+
+    def _is_starved(self, now: float) -> bool:
+        if self._state is not _State.SERVING or can_grow():
+            self._starves_since = float("inf")
+        else:
+            self._starves_since = min(self._starves_since, now)
+        return now - self._starves_since > STARVED_AFTER_S
 
     def _is_done(self) -> bool:
         if time.monotonic() > self._deadline:
