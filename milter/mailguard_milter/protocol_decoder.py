@@ -140,10 +140,10 @@ class Decoder:
             return []
         pending = self._pending
         if pending:
-            pending += data
-            if len(pending) < self._wanted:
+            if len(pending) + len(data) < self._wanted:
+                pending += data
                 return []
-            data = bytes(pending)
+            data = b"".join((pending, data))
             pending.clear()
         events: list[Event] = []
         try:
