@@ -201,6 +201,27 @@ def test_when_no_descriptor_is_left_it_tries_again_later(
         assert len(host.logged("cannot accept a connection", 3)) == 3
 
 
+def test_a_connection_that_there_is_no_memory_for_is_closed(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.05)
+    real, refused = socket.SocketType, [3]
+
+    def scarce(*arguments: int) -> socket.SocketType:
+        if refused[0]:
+            refused[0] -= 1
+            raise MemoryError
+        return real(*arguments)
+
+    with native_host(own_directory) as host:
+        monkeypatch.setattr(socket, "SocketType", scarce)
+        for _ in range(3):
+            with host.client() as client, pytest.raises(MilterGone):
+                client.receive()
+        with host.client() as client:
+            assert client.open().message()[-1] == CONTINUE
+
+
 def test_one_process_serves_every_listener_by_its_own_role(own_directory: Path) -> None:
     heard: list[str] = []
 

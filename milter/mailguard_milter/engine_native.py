@@ -9,6 +9,7 @@ worker finds them. The only importer of uvloop.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -165,6 +166,7 @@ class Engine:
 
     def _accept(self, listening: socket.socket, family: int, shared: Shared) -> None:
         """One connection: those that wait behind it are for whoever is idle."""
+        descriptor = -1
         try:
             # The public accept() looks for the names of family and type besides, and makes an object in Python: that
             # was a fourteenth of what this engine costs a message.
@@ -174,6 +176,8 @@ class Engine:
             return  # another worker was faster, or the MTA has gone
         except (OSError, MemoryError) as error:
             # No descriptor or no memory left: without a pause the loop would spin.
+            if descriptor >= 0:
+                os.close(descriptor)
             self._log.event("cannot accept a connection", Severity.ERROR, error=str(error))
             self._accept_no_more()
             return
