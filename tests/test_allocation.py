@@ -126,3 +126,16 @@ def test_the_native_engine_gives_back_once_a_second(own_directory: Path, monkeyp
             counts.append(len(given))
     assert counts == [0, 1, 1, 1, 2, 3]
     assert set(given) == {threading.current_thread().name}
+
+
+@pytest.mark.attack("V16")
+def test_a_process_knows_when_it_is_at_its_limit() -> None:
+    look = (
+        "import resource; from mailguard_milter.allocation import is_full\n"
+        "size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "for more in (None, 4 << 20, 0):\n"
+        "    if more is not None: resource.setrlimit(resource.RLIMIT_AS, (size + more, -1))\n"
+        "    print(is_full())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]

@@ -90,11 +90,11 @@ def test_one_that_does_not_end_after_that_ends_the_worker(monkeypatch: pytest.Mo
 
 @pytest.mark.attack("V16")
 @pytest.mark.parametrize(
-    ("looks", "expected"), [([False], EX_SOFTWARE), ([False, False, True], 0)], ids=["for good", "now and then"]
+    ("looks", "expected"), [([True], EX_SOFTWARE), ([True, True, False], 0)], ids=["for good", "now and then"]
 )
 def test_a_worker_that_gets_no_memory_ends(looks: list[bool], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    can_grow = cycle(looks)
-    monkeypatch.setattr(worker, "can_grow", lambda: next(can_grow))
+    is_full = cycle(looks)
+    monkeypatch.setattr(worker, "is_full", lambda: next(is_full))
     monkeypatch.setattr(worker, "STARVED_AFTER_S", 4 * worker.TICK_S)
     parent, mine = Channel.pair()
     stop = threading.Timer(12 * worker.TICK_S, parent.send, [Word.STOP])

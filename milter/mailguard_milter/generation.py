@@ -141,7 +141,9 @@ class _Parent:
             self._ask()
             if not self.was_ready:
                 if hopeless := [slot for slot in self.slots if slot.deaths.failures >= HOPELESS_AFTER]:
-                    self._give_up(f"the workers of {hopeless[0].addresses} die while they start")
+                    self._give_up(
+                        f"the workers of {hopeless[0].addresses} cannot be started, or die while they start"
+                    )
                 if all(slot.is_ready for slot in self.slots):
                     self.was_ready = True
                     self._tell_keys()
@@ -168,8 +170,19 @@ class _Parent:
                 self._fork(slot)
 
     def _fork(self, slot: _Slot) -> None:
-        ours, theirs = Channel.pair()
-        pid = os.fork()
+        ends: tuple[Channel, ...] = ()
+        try:
+            ends = ours, theirs = Channel.pair()
+            pid = os.fork()
+        except OSError as error:
+            # A limit on processes, memory or descriptors: the other workers go on, and it is tried again.
+            for end in ends:
+                end.close()
+            delay = slot.deaths.failed()
+            slot.start_at = self.clock() + delay
+            why = str(error.strerror)
+            tell("a worker cannot be started", Severity.ERROR, why=why, listener=slot.addresses, again_in_s=delay)
+            return
         if not pid:
             self._become_worker(slot, theirs, ours)
         theirs.close()

@@ -133,6 +133,10 @@ class Supervisor:
             )
         except subprocess.TimeoutExpired:
             raise Refusal(f"{self.config_path}: reading it took over {PLAN_TIMEOUT_S:.0f} s", EX_SOFTWARE) from None
+        except OSError as error:
+            raise Refusal(
+                f"no process can be started to read {self.config_path}: {error.strerror}", EX_SOFTWARE
+            ) from None
         if done.returncode:
             text = done.stderr.decode("utf-8", "replace").strip()
             raise Refusal(text or f"reading {self.config_path} ended with {done.returncode}", done.returncode)
@@ -178,7 +182,10 @@ class Supervisor:
         self._count += 1
         keys = self._directory.keys_of(self._count)
         self._directory.forget_keys(self._count)
-        ours, theirs = Channel.pair()
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:
+            raise Refusal(f"no process can be started: {error.strerror}", EX_SOFTWARE) from None
         sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
         pipe = self._trace.pipe_for(plan["trace"])
         orders: dict[str, Any] = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
@@ -194,6 +201,8 @@ class Supervisor:
             )
         except OSError as error:
             ours.close()
+            if not isinstance(error, FileNotFoundError | PermissionError):
+                raise Refusal(f"no process can be started: {error.strerror}", EX_SOFTWARE) from None
             raise Refusal(
                 f'the user "{plan["user"]}" cannot run {command[0]} ({error.strerror}); install Python and mailguard'
                 " where that user can read them, such as a virtual environment of /usr/bin/python3 below /opt",

@@ -24,7 +24,7 @@ from types import TracebackType
 
 from mailguard.config import Config, Listener
 from mailguard.dns.answers import Resolver
-from mailguard_milter.allocation import can_grow
+from mailguard_milter.allocation import is_full
 from mailguard_milter.awake_clock import AwakeClock
 from mailguard_milter.channel import Channel, Closed, Word
 from mailguard_milter.engine import Dialogue, Door, Engine, Surroundings
@@ -47,8 +47,8 @@ STOP_DEADLINE_S = 20.0
 # long, with the whole machine, has HUNG_GRACE_S to go on.
 HUNG_AFTER_S = 60.0
 HUNG_GRACE_S = 5.0
-# Without memory a session ends, and the MTA tells its client to come again. Most such times pass; a worker that gets
-# none for so long makes room for another one.
+# At a limit on its memory, a session ends, and the MTA tells its client to come again. Most such times pass; a worker
+# that gets no more for so long makes room for another one.
 STARVED_AFTER_S = 10.0
 # Each session needs one descriptor; the rest is for look-ups, libraries and what comes in between two ticks.
 MAX_SESSIONS = 4096
@@ -156,7 +156,7 @@ class _Watch:
                 return EX_SOFTWARE
             if self._is_starved(now):
                 self._log.event(
-                    "the worker ends", Severity.ERROR, why=f"for {STARVED_AFTER_S:.0f} s it gets no more memory"
+                    "the worker ends", Severity.ERROR, why=f"at its memory limit for {STARVED_AFTER_S:.0f} s"
                 )
                 return EX_SOFTWARE
             if trouble := self._engine.trouble(now):
@@ -204,10 +204,10 @@ class _Watch:
         return now - self._hangs_since > HUNG_GRACE_S
 
     def _is_starved(self, now: float) -> bool:
-        if self._state is not _State.SERVING or can_grow():
-            self._starves_since = float("inf")
-        else:
+        if self._state is _State.SERVING and is_full():
             self._starves_since = min(self._starves_since, now)
+        else:
+            self._starves_since = float("inf")
         return now - self._starves_since > STARVED_AFTER_S
 
     def _is_done(self) -> bool:

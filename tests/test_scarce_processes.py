@@ -1,0 +1,56 @@
+"""No process more for the daemon: its workers go on, and what died meanwhile comes back when there is room again.
+
+The kernel refuses it processes of its own (RLIMIT_NPROC). ATTACKS.md row: V16.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from daemon_process import USER, Daemon, eventually, kill
+from engine_process import per_engine
+
+# Run as the daemon's user, which may change the soft limits of its own processes.
+LIMIT = """
+import resource, sys
+for pid in map(int, sys.argv[2:]):
+    resource.prlimit(pid, resource.RLIMIT_NPROC, (int(sys.argv[1]), resource.prlimit(pid, resource.RLIMIT_NPROC)[1]))
+"""
+
+
+def let_start(daemon: Daemon, *, processes: int) -> None:
+    """The supervisor and its generation may start others only while their user has fewer than so many."""
+    entry = pwd.getpwnam(USER)
+    parents = set(daemon.family()) - set(daemon.workers())
+    command = [sys.executable, "-c", LIMIT, str(processes), *map(str, parents)]
+    subprocess.run(command, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[entry.pw_gid])
+
+
+@pytest.mark.attack("V16")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as the daemon's user")
+@per_engine
+def test_a_daemon_that_can_start_no_process_goes_on_with_what_it_has(daemon: Daemon) -> None:
+    supervisor = daemon.started()
+    one, other = daemon.workers()
+    let_start(daemon, processes=0)
+    kill(one, signal.SIGKILL)
+    eventually(lambda: 'event="a worker cannot be started"' in daemon.log())
+    daemon.configure(authserv_id="mx2.us.test")
+    daemon.reload()
+    assert 'event="reload failed; the old configuration stays" why="' in daemon.log()
+    assert "Resource temporarily unavailable" in daemon.log()
+    assert daemon.workers() == [other]
+    assert daemon.verdict() == "mx1.us.test"
+
+    let_start(daemon, processes=resource.prlimit(os.getpid(), resource.RLIMIT_NPROC)[1])
+    eventually(lambda: len(daemon.workers()) == 2)
+    daemon.reload()
+    eventually(lambda: daemon.verdict() == "mx2.us.test")
+    assert daemon.family()[0] == supervisor
