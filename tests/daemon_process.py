@@ -11,18 +11,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mailguard.dkim.signing_key import SigningKey, generate_ed25519
 from milter_client import MilterClient
 
 PATIENCE_S = 60.0
 IS_ROOT = os.geteuid() == 0
 USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
 DAEMON = (sys.executable, "-m", "mailguard_milter", "-c")
+_LIMIT = """
+import resource, sys
+kind = getattr(resource, sys.argv[1])
+for pid in map(int, sys.argv[3:]):
+    resource.prlimit(pid, kind, (int(sys.argv[2]), resource.prlimit(pid, kind)[1]))
+"""
 QUICK = (sys.executable, str(Path(__file__).with_name("quick_daemon.py")))
 
 
@@ -139,6 +146,34 @@ class Daemon:
         assert self.process is not None
         family = self.family()
         return [pid for pid in family if parent(pid) in set(family) - {self.process.pid}]
+
+
+def account() -> dict[str, Any]:
+    """For subprocess: the daemon's user, in no other group than its own."""
+    if not IS_ROOT:
+        return {}
+    entry = pwd.getpwnam(USER)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": [entry.pw_gid]}
+
+
+def limit(pids: Iterable[int], name: str, most: int) -> None:
+    """Set a soft limit (RLIMIT_*) of processes of the daemon, as its user may."""
+    subprocess.run([sys.executable, "-c", _LIMIT, name, str(most), *map(str, pids)], check=True, **account())
+
+
+def sign_for_us(daemon: Daemon, selector: str = "s", *, workers: int = 1) -> SigningKey:
+    """Configure it to sign for us.test with a new key, in SELECTOR.pem beside the configuration; returns the key."""
+    octets = generate_ed25519()
+    file = daemon.directory / f"{selector}.pem"
+    file.write_bytes(octets)
+    file.chmod(0o600)
+    if IS_ROOT:
+        shutil.chown(file, USER)
+    daemon.configure(
+        listeners=f'[domains."us.test"]\nselectors = [{{ name = "{selector}", key_file = "{file}" }}]\n'
+        f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = {workers}\n'
+    )
+    return SigningKey.from_bytes(octets, domain="us.test", selector=selector)
 
 
 def state(pid: int) -> str:

@@ -7,7 +7,6 @@ CLOCK_MONOTONIC says goes on, as it does on a host. ATTACKS.md row: V17.
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -19,11 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon_process import USER, Daemon, eventually
+from daemon_process import Daemon, eventually, sign_for_us
 from dns_fault_server import FaultServer
 from engine_process import per_engine
 from held_dns import HeldDns, held_dns
-from mailguard.dkim.signing_key import SigningKey, generate_ed25519
 from mailguard_milter.engine_native import SWEEP_EVERY_S
 from milter_client import HDR_LEADSPC, MilterClient, MilterGone, Packet
 
@@ -50,18 +48,9 @@ class SteppedDaemon:
         self.clock.touch(0o644)
         self.step(0)
         self.daemon.environment.update(LD_PRELOAD=str(self.library), STEPPED_CLOCK=str(self.clock))
-        octets = generate_ed25519()
-        key = directory / "key.pem"
-        key.write_bytes(octets)
-        key.chmod(0o600)
-        shutil.chown(key, USER)
-        signing = SigningKey.from_bytes(octets, domain="us.test", selector="s")
+        signing = sign_for_us(self.daemon)
         with (directory / "zone").open("a") as zone:
             zone.write(f'{signing.public_name}. IN TXT "{signing.record().decode()}"\n')
-        self.daemon.configure(
-            listeners=f'[domains."us.test"]\nselectors = [{{ name = "s", key_file = "{key}" }}]\n'
-            f'[[listeners]]\naddress = "unix:{self.daemon.socket}"\nworkers = 1\n'
-        )
 
     def step(self, seconds: int) -> None:
         """From now on its clock is so much ahead of the host's."""

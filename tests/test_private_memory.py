@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import pwd
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from daemon_process import IS_ROOT, USER, Daemon
+from daemon_process import Daemon, account
 
 CONTRIB = Path(__file__).parents[1] / "contrib"
 
 
 def as_the_daemons_user(*words: str) -> subprocess.Popen[str]:
-    nothing = subprocess.DEVNULL
-    if not IS_ROOT:
-        return subprocess.Popen(words, stdout=nothing, stderr=subprocess.PIPE, text=True)
-    group = pwd.getpwnam(USER).pw_gid
-    return subprocess.Popen(
-        words, stdout=nothing, stderr=subprocess.PIPE, text=True, user=USER, group=group, extra_groups=()
-    )
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **account())
 
 
 def may_be_read(pid: int) -> bool:

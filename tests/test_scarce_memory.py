@@ -6,10 +6,6 @@ The kernel refuses it what it asks for (RLIMIT_AS): in Python, in its libraries,
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon_process import QUICK, USER, Daemon, eventually
+from daemon_process import QUICK, Daemon, eventually, limit, sign_for_us
 from engine_process import per_engine
 from mailguard.dkim.result import DkimStatus
-from mailguard.dkim.signing_key import SigningKey, generate_ed25519
 from mailguard.dns.zone import ZoneResolver
 from mailguard.message import Message
 from mailguard.pipeline import verify_dkim
@@ -32,8 +27,6 @@ LARGE = [(b"From", b" <alice@us.test>"), *[(b"Cc", b" <%d@a.test>, %b" % (n, b"x
 PART = b"y" * 65_533 + b"\r\n"
 SMALL = [(b"From", b" <alice@us.test>")]
 LOGIN = {b"{auth_authen}": b"alice", b"{auth_type}": b"PLAIN", b"{mail_addr}": b"alice@us.test"}
-# Run as the daemon's user, which may lower the limits of its own processes.
-LIMIT = "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_AS, (int(sys.argv[2]), -1))"
 
 
 class Site:
@@ -41,26 +34,15 @@ class Site:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        octets = generate_ed25519()
-        key = daemon.directory / "key.pem"
-        key.write_bytes(octets)
-        key.chmod(0o600)
-        shutil.chown(key, USER)
-        signing = SigningKey.from_bytes(octets, domain="us.test", selector="s")
+        signing = sign_for_us(daemon)
         self._zone = ZoneResolver({signing.public_name: {"TXT": [signing.record().decode()]}})
-        daemon.configure(
-            listeners=f'[domains."us.test"]\nselectors = [{{ name = "s", key_file = "{key}" }}]\n'
-            f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n'
-        )
         daemon.started(*QUICK)
         (self.worker,) = daemon.workers()
 
     def limit_memory(self, more: int) -> None:
         """To what the worker has, and so much more."""
         size = int(Path(f"/proc/{self.worker}/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
-        entry = pwd.getpwnam(USER)
-        command = [sys.executable, "-c", LIMIT, str(self.worker), str(size + more)]
-        subprocess.run(command, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[entry.pw_gid])
+        limit([self.worker], "RLIMIT_AS", size + more)
 
     def ours(self, fields: list[tuple[bytes, bytes]], parts: list[bytes]) -> str:
         """What becomes of our own user's message: if it passes, its signature must be good."""

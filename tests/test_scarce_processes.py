@@ -6,31 +6,18 @@ The kernel refuses it processes of its own (RLIMIT_NPROC). ATTACKS.md row: V16.
 from __future__ import annotations
 
 import os
-import pwd
 import resource
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from daemon_process import USER, Daemon, eventually, kill
+from daemon_process import Daemon, eventually, kill, limit
 from engine_process import per_engine
-
-# Run as the daemon's user, which may change the soft limits of its own processes.
-LIMIT = """
-import resource, sys
-for pid in map(int, sys.argv[2:]):
-    resource.prlimit(pid, resource.RLIMIT_NPROC, (int(sys.argv[1]), resource.prlimit(pid, resource.RLIMIT_NPROC)[1]))
-"""
 
 
 def let_start(daemon: Daemon, *, processes: int) -> None:
     """The supervisor and its generation may start others only while their user has fewer than so many."""
-    entry = pwd.getpwnam(USER)
-    parents = set(daemon.family()) - set(daemon.workers())
-    command = [sys.executable, "-c", LIMIT, str(processes), *map(str, parents)]
-    subprocess.run(command, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[entry.pw_gid])
+    limit(set(daemon.family()) - set(daemon.workers()), "RLIMIT_NPROC", processes)
 
 
 @pytest.mark.attack("V16")

@@ -7,16 +7,13 @@ threads, and the next ones need new threads. The sessions that libmilter then fo
 from __future__ import annotations
 
 import os
-import pwd
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from daemon_process import QUICK, USER, Daemon, eventually
+from daemon_process import QUICK, Daemon, eventually, limit
 from engine_process import only, per_engine
 from mailguard_milter.sockets import Stalls
 from milter_client import MilterGone
@@ -30,8 +27,6 @@ SIGNATURE = (
     b" v=1; a=rsa-sha256; c=relaxed/relaxed; d=evil.test; s=s%d; h=from; b=AAAA;"
     b" bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 )
-# Run as the daemon's user, which may lower the limits of its own processes.
-LIMIT = "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_NPROC, (0, 0))"
 
 
 @pytest.mark.attack("P12")
@@ -72,9 +67,7 @@ def silent_dns(daemon: Daemon) -> Iterator[None]:
 def test_a_worker_that_cannot_start_threads_is_replaced(daemon: Daemon) -> None:
     daemon.started(*QUICK)
     (worker,) = daemon.workers()
-    entry = pwd.getpwnam(USER)
-    limit = [sys.executable, "-c", LIMIT, str(worker)]
-    subprocess.run(limit, check=True, user=entry.pw_uid, group=entry.pw_gid, extra_groups=[entry.pw_gid])
+    limit([worker], "RLIMIT_NPROC", 0)
     # On a busy machine messages come one by one, and one thread serves them all.
     forgotten = any(b"gone" in _messages_at_once(daemon, MESSAGES) for _ in range(ATTEMPTS))
     assert forgotten, "no session was forgotten: the test shows nothing"

@@ -156,7 +156,9 @@ class _Watch:
                 return EX_SOFTWARE
             if self._is_starved(now):
                 self._log.event(
-                    "the worker ends", Severity.ERROR, why=f"at its memory limit for {STARVED_AFTER_S:.0f} s"
+                    "the worker ends",
+                    Severity.ERROR,
+                    why=f"at its memory limit (LimitAS=, ulimit -v) for {STARVED_AFTER_S:.0f} s",
                 )
                 return EX_SOFTWARE
             if trouble := self._engine.trouble(now):
