@@ -42,6 +42,11 @@ def eventually(what: Callable[[], Any], *, within_s: float = PATIENCE_S) -> Any:
     return value
 
 
+def writers(*paths: str) -> list[int]:
+    """The processes that write traces to, or below, one of the paths."""
+    return [pid for pid in running("trace_writer") if any(path in command(pid) for path in paths)]
+
+
 class Daemon:
     """A daemon, its files and its processes."""
 
@@ -124,23 +129,19 @@ class Daemon:
 
     def _kill_all(self) -> bool:
         """Whether there was none left to kill."""
-        family = self.family()
-        for pid in family:
+        all_of_it = self.family() + self.writers()
+        for pid in all_of_it:
             kill(pid, signal.SIGKILL)
-        return not family
+        return not all_of_it
 
     def family(self) -> list[int]:
         """All processes of this daemon, also of generations whose supervisor is gone; the supervisor first."""
         assert self.process is not None
-        others = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
-        return sorted(others, key=lambda pid: pid != self.process.pid if self.process else False)
+        return sorted(running(str(self.config)), key=lambda pid: pid != self.process.pid if self.process else False)
 
-    def _is_ours(self, pid: int) -> bool:
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            return str(self.config).encode() in words and state(pid) != "Z"
-        except OSError:
-            return False
+    def writers(self) -> list[int]:
+        """The processes that write its traces: they know its directory, and nothing else of it."""
+        return writers(str(self.directory))
 
     def workers(self) -> list[int]:
         assert self.process is not None
@@ -174,6 +175,19 @@ def sign_for_us(daemon: Daemon, selector: str = "s", *, workers: int = 1) -> Sig
         f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = {workers}\n'
     )
     return SigningKey.from_bytes(octets, domain="us.test", selector=selector)
+
+
+def running(word: str) -> list[int]:
+    """The processes, of whatever account, with this in their command line."""
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if word in command(pid)]
+
+
+def command(pid: int) -> str:
+    """Its command line; "" for one that has ended, also where nobody has waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def state(pid: int) -> str:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,18 +26,6 @@ ZONE = """$TTL 60
 bank.test. IN TXT "v=spf1 -all"
 _dmarc.bank.test. IN TXT "v=DMARC1; p=reject"
 """
-
-
-@pytest.fixture
-def tracing(daemon: Daemon) -> Iterator[Daemon]:
-    """The daemon; its end does not know the writer, which would end by itself a moment later."""
-    yield daemon
-    if daemon.process is not None:
-        daemon.process.kill()
-        daemon.process.wait()
-    for pid in writers(daemon):
-        kill(pid, signal.SIGKILL)
-    eventually(lambda: not writers(daemon))
 
 
 def keep(daemon: Daemon, name: str = "trace.sqlite", *, more: str = "") -> Path:
@@ -66,19 +53,6 @@ def kept(path: Path) -> int:
         return 0
 
 
-def writers(daemon: Daemon) -> list[int]:
-    """The processes that write traces below this daemon's directory."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{name}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"trace_writer" in words and str(daemon.directory).encode() in words:
-            found.append(int(name))
-    return found
-
-
 def end(daemon: Daemon) -> None:
     daemon.signal(signal.SIGTERM)
     assert daemon.process is not None
@@ -86,140 +60,140 @@ def end(daemon: Daemon) -> None:
 
 
 @per_engine
-def test_a_message_is_explained_by_its_queue_id(tracing: Daemon) -> None:
-    path = keep(tracing)
-    tracing.started()
-    send(tracing)
+def test_a_message_is_explained_by_its_queue_id(daemon: Daemon) -> None:
+    path = keep(daemon)
+    daemon.started()
+    send(daemon)
     eventually(lambda: kept(path) == 1)
     assert path.stat().st_mode & 0o777 == 0o600
-    recorded = judge_recorded(QUEUE_ID, str(tracing.config))
+    recorded = judge_recorded(QUEUE_ID, str(daemon.config))
     assert len(recorded.notes) == 1, recorded.notes
     outcome = recorded.outcome
     assert (outcome.decision.disposition.value, outcome.decision.would.value) == ("accept", "reject")
     # A line waits for others a moment.
-    eventually(lambda: f" would=reject rule={outcome.decision.rule.value} " in tracing.log())
-    assert f' reason="{outcome.decision.reason}" ' in tracing.log()
-    command = [sys.executable, "-m", "mailguard", "explain", QUEUE_ID, "-c", str(tracing.config)]
-    explained = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tracing.directory)
+    eventually(lambda: f" would=reject rule={outcome.decision.rule.value} " in daemon.log())
+    assert f' reason="{outcome.decision.reason}" ' in daemon.log()
+    command = [sys.executable, "-m", "mailguard", "explain", QUEUE_ID, "-c", str(daemon.config)]
+    explained = subprocess.run(command, capture_output=True, text=True, check=False, cwd=daemon.directory)
     assert (explained.returncode, explained.stderr) == (1, "")
     assert "message: reject (dmarc-reject)" in explained.stdout
     assert explained.stdout.startswith("note: recorded ")
 
 
 @per_engine
-def test_every_message_is_kept_until_the_end(tracing: Daemon) -> None:
-    path = keep(tracing)
-    tracing.started()
+def test_every_message_is_kept_until_the_end(daemon: Daemon) -> None:
+    path = keep(daemon)
+    daemon.started()
     # The writer reads: the workers wait for it at their end, but not as long as it may take to start.
-    send(tracing)
+    send(daemon)
     eventually(lambda: kept(path) == 1)
-    send(tracing, 59)
-    end(tracing)
+    send(daemon, 59)
+    end(daemon)
     assert kept(path) == 60
-    assert writers(tracing) == []
-    assert tracing.family() == []
+    assert daemon.writers() == []
+    assert daemon.family() == []
 
 
 @pytest.mark.attack("V13", "V14")
 @per_engine
-def test_mail_goes_on_whatever_befalls_the_writer(tracing: Daemon) -> None:
-    path = keep(tracing)
-    tracing.started()
-    send(tracing)
+def test_mail_goes_on_whatever_befalls_the_writer(daemon: Daemon) -> None:
+    path = keep(daemon)
+    daemon.started()
+    send(daemon)
     eventually(lambda: kept(path) == 1)
     # It dies: another one reads on.
-    (victim,) = writers(tracing)
+    (victim,) = daemon.writers()
     kill(victim, signal.SIGKILL)
-    send(tracing, 3)
+    send(daemon, 3)
     eventually(lambda: kept(path) == 4)
-    assert f'event="the trace writer died" pid={victim}' in tracing.log()
+    assert f'event="the trace writer died" pid={victim}' in daemon.log()
     # It hangs: what it will read waits.
-    (victim,) = eventually(lambda: writers(tracing))
+    (victim,) = eventually(lambda: daemon.writers())
     kill(victim, signal.SIGSTOP)
-    send(tracing, 20)
+    send(daemon, 20)
     assert kept(path) == 4
     kill(victim, signal.SIGCONT)
     eventually(lambda: kept(path) == 24)
     # The database is deleted, and then damaged while nobody has it open.
     path.unlink()
-    send(tracing)
+    send(daemon)
     eventually(lambda: kept(path) == 1)
     for name in (path, Path(f"{path}-wal")):
         name.write_bytes(os.urandom(64 * 1024))
     kill(victim, signal.SIGKILL)
-    send(tracing)
+    send(daemon)
     eventually(lambda: path.with_name("trace.sqlite.damaged").exists())
-    send(tracing)
+    send(daemon)
     eventually(lambda: kept(path) >= 1)
 
 
 @pytest.mark.attack("V14")
-def test_where_nothing_can_be_written_mail_goes_on_and_the_log_says_what_to_do(tracing: Daemon) -> None:
-    keep(tracing, "none/trace.sqlite")
-    tracing.started()
-    send(tracing, 10)
-    eventually(lambda: "traces are not written; mail is not concerned" in tracing.log())
-    assert tracing.log().count("traces are not written") == 1
-    assert "install -d" in tracing.log()
-    end(tracing)
-    assert 'event="traces were not written"' in tracing.log()
+def test_where_nothing_can_be_written_mail_goes_on_and_the_log_says_what_to_do(daemon: Daemon) -> None:
+    keep(daemon, "none/trace.sqlite")
+    daemon.started()
+    send(daemon, 10)
+    eventually(lambda: "traces are not written; mail is not concerned" in daemon.log())
+    assert daemon.log().count("traces are not written") == 1
+    assert "install -d" in daemon.log()
+    end(daemon)
+    assert 'event="traces were not written"' in daemon.log()
 
 
 @per_engine
-def test_reloads_move_the_traces_and_end_them_and_begin_again(tracing: Daemon) -> None:
-    tracing.started()
-    assert writers(tracing) == []
-    first = keep(tracing)
-    tracing.reload()
-    send(tracing, 2)
+def test_reloads_move_the_traces_and_end_them_and_begin_again(daemon: Daemon) -> None:
+    daemon.started()
+    assert daemon.writers() == []
+    first = keep(daemon)
+    daemon.reload()
+    send(daemon, 2)
     eventually(lambda: kept(first) == 2)
-    (before,) = writers(tracing)
+    (before,) = daemon.writers()
     # A reload that changes nothing about traces leaves the writer alone.
-    tracing.reload()
-    send(tracing)
+    daemon.reload()
+    send(daemon)
     eventually(lambda: kept(first) == 3)
-    assert writers(tracing) == [before]
+    assert daemon.writers() == [before]
     # Another place; messages of the old generation, still open, go there too, once the old writer has ended.
-    with tracing.client() as old:
+    with daemon.client() as old:
         old.open()
-        second = keep(tracing, "second.sqlite")
-        tracing.reload()
-        eventually(lambda: writers(tracing) not in ([], [before]))
+        second = keep(daemon, "second.sqlite")
+        daemon.reload()
+        eventually(lambda: daemon.writers() not in ([], [before]))
         assert old.message(FORGED)[-1] == (b"c", b"")
-        send(tracing, 2)
+        send(daemon, 2)
     eventually(lambda: kept(second) == 3)
     assert kept(first) == 3
-    assert len(writers(tracing)) == 1
+    assert len(daemon.writers()) == 1
     # None at all.
-    tracing.configure()
-    tracing.reload()
-    eventually(lambda: writers(tracing) == [])
-    send(tracing)
-    keep(tracing, "second.sqlite")
-    tracing.reload()
-    send(tracing)
+    daemon.configure()
+    daemon.reload()
+    eventually(lambda: daemon.writers() == [])
+    send(daemon)
+    keep(daemon, "second.sqlite")
+    daemon.reload()
+    send(daemon)
     eventually(lambda: kept(second) == 4)
 
 
-def test_a_supervisor_that_was_killed_leaves_no_writer_behind(tracing: Daemon) -> None:
-    path = keep(tracing)
-    pid = tracing.started()
-    with tracing.client() as client:
+def test_a_supervisor_that_was_killed_leaves_no_writer_behind(daemon: Daemon) -> None:
+    path = keep(daemon)
+    pid = daemon.started()
+    with daemon.client() as client:
         client.open()
         kill(pid, signal.SIGKILL)
-        assert tracing.process is not None
-        tracing.process.wait()
-        eventually(lambda: "the supervisor is gone" in tracing.log())
+        assert daemon.process is not None
+        daemon.process.wait()
+        eventually(lambda: "the supervisor is gone" in daemon.log())
         # The session goes on, and its message is kept.
         assert client.message(FORGED)[-1] == (b"c", b"")
         eventually(lambda: kept(path) == 1)
-    eventually(lambda: tracing.family() == [])
-    eventually(lambda: writers(tracing) == [])
+    eventually(lambda: daemon.family() == [])
+    eventually(lambda: daemon.writers() == [])
 
 
-def test_the_default_keeps_nothing(tracing: Daemon) -> None:
-    assert not load(tracing.config).trace.enabled
-    tracing.started()
-    send(tracing)
-    assert writers(tracing) == []
-    assert not list(tracing.directory.rglob("*.sqlite*"))
+def test_the_default_keeps_nothing(daemon: Daemon) -> None:
+    assert not load(daemon.config).trace.enabled
+    daemon.started()
+    send(daemon)
+    assert daemon.writers() == []
+    assert not list(daemon.directory.rglob("*.sqlite*"))

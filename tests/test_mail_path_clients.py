@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -117,7 +116,7 @@ def test_no_process_of_the_daemon_has_a_client(daemon: Daemon, monkeypatch: pyte
     daemon.started()
     judge(daemon)
     (worker, *_) = daemon.workers()
-    processes = {*daemon.family(), *eventually(lambda: list(_writers(daemon)))}
+    processes = {*daemon.family(), *eventually(daemon.writers)}
     # One that has only just begun would die of it.
     eventually(lambda: all(map(_hears, processes)))
     for pid in processes:
@@ -137,16 +136,6 @@ def _hears(pid: int) -> bool:
     """proc(5): the signals that are caught, as bits."""
     (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(int(caught, 16) >> (signal.SIGUSR2 - 1) & 1)
-
-
-def _writers(daemon: Daemon) -> Iterator[int]:
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{name}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"trace_writer" in words and str(daemon.directory).encode() in words:
-            yield int(name)
 
 
 # -- imports -------------------------------------------------------------------------------------------------------

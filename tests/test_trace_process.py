@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon_process import eventually
+from daemon_process import eventually, writers
 from judged_messages import judge_message
 from mailguard.trace import MAX_TRACE_BYTES, Trace
 from mailguard.trace_reader import TraceReader
@@ -151,7 +151,7 @@ def test_a_reload_replaces_the_writer_and_there_is_never_more_than_one(
     process.adopt(fresh)
 
     def written() -> bool:
-        assert len(writers_of(path, other)) <= 1
+        assert len(writers(path, other)) <= 1
         send(pipe, row(trace, 2))
         return process._process is not None and pid_of(process) != first and "00000002" in queue_ids(other)
 
@@ -159,19 +159,6 @@ def test_a_reload_replaces_the_writer_and_there_is_never_more_than_one(
     # It was asked, and closed its database.
     assert old_process is not None
     assert old_process.returncode == 0
-
-
-def writers_of(*paths: str) -> list[int]:
-    """The processes whose orders name one of the paths."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{name}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"trace_writer" in words and any(each.encode() in words for each in paths):
-            found.append(int(name))
-    return found
 
 
 def test_a_reload_without_a_change_leaves_it_alone(process: TraceProcess, path: str) -> None:
