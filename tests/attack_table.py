@@ -156,7 +156,6 @@ TABLE: dict[str, Row] = {
         "V",
         27,
         {
-            "V09": partly(waits_for="ten minutes of it; shown for the life of keys under a stream of messages"),
             "V10": partly(waits_for=METRICS),
             "V13": partly(waits_for=f"{REPORTS}; shown for traces"),
             "V14": partly(waits_for=f"{REPORTS}; shown for traces"),
