@@ -5,6 +5,7 @@ The kernel refuses it processes of its own (RLIMIT_NPROC). ATTACKS.md row: V16.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -13,6 +14,12 @@ import pytest
 
 from daemon_process import Daemon, eventually, kill, limit
 from engine_process import per_engine
+from mailguard_milter.refusal import why_not_started
+
+WHY = (
+    "Resource temporarily unavailable;"
+    " a limit on processes is reached: raise TasksMax= of the unit, or ulimit -u of the user"
+)
 
 
 def let_start(daemon: Daemon, *, processes: int) -> None:
@@ -28,11 +35,10 @@ def test_a_daemon_that_can_start_no_process_goes_on_with_what_it_has(daemon: Dae
     one, other = daemon.workers()
     let_start(daemon, processes=0)
     kill(one, signal.SIGKILL)
-    eventually(lambda: 'event="a worker cannot be started"' in daemon.log())
+    eventually(lambda: f'event="a worker cannot be started" why="{WHY}"' in daemon.log())
     daemon.configure(authserv_id="mx2.us.test")
     daemon.reload()
-    assert 'event="reload failed; the old configuration stays" why="' in daemon.log()
-    assert "Resource temporarily unavailable" in daemon.log()
+    assert f'why="no process can be started to read {daemon.config}: {WHY}"' in daemon.log()
     assert daemon.workers() == [other]
     assert daemon.verdict() == "mx1.us.test"
 
@@ -41,3 +47,24 @@ def test_a_daemon_that_can_start_no_process_goes_on_with_what_it_has(daemon: Dae
     daemon.reload()
     eventually(lambda: daemon.verdict() == "mx2.us.test")
     assert daemon.family()[0] == supervisor
+
+
+@pytest.mark.attack("V16")
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EAGAIN, "TasksMax="),
+        (errno.ENOMEM, "MemoryMax="),
+        (errno.EMFILE, "LimitNOFILE="),
+        (errno.ENFILE, "fs."),
+    ],
+)
+def test_it_is_said_which_limit_to_raise(number: int, hint: str) -> None:
+    why = why_not_started(OSError(number, os.strerror(number)))
+    assert why.startswith(f"{os.strerror(number)}; ")
+    assert hint in why
+
+
+def test_what_is_no_limit_is_said_as_the_kernel_says_it() -> None:
+    assert why_not_started(OSError(errno.EIO, "Input/output error")) == "Input/output error"
+    assert why_not_started(OSError("no number")) == "no number"

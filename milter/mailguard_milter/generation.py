@@ -37,7 +37,7 @@ from mailguard_milter.loaded_keys import loaded_keys
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.placement import Placement, keep_to
 from mailguard_milter.private_memory import keep_private
-from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE
+from mailguard_milter.refusal import EX_CONFIG, EX_SOFTWARE, why_not_started
 from mailguard_milter.sender_lookups import SenderLookups
 from mailguard_milter.service import Service
 from mailguard_milter.session import Session
@@ -180,7 +180,7 @@ class _Parent:
                 end.close()
             delay = slot.deaths.failed()
             slot.start_at = self.clock() + delay
-            why = str(error.strerror)
+            why = why_not_started(error)
             tell("a worker cannot be started", Severity.ERROR, why=why, listener=slot.addresses, again_in_s=delay)
             return
         if not pid:

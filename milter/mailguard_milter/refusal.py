@@ -1,16 +1,27 @@
-"""Refusal: why the daemon does not start or does not reload, and the exit code that says so.
+"""Refusal: why the daemon, or a process of it, does not start or does not reload, and the exit code that says so.
 
 The supervisor's own, because it does not import mailguard. Exit codes as in sysexits.h.
 """
 
 from __future__ import annotations
 
-__all__ = ["EX_CONFIG", "EX_SOFTWARE", "EX_TEMPFAIL", "EX_USAGE", "Refusal"]
+import errno
+from collections.abc import Mapping
+
+__all__ = ["EX_CONFIG", "EX_SOFTWARE", "EX_TEMPFAIL", "EX_USAGE", "Refusal", "why_not_started"]
 
 EX_USAGE = 64
 EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
+
+# fork(2), pipe(2): what the kernel says at a limit, and which limit that may be.
+_LIMITS: Mapping[int, str] = {
+    errno.EAGAIN: "a limit on processes is reached: raise TasksMax= of the unit, or ulimit -u of the user",
+    errno.ENOMEM: "no memory is left, or a limit on it is reached: see free -m, MemoryMax= and LimitAS= of the unit",
+    errno.EMFILE: "a limit on open files is reached: raise LimitNOFILE= of the unit, or ulimit -n",
+    errno.ENFILE: "the machine's limit on open files is reached: raise fs.file-max (sysctl)",
+}
 
 
 class Refusal(Exception):
@@ -19,3 +30,10 @@ class Refusal(Exception):
     def __init__(self, text: str, code: int = EX_CONFIG) -> None:
         super().__init__(text)
         self.code = code
+
+
+def why_not_started(error: OSError) -> str:
+    """Why a process could not be started, and what to do where that is known."""
+    why = error.strerror or str(error)
+    limit = _LIMITS.get(error.errno or 0)
+    return f"{why}; {limit}" if limit else why

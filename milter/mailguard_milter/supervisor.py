@@ -31,7 +31,7 @@ from mailguard_milter.identity import Identity
 from mailguard_milter.listening import ListeningSocket
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.notify import Notifier
-from mailguard_milter.refusal import EX_SOFTWARE, Refusal
+from mailguard_milter.refusal import EX_SOFTWARE, Refusal, why_not_started
 from mailguard_milter.runtime_directory import RuntimeDirectory
 from mailguard_milter.systemd_sockets import PassedSocket, SystemdSocket, assign, take_passed
 from mailguard_milter.trace_process import TraceProcess
@@ -134,9 +134,8 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             raise Refusal(f"{self.config_path}: reading it took over {PLAN_TIMEOUT_S:.0f} s", EX_SOFTWARE) from None
         except OSError as error:
-            raise Refusal(
-                f"no process can be started to read {self.config_path}: {error.strerror}", EX_SOFTWARE
-            ) from None
+            why = why_not_started(error)
+            raise Refusal(f"no process can be started to read {self.config_path}: {why}", EX_SOFTWARE) from None
         if done.returncode:
             text = done.stderr.decode("utf-8", "replace").strip()
             raise Refusal(text or f"reading {self.config_path} ended with {done.returncode}", done.returncode)
@@ -185,7 +184,7 @@ class Supervisor:
         try:
             ours, theirs = Channel.pair()
         except OSError as error:
-            raise Refusal(f"no process can be started: {error.strerror}", EX_SOFTWARE) from None
+            raise Refusal(f"no process can be started: {why_not_started(error)}", EX_SOFTWARE) from None
         sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
         pipe = self._trace.pipe_for(plan["trace"])
         orders: dict[str, Any] = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
@@ -202,7 +201,7 @@ class Supervisor:
         except OSError as error:
             ours.close()
             if not isinstance(error, FileNotFoundError | PermissionError):
-                raise Refusal(f"no process can be started: {error.strerror}", EX_SOFTWARE) from None
+                raise Refusal(f"no process can be started: {why_not_started(error)}", EX_SOFTWARE) from None
             raise Refusal(
                 f'the user "{plan["user"]}" cannot run {command[0]} ({error.strerror}); install Python and mailguard'
                 " where that user can read them, such as a virtual environment of /usr/bin/python3 below /opt",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.log import Severity, tell
+from mailguard_milter.refusal import why_not_started
 
 __all__ = ["WRITER", "TraceProcess"]
 
@@ -120,7 +121,7 @@ class TraceProcess:
         except OSError as error:
             delay = self._deaths.failed()
             self._start_at = time.monotonic() + max(delay, 1.0)
-            tell("the trace writer cannot be started", Severity.ERROR, why=str(error.strerror))
+            tell("the trace writer cannot be started", Severity.ERROR, why=why_not_started(error))
             return
         self._running, self._started = settings, time.monotonic()
 
