@@ -20,7 +20,7 @@ PATIENCE_S = 20.0
 # What arrives
 
 
-@pytest.mark.attack("P05", "P13")
+@pytest.mark.attack("P05", "P13", "P23")
 def test_a_dialogue_in_bytes_event_by_event(host: Host) -> None:
     with host.client() as client:
         client.negotiate()
