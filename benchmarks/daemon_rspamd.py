@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from bench_keys import ED25519_SELECTOR, RSA_SELECTOR
 from compared_daemon import ComparedDaemon, Task
@@ -24,7 +25,7 @@ options {{
     stats_file = "{directory}/state/stats.ucl";
     history_file = "{directory}/state/rspamd.history";
     control_socket = "{directory}/run/rspamd.sock mode=0600";
-    url_tld = "/usr/share/rspamd/effective_tld_names.dat";
+    url_tld = "{suffixes}";
     filters = "{filters}";
     explicit_modules = [];
     local_addrs = [];
@@ -67,6 +68,11 @@ dkim_signing {{
     domain {{ {domain} {{ selectors = [ {selectors} ] }} }}
 }}
 """
+# Its own list, or, from Debian 13 on, that of the package publicsuffix.
+_SUFFIXES = (
+    Path("/usr/share/rspamd/effective_tld_names.dat"),
+    Path("/usr/share/publicsuffix/effective_tld_names.dat"),
+)
 
 
 class Rspamd(ComparedDaemon):
@@ -92,6 +98,7 @@ class Rspamd(ComparedDaemon):
                 socket=self.path,
                 workers=os.cpu_count() or 1,
                 filters="dkim",
+                suffixes=next(filter(Path.exists, _SUFFIXES), _SUFFIXES[0]),
                 authserv_id=AUTHSERV_ID,
                 domain=OUR_DOMAIN,
                 selectors=", ".join(keys[name] for name in self.task.algorithms),
