@@ -32,6 +32,8 @@ inside() {
   if [ -d "$vectors" ]; then
     mkdir -p "$tree/srv/vectors"
     mount --bind -o ro "$vectors" "$tree/srv/vectors"
+    # What the tests look for beside them.
+    if [ -f "$vectors/../ATTACKS.md" ]; then cp "$vectors/../ATTACKS.md" "$tree/srv/"; fi
   fi
   exec chroot "$tree" /usr/bin/env -i HOME=/root LC_ALL=C.UTF-8 MAILGUARD_VECTORS=/srv/vectors \
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PIP_CERT=/etc/machine-ca.crt \
