@@ -4,9 +4,10 @@
 #   sh benchmarks/run.sh [--replace-mta] [--quick | --goals] [--out DIRECTORY] [--only SECTION,...] [--rounds N]
 #                        [--seconds S]
 #
-# For Debian 12 or 13, as root. It says what it installs before it does, and starts none of the packages' services. Everything
-# runs in a network of its own, in which 192.0.2.10 is this machine, and with a private /etc/resolv.conf laid over the
-# system's; nothing of the system is changed, and no query leaves the machine. The results go to benchmarks/results.
+# For Debian 12 or 13, as root. It says what it installs before it does, and starts none of the packages' services.
+# Everything runs in a network of its own, in which 192.0.2.10 is this machine, and with a private /etc/resolv.conf laid
+# over the system's; nothing of the system is changed, and no query leaves the machine. The results go to
+# benchmarks/results.
 set -eu
 
 PACKAGES="opendkim opendmarc pyspf-milter dkimpy-milter rspamd unbound postfix libmilter-dev gcc libc6-dev iproute2"

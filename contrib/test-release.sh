@@ -4,7 +4,7 @@
 #   sh contrib/test-release.sh RELEASE [pytest arguments]        RELEASE: trixie, say
 #
 # As root. The release is installed by debootstrap into a directory below /var/tmp, where the checkout is copied to, and
-# goes with it: 4 GB, and a few minutes besides the tests. Its processes see none of this machine's, and nothing
+# goes with it: 2 GB, and a few minutes besides the tests. Its processes see none of this machine's, and nothing
 # of this machine is changed; they share its kernel and its network.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
