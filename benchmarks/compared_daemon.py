@@ -82,7 +82,7 @@ class ComparedDaemon:
     # What a subclass says
 
     def command(self) -> Sequence[str]:
-        """How it is started, in the foreground."""
+        """How it is started, in the foreground. Not of one that has a `start` of its own."""
         raise NotImplementedError
 
     def environment(self) -> Mapping[str, str]:
