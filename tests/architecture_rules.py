@@ -73,6 +73,7 @@ MILTER_LAYERS: tuple[tuple[str, ...], ...] = (
         "readiness",
         "refusal",
         "sockets",
+        "thread_stack",
     ),
     ("engine", "keyring", "identity", "trace_pipe", "trace_process"),
     ("received_macros", "action_packets"),

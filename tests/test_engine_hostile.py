@@ -12,7 +12,9 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -181,6 +183,23 @@ def test_a_thousand_silent_connections_do_not_stop_the_others(host: Host) -> Non
     finally:
         for each in silent:
             each.socket.close()
+
+
+@pytest.mark.attack("P23")
+def test_sessions_that_many_threads_serve_are_forgotten(host: Host) -> None:
+    """With libmilter, an event of a session goes to whichever thread is free."""
+
+    def meet(number: int) -> None:
+        for turn in range(30):
+            with host.client() as client:
+                steps: list[Callable[[], object]] = [client.negotiate, client.connect, client.helo, client.quit]
+                for place, step in enumerate(steps):
+                    step()
+                    time.sleep((number + turn + place) % 7 / 1000)
+
+    with ThreadPoolExecutor(12) as threads:
+        list(threads.map(meet, range(12)))
+    assert host.has_forgotten_all()
 
 
 def memory_kb(pid: int) -> int:

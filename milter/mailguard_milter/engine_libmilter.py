@@ -46,6 +46,7 @@ from mailguard_milter.engine import (
 from mailguard_milter.log import Severity
 from mailguard_milter.received_macros import SYMBOLS
 from mailguard_milter.sockets import LibmilterSocket, Stalls
+from mailguard_milter.thread_stack import stack_follower
 
 try:
     import milter as _milter
@@ -162,6 +163,7 @@ class Engine:
         self._wake_at = 0.0
         self._is_paused = False
         self.failure: BaseException | None = None
+        self._on_its_stack = stack_follower()
         self._register()
         self.socket = LibmilterSocket(
             door.listening,
@@ -247,7 +249,7 @@ class Engine:
         milter.set_helo_callback(self._guarded(_Stage.HELO, self._helo))
         milter.set_envfrom_callback(self._guarded(_Stage.MAIL, self._mail))
         milter.set_envrcpt_callback(self._guarded(_Stage.RCPT, self._rcpt))
-        milter.set_header_callback(self._header)
+        milter.set_header_callback(self._on_its_stack(self._header))
         milter.set_eoh_callback(self._guarded(_Stage.END_OF_HEADER, self._end_of_header))
         milter.set_body_callback(self._guarded(_Stage.BODY, self._body))
         milter.set_eom_callback(self._guarded(_Stage.END_OF_MESSAGE, self._end_of_message))
@@ -274,7 +276,7 @@ class Engine:
                 if conversation is not None:
                     running.pop(conversation, None)
 
-        return callback
+        return self._on_its_stack(callback)
 
     def _failed(
         self, stage: _Stage, conversation: _Conversation | None, context: Any, error: BaseException
