@@ -142,8 +142,10 @@ texts = st.text(st.sampled_from('ab@.# \n\r\x0b,"\\{}=\xfcAB'), max_size=60)
 
 def listed_by_postfix(value: str, directory: Path) -> dict[str, str]:
     done = subprocess.run([str(POSTMAP), "-c", str(directory), "-s", value], capture_output=True, check=False)
+    # Postfix 3.11 lists what is not UTF-8, and does not find it either when asked.
     lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
-    return {line.partition("\t")[0]: line.partition("\t")[2] for line in lines if "\t" in line}
+    entries = [line.partition("\t") for line in lines if "\t" in line]
+    return {key: value for key, _, value in entries if not re.search("[\udc80-\udcff]", key)}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from ipaddress import AddressValueError
 from typing import Any
 
@@ -92,9 +93,10 @@ def test_the_domain_begins_after_the_first_at_sign_in_pyspf() -> None:
 
 
 @pytest.mark.attack("E16")
-def test_a_scoped_address_raises_in_pyspf() -> None:
-    with pytest.raises(AddressValueError, match="fe80"):
-        spf.query(i="fe80::1%eth0", s="x@evil.test", h="h")
+def test_a_scoped_address_raises_in_pyspf_or_gets_into_names() -> None:
+    with suppress(AddressValueError):
+        # Since Python 3.14.
+        assert spf.query(i="fe80::1%eth0", s="x@evil.test", h="h").i.endswith(".1.%.E.T.H.0")
     assert session(Z0, ip="fe80::1%eth0").result.reason is SpfReason.NO_ADDRESS
 
 
