@@ -334,6 +334,14 @@ def test_existence_is_asked_of_the_name_itself() -> None:
     assert policy_of(judged("a.example.com", resolver_of(records(below)))) == "none np at example.com"
 
 
+def test_an_alias_exists_whatever_it_leads_to() -> None:
+    """RFC 8020 §2, RFC 6604: the NXDOMAIN denies the name at the end of the aliases."""
+    zone = records({"_dmarc.example.com": SP_NP})
+    zone["a.example.com"] = {"CNAME": ["gone.esp.test"]}
+    zone["esp.test"] = {"A": ["192.0.2.9"]}
+    assert policy_of(judged("a.example.com", resolver_of(zone))) == "quarantine sp at example.com"
+
+
 @pytest.mark.attack("M03")
 @pytest.mark.parametrize("failing", ["_dmarc.a.b.test", "_dmarc.b.test", "_dmarc.test"])
 @pytest.mark.parametrize("failure", [Status.TEMPFAIL, Status.BOGUS], ids=lambda status: status.value)

@@ -116,3 +116,4 @@ def test_a_failed_look_up_of_the_clients_name_for_an_explanation_leaves_the_fail
     }
     result = session(zone, status={("66.100.51.198.in-addr.arpa", "PTR"): fault}).result
     assert (result.status, result.explanation) == (SpfStatus.FAIL, "you are unknown")
+    assert not result.is_uncertain

@@ -137,8 +137,10 @@ class Discovery:
         if not self.depends_on_existence:
             return existing, True
         nonexistent = self.record.requested(AuthorStanding.NONEXISTENT_SUBDOMAIN)
-        match answers.get(_existence(self.author_domain)).status:
-            case Status.NXDOMAIN:
+        answer = answers.get(_existence(self.author_domain))
+        match answer.status:
+            # RFC 8020 §2: behind an alias, it is the alias's target that is denied (RFC 6604).
+            case Status.NXDOMAIN if not answer.canonical_name:
                 return nonexistent, True
             case Status.TEMPFAIL | Status.BOGUS if _policy(existing) is not _policy(nonexistent):
                 return None, False

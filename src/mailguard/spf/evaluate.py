@@ -106,7 +106,10 @@ def _with_look_ups(
     except Exception as error:  # noqa: BLE001  # the edge: what pyspf trips over is a fault of the record
         detail = f"the record cannot be evaluated: {type(error).__name__}"
         found = Finding(SpfStatus.PERMERROR, SpfReason.RECORD_SYNTAX, detail)
-    is_uncertain = bool(lookups.failed_reverse) and found.status not in (SpfStatus.PASS, SpfStatus.TEMPERROR)
+    # A fail does not hang on the client's name: that would have been an error before. Only its explanation may, and
+    # "proceed as if no exp modifier was given" (RFC 7208 §6.2).
+    certain = (SpfStatus.PASS, SpfStatus.FAIL, SpfStatus.TEMPERROR)
+    is_uncertain = bool(lookups.failed_reverse) and found.status not in certain
     return _result(
         sender,
         found,
