@@ -489,6 +489,11 @@ JUDGING: list[tuple[str, str, str]] = [
     ("everybody is trusted", '[[trusted]]\ntype = "mailing_list"\ndkim = ["com"]', '"com" is a top-level domain'),
     ("every address", '[[trusted]]\ntype = "local_policy"\nnetworks = ["0.0.0.0/0"]', "every address there is"),
     (
+        "IPv4 in IPv6 form",
+        '[[trusted]]\ntype = "local_policy"\nnetworks = ["::ffff:198.51.100.0/120"]',
+        "write 198.51.100.0/24",
+    ),
+    (
         "trusted domains",
         '[[trusted]]\ntype = "mailing_list"\ndomains = ["a.test"]',
         "by what the domain is verified",

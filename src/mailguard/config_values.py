@@ -158,6 +158,9 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f'"{text}" is not a network; write 192.0.2.0/24 or 2001:db8::/32') from None
     if not network.prefixlen:
         raise ValueError(f'"{text}" is every address there is; name those that you mean')
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        inner = f"{network.network_address.ipv4_mapped}/{network.prefixlen - 96}"
+        raise ValueError(f'"{text}" is IPv4 in IPv6 form, which no client has here; write {inner}')
     if "/" in text and network.network_address != ip_address(text.partition("/")[0]):
         raise ValueError(f'"{text}" has bits set beside the network; did you mean {network}?')
     return network

@@ -213,6 +213,4 @@ def _malformed(evidence: Evidence) -> DmarcVerdict:
 def _is_internal(client: IPv4Address | IPv6Address | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
     if client is None:
         return False
-    mapped = client.ipv4_mapped if isinstance(client, IPv6Address) else None
-    address = mapped or client
-    return any(address in network for network in networks)
+    return any(client in network for network in networks)

@@ -195,5 +195,5 @@ def _outcome(
     plan: InboundPlan, digests: BodyDigests, answers: Answers, *, now: float, policy: Policy | None
 ) -> Outcome:
     judged = judge_inbound(plan, digests, answers, now=now)
-    decision = decide(judged.evidence, judged.verdict, policy=policy or Policy())
+    decision = decide(judged.evidence, judged.verdict, policy=policy or Policy(), verdicts=judged.verdicts)
     return Outcome(message=plan.message, judged=judged, decision=decision, now=now, answers=answers.consumed)

@@ -125,7 +125,7 @@ class Rule(Enum):
 
 _SPF_RULES = {status: Rule(f"spf-{status.value}") for status in SpfStatus if status is not SpfStatus.PASS}
 _HELO_RULES = {status: Rule(f"helo-{status.value}") for status in SpfStatus if status is not SpfStatus.PASS}
-# The first of each is answered TEMPFAIL only where one of the others, known, would have kept the message back.
+# Unless told to, the first of each keeps a message back only where one of the others, known, would have.
 _DEPENDS = {
     Rule.SPF_TEMPERROR: tuple(rule for status, rule in _SPF_RULES.items() if status is not SpfStatus.TEMPERROR),
     Rule.HELO_TEMPERROR: tuple(rule for status, rule in _HELO_RULES.items() if status is not SpfStatus.TEMPERROR),
@@ -160,12 +160,7 @@ _DEFAULT_ACTIONS = {
     Rule.DMARC_REJECT: Disposition.REJECT,
     Rule.DMARC_QUARANTINE: Disposition.QUARANTINE,
     # These wait for the DNS only where its answer could keep the message back.
-    Rule.DMARC_TEMPERROR: Disposition.TEMPFAIL,
-    Rule.SPF_TEMPERROR: Disposition.TEMPFAIL,
-    Rule.HELO_TEMPERROR: Disposition.TEMPFAIL,
-    Rule.DKIM_TEMPERROR: Disposition.TEMPFAIL,
-    Rule.IPREV_TEMPERROR: Disposition.TEMPFAIL,
-    Rule.TRUSTED_TEMPERROR: Disposition.TEMPFAIL,
+    **dict.fromkeys([Rule.DMARC_TEMPERROR, *_DEPENDS, Rule.TRUSTED_TEMPERROR], Disposition.TEMPFAIL),
     # sender-alignment is off, and sender-reply-to is only told.
     Rule.SENDER_ENVELOPE: Disposition.REJECT,
     Rule.SENDER_FROM: Disposition.REJECT,
@@ -222,9 +217,11 @@ class Policy:
     domains: tuple[DomainPolicy, ...] = ()
     trusted: tuple[TrustedSource, ...] = ()
 
-    def action(self, rule: Rule, author_domains: Iterable[Domain]) -> Disposition:
-        """What `rule` does with mail from these domains; with several, the strictest."""
-        general = self.actions.get(rule, _DEFAULT_ACTIONS[rule])
+    def action(
+        self, rule: Rule, author_domains: Iterable[Domain], *, default: Disposition | None = None
+    ) -> Disposition:
+        """What `rule` does with mail from these domains; with several, the strictest. `default`: in place of ours."""
+        general = self.actions.get(rule, default or _DEFAULT_ACTIONS[rule])
         if not self.domains:
             return general
         own = [self._domain_action(rule, domain, general) for domain in author_domains]
@@ -288,10 +285,15 @@ class Decision:
     """Every rule that applies, the strictest first."""
 
 
-def decide(evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy) -> Decision:
-    """Apply `policy`. `verdict` is None for a client of our own, for whom sender policy means nothing."""
+def decide(
+    evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy, verdicts: Sequence[DmarcVerdict] = ()
+) -> Decision:
+    """Apply `policy`. `verdict` is None for a client of our own, for whom sender policy means nothing.
+
+    `verdicts` are those of the author domains, where there are several: what `policy` makes of each is compared.
+    """
     findings = sorted(
-        _findings(evidence, verdict, policy), key=lambda each: STRICTNESS[each.disposition], reverse=True
+        _findings(evidence, verdict, verdicts, policy), key=lambda each: STRICTNESS[each.disposition], reverse=True
     )
     deciding = _deciding(findings, verdict)
     override: Override | None = None
@@ -320,28 +322,46 @@ def _deciding(findings: Sequence[Finding], verdict: DmarcVerdict | None) -> Find
     return Finding(Rule.NO_OBJECTION, _ACCEPT, reason)
 
 
-def _findings(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) -> Iterator[Finding]:
+def _findings(
+    evidence: Evidence, verdict: DmarcVerdict | None, verdicts: Sequence[DmarcVerdict], policy: Policy
+) -> Iterator[Finding]:
     """Every rule that applies, with its action."""
     authors = evidence.author_domains
-    for rule, reason in _applying(evidence, verdict, policy):
-        action = policy.action(rule, authors)
-        depends = _DEPENDS.get(rule)
-        if depends is not None and not any(policy.action(each, authors).keeps_back for each in depends):
-            # A missing answer delays no message whose fate it cannot change.
-            action = _ACCEPT
-        yield Finding(rule, action, reason)
-
-
-def _applying(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) -> Iterator[tuple[Rule, str]]:
     if evidence.malformed is not None:
-        yield Rule.MALFORMED, f"malformed message: {evidence.malformed_detail}"
+        reason = f"malformed message: {evidence.malformed_detail}"
+        yield Finding(Rule.MALFORMED, policy.action(Rule.MALFORMED, authors), reason)
     if verdict is None:
         return
-    rule = _dmarc_rule(evidence, verdict, policy)
-    if rule is not None:
-        # RFC 9989 §7.2: the reply is to have the word DMARC.
-        yield rule, f"DMARC: {verdict.detail}: {identifiers_text(evidence, verdict)}"
-    for result, rules in ((evidence.spf, _SPF_RULES), (evidence.helo_spf, _HELO_RULES)):
+    yield from _dmarc_findings(evidence, verdicts if len(verdicts) > 1 else (verdict,), policy)
+    for rule, reason in _applying(evidence, policy):
+        # A missing answer delays no message whose fate it cannot change.
+        could = any(policy.action(each, authors).keeps_back for each in _DEPENDS.get(rule, ()))
+        yield Finding(rule, policy.action(rule, authors, default=None if could else _ACCEPT), reason)
+
+
+def _dmarc_findings(evidence: Evidence, verdicts: Sequence[DmarcVerdict], policy: Policy) -> Iterator[Finding]:
+    """RFC 9989 §11.5: each author domain is judged, by what is asked of this host for it."""
+    several = len(verdicts) > 1
+    objects = False
+    for verdict in verdicts:
+        domains = (verdict.author_domain,) if several and verdict.author_domain else evidence.author_domains
+        rule = _dmarc_rule(verdict, domains, policy)
+        if rule is not None:
+            objects = True
+            # RFC 9989 §7.2: the reply is to have the word DMARC.
+            reason = f"DMARC: {verdict.detail}: {identifiers_text(evidence, verdict)}"
+            yield Finding(rule, policy.action(rule, domains), reason)
+    if several and not objects:
+        reason = f"DMARC: From names several domains, none of which can pass: {', '.join(evidence.author_domains)}"
+        action = policy.action(Rule.DMARC_PERMERROR, evidence.author_domains)
+        yield Finding(Rule.DMARC_PERMERROR, action, reason)
+
+
+def _applying(evidence: Evidence, policy: Policy) -> Iterator[tuple[Rule, str]]:
+    spf = evidence.spf
+    # The HELO name is what the null sender is checked by, too.
+    helo_spf = spf if spf is not None and spf.is_null_sender else evidence.helo_spf
+    for result, rules in ((spf, _SPF_RULES), (helo_spf, _HELO_RULES)):
         if result is not None and result.status in rules:
             yield rules[SpfStatus.TEMPERROR if result.is_uncertain else result.status], _spf_reason(result)
     yield from _dkim_rules(evidence, policy)
@@ -350,7 +370,7 @@ def _applying(evidence: Evidence, verdict: DmarcVerdict | None, policy: Policy) 
         yield (Rule.IPREV_TEMPERROR if temporary else Rule.IPREV_FAIL), f"iprev: {evidence.iprev.detail}"
 
 
-def _dmarc_rule(evidence: Evidence, verdict: DmarcVerdict, policy: Policy) -> Rule | None:
+def _dmarc_rule(verdict: DmarcVerdict, domains: Sequence[Domain], policy: Policy) -> Rule | None:
     match verdict.status:
         case DmarcStatus.FAIL:
             return _DMARC_RULES[verdict.policy or DmarcPolicy.NONE]
@@ -360,7 +380,7 @@ def _dmarc_rule(evidence: Evidence, verdict: DmarcVerdict, policy: Policy) -> Ru
             # RFC 9989 §5.3.6 leaves errors to the receiver. What fails if the DNS says so must not pass without it,
             # and what would be accepted anyhow is not delayed.
             known = [_DMARC_RULES[verdict.policy]] if verdict.policy is not None else list(_DMARC_RULES.values())
-            could = any(policy.action(rule, evidence.author_domains).keeps_back for rule in known)
+            could = any(policy.action(rule, domains).keeps_back for rule in known)
             return Rule.DMARC_TEMPERROR if could else None
     return None
 

@@ -20,6 +20,7 @@ from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
+from mailguard.dmarc.result import DmarcVerdict
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.explain import explain as explain_outcome
 from mailguard.inbound import InboundRules
@@ -120,8 +121,16 @@ def _settings(config_file: str | None, zone: str | None) -> tuple[InboundRules, 
 
 def _without_client(outcome: Outcome, policy: Policy) -> Outcome:
     """SPF was asked about nobody: what it says of that is no result, and no rule is to follow from it."""
-    verdict = outcome.judged.verdict
-    if verdict is not None:
-        verdict = replace(verdict, detail=f"without SPF, which was not checked: {verdict.detail}")
-    judged = replace(outcome.judged, evidence=replace(outcome.evidence, spf=None, helo_spf=None), verdict=verdict)
-    return replace(outcome, judged=judged, decision=decide(judged.evidence, judged.verdict, policy=policy))
+    judged = outcome.judged
+    judged = replace(
+        judged,
+        evidence=replace(judged.evidence, spf=None, helo_spf=None),
+        verdict=_said_without_spf(judged.verdict) if judged.verdict is not None else None,
+        verdicts=tuple(map(_said_without_spf, judged.verdicts)),
+    )
+    decision = decide(judged.evidence, judged.verdict, policy=policy, verdicts=judged.verdicts)
+    return replace(outcome, judged=judged, decision=decision)
+
+
+def _said_without_spf(verdict: DmarcVerdict) -> DmarcVerdict:
+    return replace(verdict, detail=f"without SPF, which was not checked: {verdict.detail}")

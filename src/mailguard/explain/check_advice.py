@@ -163,9 +163,10 @@ SPF: Mapping[SpfReason, Advice] = MappingProxyType(
             "shorten the TXT record of {domain}, by larger networks or an include",
         ),
         SpfReason.TOO_MANY_LOOKUPS: Advice(
-            "The record needs more look-ups than the 10 that RFC 7208 allows.",
+            "More terms of the record look something up than the 10 that RFC 7208 allows; or they come to more than"
+            " 30 queries, where mailguard stops; or the record includes itself.",
             "write ip4 and ip6 into the record of {domain} in place of some of its include, a, mx, ptr, exists and"
-            " redirect; those of included records count too",
+            " redirect; those of included records count too, and so do the addresses of each mail server of an mx",
         ),
         SpfReason.TOO_MANY_VOIDS: Advice(
             "More than two names in the record do not exist or have no address.",

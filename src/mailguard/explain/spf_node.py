@@ -31,10 +31,7 @@ def client_names(client: IPv4Address | IPv6Address | None, **names: str | None) 
     known = {name: str(value) for name, value in names.items() if value}
     if client is None:
         return Names(**known)
-    # RFC 7208 §5: an IPv4 address in IPv6 form is the IPv4 address.
-    mapped = client.ipv4_mapped if isinstance(client, IPv6Address) else None
-    address = mapped or client
-    return Names(client=str(address), term=f"ip{address.version}:{address}", **known)
+    return Names(client=str(client), term=f"ip{client.version}:{client}", **known)
 
 
 def spf_node(result: SpfResult, envelope: Envelope, answers: Known) -> Explanation:

@@ -51,13 +51,9 @@ def sender_questions(sender: Sender | Unchecked, envelope: Envelope) -> tuple[Qu
 
 def _address(address: IPv4Address | IPv6Address | None) -> IPv4Address | IPv6Address | None:
     """The <ip> argument; None where there is none."""
-    if isinstance(address, IPv6Address):
-        if address.scope_id is not None:
-            # RFC 4007 §6: the zone means something to this host only, and no record can name it.
-            return None
-        # RFC 7208 §5: IPv4-mapped addresses are IPv4 clients.
-        return address.ipv4_mapped or address
-    return address
+    # RFC 4007 §6: the zone means something to this host only, and no record can name it. That IPv4-mapped addresses
+    # are IPv4 clients (RFC 7208 §5), the envelope sees to.
+    return None if isinstance(address, IPv6Address) and address.scope_id is not None else address
 
 
 def _unchecked(sender: Sender | Unchecked, status: SpfStatus, reason: SpfReason, detail: str) -> SpfResult:
