@@ -34,6 +34,8 @@ CLAIMED = [
     ("R03 version", b" mx.us.test 1; dmarc=pass"),
     ("R03 version after a tab", b" mx.us.test\t1 ; dmarc=pass"),
     ("R03 version after a slash", b" mx.us.test/1; dmarc=pass"),
+    ("R03 version after a comment alone", b" mx.us.test(c)1; dmarc=pass"),
+    ("R03 version after comments, quoted", b' "mx.us.test"(a(b))()2; dmarc=pass'),
     ("R03 unknown version", b" mx.us.test 99; dmarc=pass"),
     ("R03 folded before", b"\r\n mx.us.test; dmarc=pass"),
     ("R03 folded before, LF", b"\n\tmx.us.test; dmarc=pass"),
@@ -81,6 +83,7 @@ FOREIGN = [
     ("R01 ours in a comment", b" mx.evil.test (relay of mx.us.test); dmarc=pass"),
     ("R01 ours with a comment's semicolon", b" mx.evil.test (a;mx.us.test); dmarc=pass"),
     ("R01 ours beside a version", b" mx.evil.test 1; dmarc=pass"),
+    ("R01 another host, version after a comment", b" mx.evil.test(mx.us.test)1; dmarc=pass"),
     ("R01 another A-label", b" xn--bcher-kva.evil.test; dmarc=pass"),
     ("R06 no id", b" ; dmarc=pass header.d=mx.us.test"),
     ("R06 empty", b""),
@@ -107,7 +110,7 @@ def test_a_field_of_somebody_else_is_not_ours(value: bytes) -> None:
 @given(
     before=st.sampled_from([b"", b" ", b"\r\n\t", b"(c)", b" (a(b)) ", b"(;)", b'(")']),
     form=st.sampled_from([b"mx.us.test", b"MX.us.Test", b'"mx.us.test"', b"mx.us.test.", b"mx(c).us.test"]),
-    after=st.sampled_from([b"", b" ", b"(c)", b" 1", b"\r\n\t1 (c)", b"(;)"]),
+    after=st.sampled_from([b"", b" ", b"(c)", b" 1", b"\r\n\t1 (c)", b"(;)", b"(c)1"]),
     rest=st.binary(max_size=40),
 )
 def test_every_legal_spelling_of_our_id_is_ours(before: bytes, form: bytes, after: bytes, rest: bytes) -> None:

@@ -81,7 +81,7 @@ def _forms(name: str) -> set[bytes]:
 
 
 def _without_comments(value: bytes) -> tuple[bytes, bool]:
-    """`value` up to its first semicolon outside comments and quotes, comments left out; whether all are closed."""
+    """`value` up to its first semicolon outside comments and quotes, comments as a blank; whether all are closed."""
     kept: list[bytes] = []
     position, depth = 0, 0
     while position < len(value):
@@ -90,6 +90,7 @@ def _without_comments(value: bytes) -> tuple[bytes, bool]:
             depth, position = depth + 1, position + 1
         elif depth and octet == b")":
             depth, position = depth - 1, position + 1
+            kept.append(b" ")  # RFC 8601 §2.2: a comment may be all that parts the id from the version
         elif depth:
             match = _COMMENT_TEXT.match(value, position)
             position = match.end() if match else position + 1
