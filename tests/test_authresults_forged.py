@@ -55,6 +55,14 @@ CLAIMED = [
     ("R04 two encoded words", b" =?utf-8?q?mx.us?= =?utf-8?q?.test?=; dmarc=pass"),
     ("R04 language tag", b" =?utf-8*en?q?mx.us.test?=; dmarc=pass"),
     ("R04 U-label in an encoded word", b" =?utf-8?q?b=C3=BCcher.test?=; dmarc=pass"),
+    ("R04 encoded word, UTF-16", b" =?utf-16be?b?AG0AeAAuAHUAcwAuAHQAZQBzAHQ=?=; dmarc=pass"),
+    ("R04 encoded word, UTF-7", b" =?utf-7?q?mx+AC4-us.test?=; dmarc=pass"),
+    ("R04 encoded word with blanks", b" =?utf-8?q?mx.us .test?=; dmarc=pass"),
+    ("R04 quoted encoded word", b' "=?utf-8?q?mx.us.test?="; dmarc=pass'),
+    ("R04 quoted encoded word, quoted pair", b' "=\\?utf-8?q?mx.us.test?=" 1; dmarc=pass'),
+    ("R04 quoted encoded word and a U-label", ' "=?utf-8?q?mx.us.test?=ü"; dmarc=pass'.encode()),
+    ("R04 encoded word that we cannot decode", b" =?utf-8?b?A?=; dmarc=pass"),
+    ("R04 encoded word, whatever it says", b" =?utf-8?q?mx.evil.test?=; dmarc=pass"),
     ("R06 unclosed quote", b' "mx.us.test; dmarc=pass'),
     ("R06 unclosed comment", b" (mx.us.test; dmarc=pass"),
     ("R06 one parenthesis too many", b" ((a) mx.us.test; dmarc=pass"),
@@ -89,8 +97,8 @@ FOREIGN = [
     ("R06 empty", b""),
     ("R06 unparsable, not ours", b' "mx.evil.test; dmarc=pass'),
     ("R06 unparsable, ours behind the semicolon", b" (mx.evil.test; dkim=pass header.d=mx.us.test"),
-    ("R06 an encoded word that is not ours", b" =?utf-8?q?mx.evil.test?=; dmarc=pass"),
-    ("R06 an encoded word that cannot be decoded", b" =?utf-8?b?A?=; dmarc=pass"),
+    ("R04 an encoded word in a comment", b" mx.evil.test (=?utf-8?q?mx.us.test?=); dmarc=pass"),
+    ("R04 an encoded word behind the semicolon", b" mx.evil.test; dkim=fail reason==?utf-8?q?mx.us.test?="),
 ]
 
 
@@ -147,6 +155,7 @@ GROWING: list[tuple[str, Callable[[int], bytes]]] = [
     ("C10 open quotes", lambda n: b'"a' * n),
     ("C10 backslashes in a quote", lambda n: b'"' + b"\\" * n),
     ("C10 backslashes in a comment", lambda n: b"(" + b"\\" * n),
+    ("C10 quoted encoded words", lambda n: b' "' + b"=?utf-8?q?a?=" * n + b'";'),
     ("C10 encoded-word beginnings", lambda n: b" =?a?q?" * n),
     ("C10 white space", lambda n: b" " * n + b"x y;"),
 ]
