@@ -17,6 +17,7 @@ from mailguard.dkim.sign import SigningRules
 from mailguard.dkim.verify import BodyLengthRule, VerifyRules, plan_verification
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
+from mailguard.domain import Domain
 from mailguard.message import MalformedReason, Message
 from mailguard.pipeline import sign_dkim
 from zone0 import (
@@ -252,6 +253,18 @@ def test_the_aligned_signature_is_found_below_the_flood(junk: bytes, domain: str
     results = results_of(flood + raw, resolver)
     assert len(results) == 10
     assert [result.domain for result in results if result.status is PASS] == [domain]
+
+
+@pytest.mark.attack("D31")
+@pytest.mark.parametrize("domain", ["bücher.test", "BÜCHER.test", "xn--bcher-kva.test", "lesen.bücher.test"])
+def test_the_flood_does_not_hide_an_aligned_signature_with_u_labels(domain: str) -> None:
+    a_labels = Domain.parse(domain)
+    resolver = ZoneResolver(zone({f"s1._domainkey.{a_labels}": {"TXT": [key_record(kb())]}}))
+    raw = sign_as(kb(), mail("<x@bücher.test>"), d=domain)
+    for junk in (JUNK[0], "DKIM-Signature: v=1; d=ü%d.test; s=s1\r\n".encode()):
+        flood = b"".join(junk.replace(b"%d", b"%d" % number) for number in range(900))
+        results = results_of(flood + raw, resolver)
+        assert [result.domain for result in results if result.status is PASS] == [a_labels]
 
 
 @pytest.mark.attack("D31")

@@ -111,9 +111,9 @@ class _FieldError(ValueError):
 
 
 def claimed_domain(field: HeaderField) -> str | None:
-    """d= of a DKIM-Signature that is not to be read further yet: lower case, an A-label name only if written so."""
+    """d= of a DKIM-Signature that is not to be read further yet: lower case, A-labels or U-labels as written."""
     try:
-        return TagList.parse(field.value).get("d", b"").decode("ascii").lower()
+        return TagList.parse(field.value).get("d", b"").decode("utf-8").lower()
     except (TagListError, UnicodeDecodeError):
         return None
 

@@ -8,7 +8,7 @@ pure; a plan is not changed by use and may be shared between threads.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, TypeVar
@@ -114,7 +114,9 @@ def _nearest(
     fields: Sequence[HeaderField], authors: Sequence[Domain], at_most: int
 ) -> list[tuple[HeaderField, Signature | SignatureError]]:
     """`at_most` of the fields, in their order: the readable ones that are nearest to an author domain."""
-    ranked = sorted(enumerate(fields), key=lambda entry: (_distance(entry[1], authors), entry[0]))
+    # RFC 8616 §4: d= may have U-labels. To convert those of a thousand fields would take most of a second.
+    names = dict.fromkeys(name for author in authors for name in (author, author.unicode))
+    ranked = sorted(enumerate(fields), key=lambda entry: (_distance(entry[1], names), entry[0]))
     usable: list[_Candidate] = []
     unusable: list[_Candidate] = []
     for number, field in ranked[: at_most * READ_FACTOR]:
@@ -126,14 +128,14 @@ def _nearest(
     return [(field, found) for _, field, found in kept]
 
 
-def _distance(field: HeaderField, authors: Sequence[Domain]) -> int:
+def _distance(field: HeaderField, authors: Collection[str]) -> int:
     """How near d= is to an author domain: 0 the same, 1 above or below it, 2 elsewhere, 3 unreadable."""
     domain = claimed_domain(field)
     if domain is None:
         return 3
     if domain in authors:
         return 0
-    return 1 if any(domain.endswith("." + author) or author.is_equal_or_below(domain) for author in authors) else 2
+    return 1 if any(domain.endswith("." + name) or name.endswith("." + domain) for name in authors) else 2
 
 
 def _result(
