@@ -13,6 +13,7 @@ from mailguard.dkim.signature import key_name
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question, RecordType, Status
 from mailguard.domain import Domain
+from mailguard.errors import TagListError
 from mailguard.explain.explanation import Explanation
 from mailguard.scorecard.card import Mark, card, finding
 from mailguard.taglist import TagList
@@ -59,7 +60,8 @@ def _key(selector: str, question: Question, answers: Answers) -> Explanation:
 
 
 def _key_type(record: bytes) -> str:
+    """The type of key that a signature must want for this record; one that none wants is refused as rsa."""
     try:
-        return TagList.parse(record).get("k", b"rsa").decode("ascii", "replace").lower()
-    except ValueError:
+        return "ed25519" if TagList.parse(record).get("k", b"rsa").lower() == b"ed25519" else "rsa"
+    except TagListError:
         return "rsa"
