@@ -71,6 +71,12 @@ def test_a_signed_message_passes(mailguard_command: Command, keys: Keys) -> None
         (lambda mail: mail.replace(b"Good", b"Bad"), 1, "reason: body-hash: "),
         (lambda mail: mail.replace(b"hello", b"hallo"), 1, "reason: signature: "),
         (lambda mail: mail.replace(b"d=example.com", b"d=example.net"), 1, "reason: key-missing: "),
+        (
+            lambda mail: b"A: b\r\n" * 1_000 + mail,
+            1,
+            "fail: 2 signatures were not verified: the header has more than",
+        ),
+        (lambda mail: b"A: b\r\n" * 1_000 + MAIL, 2, "none: the message has no DKIM signature"),
         (lambda mail: MAIL, 2, "none: the message has no DKIM signature"),
         (lambda mail: b"", 2, "From: malformed (no-from)"),
         (lambda mail: b"\0\xff" * 100, 2, "From: malformed"),
@@ -107,6 +113,24 @@ def test_json_and_second_opinion(mailguard_command: Command, keys: Keys) -> None
     # The message is of 2023 and dkimpy knows no other time than now.
     assert (opinion["by"], opinion["verdict"]) == ("dkimpy", "fail")
     assert "reads the clock itself" in opinion["difference"]
+
+
+def test_signatures_under_too_many_fields_are_not_verified_and_not_absent(
+    mailguard_command: Command, keys: Keys
+) -> None:
+    flood = b"A: b\r\n" * 1_000
+    done = mailguard_command("verify", "--zone", keys.zone, "--now", NOW, "--json", stdin=flood + keys.signed)
+    report = json.loads(done.out)
+    assert (done.code, report["result"], report["signatures"], report["signatures_not_verified"]) == (
+        1,
+        "fail",
+        [],
+        2,
+    )
+    assert (report["malformed"], report["malformed_detail"][:20]) == ("header-size", "the header has more ")
+    one = flood + b"DKIM-Signature: v=1\r\n" + MAIL
+    done = mailguard_command("verify", "--zone", keys.zone, "--second-opinion", stdin=one)
+    assert done.out.startswith("fail: 1 signature was not verified: the header has more than 1000 fields or ")
 
 
 def test_the_second_opinion_stands_beside_its_signature(mailguard_command: Command, keys: Keys) -> None:

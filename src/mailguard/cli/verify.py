@@ -46,7 +46,7 @@ def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, no
     with waiting("asking the DNS for keys"), open_resolver(ResolverConfig(zone_file=zone)) as resolver:
         judged_at = time.time() if now is None else now
         judged, ignored = _judge(message, raw, resolver, now=judged_at, ask_dkimpy=ask_dkimpy)
-    code = _exit_code(judged)
+    code = _exit_code(judged, ignored)
     if as_json_text:
         click.echo(json.dumps(as_json(message, judged, ignored, code), indent=2))
     else:
@@ -77,9 +77,9 @@ def _judge(
     return tuple(Judged(result, opinion) for result, opinion in pairs), plan.ignored
 
 
-def _exit_code(judged: Sequence[Judged]) -> ExitCode:
+def _exit_code(judged: Sequence[Judged], ignored: int) -> ExitCode:
     statuses = {each.result.status for each in judged}
-    if not statuses:
+    if not statuses and not ignored:
         return ExitCode.NO_SIGNATURE
     if DkimStatus.PASS in statuses:
         return ExitCode.PASS

@@ -35,7 +35,7 @@ class Judged:
 def as_json(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> dict[str, object]:
     """The report as a value for json.dumps; statuses and reasons are the words that DkimResult has."""
     return {
-        "result": _verdict_word(judged, code),
+        "result": _verdict_word(code),
         "author_domains": list(message.author.domains),
         "malformed": message.malformed.value if message.malformed else None,
         "malformed_detail": message.malformed_detail,
@@ -72,7 +72,7 @@ def _signature_as_json(judged: Judged) -> dict[str, object]:
 def show(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> None:
     """Print the report to standard output."""
     console = Console(highlight=False)
-    summary = _summary(judged, ignored, code)
+    summary = _summary(message, judged, ignored, code)
     entries = [(f"signature {n}", each.result.status, tuple(_lines(each))) for n, each in enumerate(judged, 1)]
     notes = [_author(message)]
     if not console.is_terminal:
@@ -96,16 +96,19 @@ _COLOURS = {ExitCode.PASS: "green", ExitCode.FAIL: "red"} | dict.fromkeys(
 _STATUS_COLOURS = {DkimStatus.PASS: "green", DkimStatus.FAIL: "red", DkimStatus.PERMERROR: "red"}
 
 
-def _verdict_word(judged: Sequence[Judged], code: ExitCode) -> str:
-    return {ExitCode.PASS: "pass", ExitCode.TEMPORARY: "temperror"}.get(code, "fail" if judged else "none")
+def _verdict_word(code: ExitCode) -> str:
+    return {ExitCode.PASS: "pass", ExitCode.TEMPORARY: "temperror", ExitCode.NO_SIGNATURE: "none"}.get(code, "fail")
 
 
-def _summary(judged: Sequence[Judged], ignored: int, code: ExitCode) -> str:
-    if not judged:
+def _summary(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> str:
+    if code is ExitCode.NO_SIGNATURE:
         return "none: the message has no DKIM signature"
+    if not judged:
+        what = "1 signature was" if ignored == 1 else f"{ignored} signatures were"
+        return f"{_verdict_word(code)}: {what} not verified: {_printable(message.malformed_detail)}"
     passed = sum(each.result.status is DkimStatus.PASS for each in judged)
     verb = "passes" if passed == 1 else "pass"
-    text = f"{_verdict_word(judged, code)}: {passed} of {len(judged)} signatures {verb}"
+    text = f"{_verdict_word(code)}: {passed} of {len(judged)} signatures {verb}"
     return f"{text}; {ignored} more not verified" if ignored else text
 
 
