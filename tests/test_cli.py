@@ -43,10 +43,26 @@ def test_what_is_not_signed(mailguard_command: Command, keys: Keys) -> None:
     assert (done.code, done.out, done.err) == (1, "", "mailguard: not signed: there is no From field\n")
 
 
-def test_signing_for_another_author_is_noted(mailguard_command: Command, keys: Keys) -> None:
-    done = mailguard_command("sign", *keys.options, stdin=MAIL.replace(b"a@example.com", b"a@example.org"))
-    assert done.code == 0
-    assert "From is of example.org, not of example.com" in done.err
+NOT_OURS = "From is of {}, not of {}: DMARC gains only if both have one Organizational Domain\n"
+
+
+@pytest.mark.parametrize(
+    ("author", "domain", "noted"),
+    [
+        ("example.com", "example.com", False),
+        ("news.example.com", "example.com", False),
+        ("example.com", "mail.example.com", False),
+        ("example.org", "example.com", True),
+        ("news.example.com", "mail.example.com", True),
+    ],
+)
+def test_signing_for_another_author_is_noted(
+    mailguard_command: Command, keys: Keys, author: str, domain: str, noted: bool
+) -> None:
+    options = [domain if option == "example.com" else option for option in keys.options]
+    done = mailguard_command("sign", *options, stdin=MAIL.replace(b"a@example.com", b"a@" + author.encode()))
+    assert f"d={domain};" in done.out
+    assert (done.code, done.err) == (0, "mailguard: note: " + NOT_OURS.format(author, domain) if noted else "")
 
 
 # verify

@@ -78,6 +78,9 @@ def sign(
 
 
 def _note_other_author(message: Message, domain: Domain) -> None:
+    # RFC 9989 §4.4: unless the author's domain asks for more, one Organizational Domain is enough. Nothing is looked
+    # up here: domains of which one is above the other are taken to have it, of others nothing is known.
     for author in message.author.domains:
-        if not author.is_equal_or_below(domain):
-            click.echo(f"mailguard: note: From is of {author}, not of {domain}, so DMARC gains nothing", err=True)
+        if not author.is_equal_or_below(domain) and not domain.is_equal_or_below(author):
+            text = f"From is of {author}, not of {domain}: DMARC gains only if both have one Organizational Domain"
+            click.echo(f"mailguard: note: {text}", err=True)
