@@ -113,6 +113,19 @@ def test_known_differences_are_explained() -> None:
     assert (ours.reason, theirs.verdict) == (DkimReason.KEY_STRICT, SecondVerdict.PASS)
     assert text == "dkimpy ignores t=s of the key record"
 
+    for raw_again, tags in ((below, b"; t=y:s"), (raw, b"; t=y; h=sha1")):
+        ours, theirs, text = both(raw_again, ZoneResolver({RSA.public_name: {"TXT": [RSA.record() + tags]}}))
+        assert (ours.reason, theirs.verdict) == (DkimReason.TESTING, SecondVerdict.PASS)
+        assert text == "dkimpy ignores h= and t= of the key record"
+
+    ours, theirs, text = both(raw, records(lambda record: b"k=rsa; " + record.replace(b" k=rsa;", b"")))
+    assert (ours.reason, theirs.verdict) == (DkimReason.KEY_SYNTAX, SecondVerdict.PASS)
+    assert text == "dkimpy accepts malformed key records, such as one in which v= is not the first tag"
+
+    ours, theirs, text = both(signed(RSA, mail=MAIL.replace(b"To:", b"To :")), ZoneResolver(RECORDS))
+    assert (ours.status, theirs.verdict) == (DkimStatus.PASS, SecondVerdict.FAIL)
+    assert text == "dkimpy refuses a header in which white space stands before a colon, or a line is no field"
+
     ours, theirs, text = both(by_dkimpy(length=True), ZoneResolver(RECORDS))
     assert (ours.reason, theirs.verdict) == (DkimReason.BODY_LENGTH, SecondVerdict.PASS)
     assert text == "dkimpy accepts a signature with l=, after which anyone can append"

@@ -4,10 +4,11 @@ For people who doubt a verdict, and for tests that compare. Not for the mail pat
 input, so that it is asked only about messages within the bounds below. Its known faults:
 
 - It reads the clock itself: x= and t= are judged by now, with 10 hours of leeway, whatever `now` we use.
-- It ignores h= and t= of the key record (RFC 6376 §3.6.1).
+- It ignores h= and t= of the key record, and where v= stands in it (RFC 6376 §3.6.1).
 - Where the DNS gives no answer it says False, as for a signature that does not verify: it has no temperror.
 - Of several key records it is given the first. It accepts rsa-sha1 and any l= (RFC 8301 §3.1, RFC 6376 §8.2).
 - It does not ask that From is signed (RFC 6376 §5.4), and does not know U-labels (RFC 8616 §4).
+- It refuses a message in whose header white space stands before a colon (RFC 5322 §4.5.3).
 - Its Ed25519 needs PyNaCl; without that it is not asked about such signatures.
 
 The only importer of dkimpy. Left out: ARC. Pure: what it asks comes from `Answers`. Values are frozen and safe
@@ -190,6 +191,8 @@ _IT_PASSES_BECAUSE = {
     DkimReason.FUTURE: "dkimpy reads the clock itself and allows 10 hours",
     DkimReason.KEY_HASH: "dkimpy ignores h= of the key record",
     DkimReason.KEY_STRICT: "dkimpy ignores t=s of the key record",
+    DkimReason.KEY_SYNTAX: "dkimpy accepts malformed key records, such as one in which v= is not the first tag",
+    DkimReason.TESTING: "dkimpy ignores h= and t= of the key record",
     DkimReason.BODY_TOO_SHORT: "dkimpy accepts an l= that is more than the body has",
 }
 
@@ -211,8 +214,11 @@ def difference(ours: DkimResult, theirs: SecondOpinion) -> str:
     if it_passes and ours.status is not DkimStatus.PASS:
         return _IT_PASSES_BECAUSE.get(ours.reason, f"dkimpy passes it, and {_UNEXPLAINED}")
     if ours.status is DkimStatus.PASS and not it_passes:
-        if theirs.verdict is SecondVerdict.FAIL and theirs.detail.startswith(("x= value is past", "t= value is in")):
+        its_reason = theirs.detail if theirs.verdict is SecondVerdict.FAIL else ""
+        if its_reason.startswith(("x= value is past", "t= value is in")):
             return "dkimpy reads the clock itself, and by that the signature is not valid now"
+        if its_reason.startswith("Unexpected characters in RFC822 header"):
+            return "dkimpy refuses a header in which white space stands before a colon, or a line is no field"
         if theirs.verdict is SecondVerdict.ERROR:
             return "dkimpy stopped with an error of its own and has no verdict"
         return f"dkimpy does not pass it, and {_UNEXPLAINED}"
