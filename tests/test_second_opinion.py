@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from collections.abc import Callable
 
 import dkim
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import mailguard.dkim.second_opinion as module
+from cpu_time import best_cpu_s
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dkim.second_opinion import SecondOpinion, SecondVerdict, difference, second_opinion
 from mailguard.dkim.sign import SigningRules
@@ -199,6 +204,40 @@ def test_what_dkimpy_is_slow_on_is_not_asked(raw: bytes, why: str, monkeypatch: 
     (theirs,) = asked(raw)
     assert theirs.verdict is SecondVerdict.NOT_ASKED
     assert why in theirs.detail
+
+
+def rsa_record(modulus: int, exponent: int, tags: bytes = b"", junk: bytes = b"") -> bytes:
+    octets = RSAPublicNumbers(exponent, modulus).public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
+    return tags + b"p=" + junk + base64.b64encode(octets)
+
+
+BITS_11800 = (1 << 11_800) - 159
+BITS_8192 = (1 << 8_192) - 12_345
+LARGE_KEYS = [
+    rsa_record(BITS_11800, BITS_11800 - 2),
+    rsa_record(BITS_11800, 65537),
+    rsa_record(BITS_8192, (1 << 64) + 1),
+    # Ours refuses these before it looks at the numbers; dkimpy does not.
+    rsa_record(BITS_11800, BITS_11800 - 2, b"v=DKIM1; h=sha1; "),
+    rsa_record(BITS_11800, BITS_11800 - 2, b"k=rsa; v=DKIM1; "),
+    rsa_record(BITS_11800, BITS_11800 - 2, junk=b"!"),
+]
+
+
+@pytest.mark.parametrize("record", LARGE_KEYS, ids=["both", "modulus", "exponent", "hash", "version", "base64"])
+def test_a_key_with_which_dkimpy_computes_for_long_is_refused(record: bytes) -> None:
+    (theirs,) = asked(header(SIGNATURE), ZoneResolver({RSA.public_name: {"TXT": [record]}}))
+    assert theirs.verdict is SecondVerdict.FAIL
+    assert "bits: it takes very long" in theirs.detail
+
+
+def test_the_largest_key_that_we_accept_is_no_work_for_dkimpy() -> None:
+    body_hash = base64.b64encode(hashlib.sha256(b"Good day\r\n").digest())
+    value = SIGNATURE.replace(b"bh=AAAA; b=AAAA", b"bh=" + body_hash + b"; b=" + b"Q" * 1_364)
+    raw = (b"DKIM-Signature: " + value + b"\r\n") * 10 + MAIL
+    resolver = ZoneResolver({RSA.public_name: {"TXT": [rsa_record(BITS_8192, (1 << 64) - 1)]}})
+    assert {each.detail for each in asked(raw, resolver)} == {"it says False and gives no reason"}
+    assert best_cpu_s(lambda: asked(raw, resolver)) < 1
 
 
 def test_ten_signatures_are_asked() -> None:

@@ -22,7 +22,7 @@ from mailguard.dkim.result import DkimReason
 from mailguard.errors import TagListError
 from mailguard.taglist import TagList
 
-__all__ = ["MAX_RSA_BITS", "MIN_RSA_BITS", "KeyRecord", "KeyRecordError"]
+__all__ = ["MAX_EXPONENT_BITS", "MAX_RSA_BITS", "MIN_RSA_BITS", "KeyRecord", "KeyRecordError"]
 
 MIN_RSA_BITS = 1024  # RFC 8301 §3.2
 # RFC 8301 §3.2 asks for 4096; twice that is room, and bounds the work that a published key may cause.

@@ -26,6 +26,7 @@ from typing import NoReturn
 
 import dkim
 
+from mailguard.dkim.key import MAX_EXPONENT_BITS, MAX_RSA_BITS
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Question, RecordType, Status
@@ -42,7 +43,6 @@ MAX_HEADER_LINES = 1_000
 MAX_SIGNATURE_BYTES = 8_192
 MAX_BLANK_RUN = 1_000
 MAX_SIGNATURES = 10
-# Its RSA is its own, in Python: the exponent may be as large as the record lets it be.
 MAX_RECORD_BYTES = 4_096
 MAX_DETAIL_CHARS = 200
 
@@ -131,6 +131,7 @@ def _ask(raw: bytes, index: int, answers: Answers) -> SecondOpinion:
             return None
         if len(records[0]) > MAX_RECORD_BYTES:
             raise dkim.KeyFormatError(f"the key record has more than {MAX_RECORD_BYTES} octets")
+        _refuse_costly_key(name, records[0])
         return records[0]
 
     try:
@@ -148,6 +149,18 @@ def _ask(raw: bytes, index: int, answers: Answers) -> SecondOpinion:
         return _opinion(SecondVerdict.FAIL, str(error) or type(error).__name__)
     except Exception as error:  # noqa: BLE001 - hostile input makes dkimpy raise anything, such as AssertionError
         return _opinion(SecondVerdict.ERROR, f"{type(error).__name__}: {error}")
+
+
+def _refuse_costly_key(name: bytes | str, record: bytes) -> None:
+    """Raises dkim.KeyFormatError for an RSA key with which dkimpy computes for long: its RSA is in Python.
+
+    The numbers are those that dkimpy reads: it takes them from records that ours refuses before it comes to them.
+    """
+    key, *_ = dkim.evaluate_pk(name, record)
+    if isinstance(key, dict):
+        for part, most in (("modulus", MAX_RSA_BITS), ("publicExponent", MAX_EXPONENT_BITS)):
+            if key[part].bit_length() > most:
+                raise dkim.KeyFormatError(f"the key's {part} has more than {most} bits: it takes very long")
 
 
 def _question(name: bytes | str) -> Question:
