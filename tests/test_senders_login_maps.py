@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import subprocess
 import time
@@ -340,6 +341,51 @@ def test_without_delimiter_and_local_domains() -> None:
     exact = LoginRules(case=LoginCase.SIGNIFICANT)
     assert not ask(maps("inline:{x@us.test=Alice}", rules=exact), "alice", "x@us.test").is_granted
     assert ask(maps("inline:{x@us.test=Alice}"), "alice", "x@us.test").is_granted
+
+
+# A local part that reads as an address, a domain or a list of them, as it stands or without its tag.
+STRANGE = [
+    '"alice@us.test"@other.test',
+    '"alice@us.test+x"@other.test',
+    '"alice+x@us.test"@other.test',
+    '"@us.test"@other.test',
+    '"@us.test+x"@other.test',
+    r'"\@us.test"@other.test',
+    r'"\"a b\"@us.test"@other.test',
+    r'"\"a b\""@us.test',
+    '"+alice@us.test"@other.test',
+    '"alice@us.test,x"@other.test',
+    '"alice@us.test x"@other.test',
+    '"x alice@us.test "@other.test',
+    '",alice@us.test,"@other.test',
+]
+
+
+@pytest.fixture
+def owners_database(tmp_path: Path) -> str:
+    """A table that is a query, with the entries of an address, a domain and an address in quotes."""
+    with sqlite3.connect(tmp_path / "owners.sqlite") as connection:
+        connection.execute("CREATE TABLE owners (key TEXT)")
+        keys = [("alice@us.test",), ("@us.test",), ('"a b"@us.test',)]
+        connection.executemany("INSERT INTO owners VALUES (?)", keys)
+    connection.close()
+    query = "SELECT 'alice@us.test' FROM owners WHERE key='%s' OR key='%u' UNION SELECT '%s' UNION SELECT '%u'"
+    (tmp_path / "owners.cf").write_text(f"dbpath = {tmp_path}/owners.sqlite\nquery = {query}\n")
+    return f"sqlite:{tmp_path}/owners.cf"
+
+
+@pytest.mark.attack("L01", "L02", "L07")
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_local_part_is_no_address_of_its_own(owners_database: str, what: str) -> None:
+    memory = 'inline:{ alice@us.test=alice@us.test, @us.test=alice@us.test, {"a b"@us.test = alice@us.test} }'
+    for table, local in ((memory, "other.test"), (owners_database, "other.test"), (owners_database, "")):
+        source = maps(table, delimiters="+", local=local)
+        assert ask(source, "alice@us.test", "alice@us.test").is_granted
+        said = ask(source, "alice@us.test", what)
+        # What is in her own domain is hers by its entry, and by no other.
+        own = table is memory and what.endswith("@us.test")
+        assert said.is_granted == own, said
+        assert not own or '"@us.test"' in said.rule
 
 
 @pytest.mark.attack("L10")

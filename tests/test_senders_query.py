@@ -356,6 +356,9 @@ def test_the_answers_are_postfixs_own(tables: Tables, query: str) -> None:
             if not key.isascii() and tables.kind == "pgsql":
                 continue  # before Postfix 3.8, its client says that it speaks Latin 1
             owners = ours.find(key.lower()).owners
+            if owners and " " in key:
+                # Unlike in Postfix, each value is one owner here.
+                owners = tuple(" ".join(owners).replace(",", " ").split())
             expected = theirs.get(key)
             assert (" ".join(owners) if owners else None) == (
                 " ".join(expected.replace(",", " ").split()) if expected else None

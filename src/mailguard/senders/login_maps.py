@@ -5,8 +5,10 @@ The keys are, in this order: the address; the address without its tag; for domai
 that any table has decides; the tables are asked in their order. A local part that needs quotes is looked up with and
 without them. Who is among the owners may use the address, and nobody else may; an address without owners is unknown.
 
-Unlike Postfix, the Unicode case folding makes no two letters of one (U+00DF is not "ss"), and of two owners who
-differ in case alone each is only himself, as far as a table can be listed. Safe to share between threads.
+Unlike Postfix, a local part never stands for an address or a domain: one with an "@" of its own is looked up in
+quotes and with its domain alone. The Unicode case folding makes no two letters of one (U+00DF is not "ss"), and of
+two owners who differ in case alone each is only himself, as far as a table can be listed. Safe to share between
+threads.
 """
 
 from __future__ import annotations
@@ -105,7 +107,9 @@ class LoginMaps(Source):
                 yield from self._with_domain(local, address.domain)
         if address.domain in self._local_domains:
             for form in forms:
-                yield from _quoted_and_plain(form)
+                # As a key, "alice@us.test"@example.com without its domain would be the address in us.test.
+                if "@" not in form.local_part:
+                    yield from _quoted_and_plain(form)
         yield from self._with_domain("", address.domain)
 
     @staticmethod
@@ -161,4 +165,6 @@ def _quoted_and_plain(address: Address) -> Iterator[str]:
     if needs_quotes or any(character.isascii() and character not in _ATEXT for character in local):
         escaped = local.replace("\\", "\\\\").replace('"', '\\"')
         yield f'"{escaped}"'
-    yield local
+    # What reads as another address without quotes of its own: to a query, %u of it could be that address.
+    if "@" not in local and not local.startswith('"'):
+        yield local

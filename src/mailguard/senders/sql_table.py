@@ -104,7 +104,11 @@ class SqlTable(Table):
             raise TableDown(str(error)) from None
         if len(results) > self._limit:
             raise TableDown(f"the answer has more than {self._limit} elements")
-        owners = owners_of(",".join(results)) if results else None
+        owners: tuple[str, ...] | None = None
+        if results:
+            # A query may repeat the key: with a comma or a blank of its own, the sender would choose the owners.
+            is_plain = owners_of(key) == (key,)
+            owners = owners_of(",".join(results)) if is_plain else tuple(results)
         return Found(owners, Asked(self._query.statement, values))
 
     def entries(self) -> Mapping[str, tuple[str, ...]] | None:
