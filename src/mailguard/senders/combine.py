@@ -1,19 +1,22 @@
 """Senders: several sources as one.
 
 They are asked in their order. The first that grants or denies decides, so what adds to a database's rules stands
-before it. A source that is unavailable ends the matter as well, unless an earlier one has decided: what it would have
-said is not known, neither a later grant nor a later denial can stand for it, and the message has to wait. If all of
-them know nothing, nobody has granted the address. Safe to share between threads as far as the sources are.
+before it. A grant by the entry of an address without its tag decides only if no later source has an entry of the
+address with it. A source that is unavailable ends the matter as well, unless an earlier one has decided: what it
+would have said is not known, neither a later grant nor a later denial can stand for it, and the message has to wait.
+If all of them know nothing, nobody has granted the address. Safe to share between threads as far as the sources are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import takewhile
 
 from mailguard.senders.cache import PermissionCache
 from mailguard.senders.identity import MAX_NAME_BYTES, Address, Login, LoginRules, Unusable, parse_address
 from mailguard.senders.listing import Listing
-from mailguard.senders.permission import Asked, Permission, PermissionStatus
+from mailguard.senders.permission import Asked, Entry, Permission, PermissionStatus
 from mailguard.senders.source import Source
 
 __all__ = ["Senders"]
@@ -53,13 +56,10 @@ class Senders:
         if kept is not None:
             return kept
         # So who is listed in the configuration does not wait behind others' questions to a slow database.
-        for source in self.sources:
-            if source.blocks:
-                break
-            said = source.may_use(login, address)
-            if said.status is not PermissionStatus.UNKNOWN:
-                return said
-        return None
+        at_once = tuple(takewhile(lambda source: not source.blocks, self.sources))
+        said = self._said(login, address, at_once)
+        is_open = said.is_provisional and len(at_once) < len(self.sources)
+        return None if is_open or said.status is PermissionStatus.UNKNOWN else said
 
     def listings(self, login: Login) -> tuple[Listing, ...]:
         """What each source lets `login` use, in the order of the sources."""
@@ -75,14 +75,24 @@ class Senders:
             source.close()
 
     def _ask(self, login: Login, address: Address) -> Permission:
+        return self._said(login, address, self.sources)
+
+    @staticmethod
+    def _said(login: Login, address: Address, sources: Iterable[Source]) -> Permission:
         asked: tuple[Asked, ...] = ()
         reasons = []
-        for source in self.sources:
+        granted: Permission | None = None
+        for source in sources:
             said = source.may_use(login, address)
-            if said.status is not PermissionStatus.UNKNOWN:
+            if said.status is PermissionStatus.UNKNOWN:
+                reasons.append(f"{source.name}: {said.reason}")
+            elif said.is_provisional:
+                granted = said if granted is None else granted
+            elif granted is None or said.entry is Entry.ADDRESS or said.status is PermissionStatus.UNAVAILABLE:
                 return said.after(asked)
             asked = (*asked, *said.asked)
-            reasons.append(f"{source.name}: {said.reason}")
+        if granted is not None:
+            return replace(granted, asked=asked)
         reason = "; ".join(reasons) or "there is no source"
         return Permission(PermissionStatus.UNKNOWN, login.exact, address.exact, reason=reason, asked=asked)
 

@@ -1,7 +1,8 @@
 """Who may use what, from the configuration itself: for a login, its addresses and whole domains.
 
 A whole domain is written `@us.test` or `*@us.test`. A login may use its own address unless that is switched off. An
-address with a tag (`alice+shop@us.test`) is the address without it, unless it is listed itself or is another login.
+address with a tag (`alice+shop@us.test`) is the address without it, unless it is listed itself or is another login,
+here or in a later source (combine.py).
 This source grants and never denies, so that it can stand before the database to whose rules it adds. Immutable; safe
 to share between threads.
 """
@@ -15,7 +16,7 @@ from mailguard.errors import ConfigError, DomainError
 from mailguard.senders.accounts import Accounts
 from mailguard.senders.identity import Address, Login, LoginRules, Unusable, parse_address, without_tag
 from mailguard.senders.listing import Grant, Listing, ListingStatus
-from mailguard.senders.permission import Permission
+from mailguard.senders.permission import Entry, Permission
 from mailguard.senders.source import Source
 
 __all__ = ["InlineSource"]
@@ -55,16 +56,16 @@ class InlineSource(Source):
         account = self._accounts.find(login)
         entries = self._lists.get(account, {}) if account is not None else {}
         domain = f"@{address.domain}"
-        rule = self._rule(login, account, entries, address)
-        if not rule and domain in entries:
-            rule = f'"{account}" has "{entries[domain]}"'
+        if rule := self._rule(login, account, entries, address):
+            return self.granted(login, address, rule)
+        if domain in entries:
+            return self.granted(login, address, f'"{account}" has "{entries[domain]}"', entry=Entry.OTHER)
         bare = without_tag(address, self._delimiters)
-        if not rule and bare is not None:
+        if bare is not None:
             if self._is_known(address):
                 return self.unknown(login, address, f"{address} is of another login")
-            rule = self._rule(login, account, entries, bare)
-        if rule:
-            return self.granted(login, address, rule)
+            if rule := self._rule(login, account, entries, bare):
+                return self.granted(login, address, rule, entry=Entry.WITHOUT_TAG)
         return self.unknown(login, address, "the configuration does not list it for this login")
 
     def _rule(self, login: Login, account: str | None, entries: Mapping[str, str], address: Address) -> str:

@@ -19,7 +19,7 @@ from mailguard.domain import Domain
 from mailguard.senders.accounts import Accounts
 from mailguard.senders.identity import Address, Login, LoginRules, Unusable, folded_text, without_tag
 from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus
-from mailguard.senders.permission import Asked, Permission
+from mailguard.senders.permission import Asked, Entry, Permission
 from mailguard.senders.source import Source
 from mailguard.senders.table import Table, TableDown
 
@@ -53,13 +53,14 @@ class LoginMaps(Source):
         """As smtpd decides for reject_authenticated_sender_login_mismatch."""
         asked: list[Asked] = []
         try:
-            for key in self._keys(address):
+            for key, entry in self._keys(address):
                 for table in self._tables:
                     found = table.find(key)
                     if found.asked is not None:
                         asked.append(found.asked)
                     if found.owners is not None:
-                        return self._decided(login, address, f'{table.name} has "{key}"', found.owners, asked)
+                        rule = f'{table.name} has "{key}"'
+                        return self._decided(login, address, rule, found.owners, asked, entry)
         except TableDown as error:
             return self.unavailable(login, address, str(error), tuple(asked))
         return self.unknown(login, address, "no table has the address", tuple(asked))
@@ -99,18 +100,19 @@ class LoginMaps(Source):
         for table in self._tables:
             table.close()
 
-    def _keys(self, address: Address) -> Iterator[str]:
+    def _keys(self, address: Address) -> Iterator[tuple[str, Entry]]:
+        """In the order in which they are looked up, and whose entry is there."""
         bare = without_tag(address, self._delimiters)
-        forms = [address] if bare is None else [address, bare]
-        for form in forms:
+        forms = [(address, Entry.ADDRESS)] + ([] if bare is None else [(bare, Entry.WITHOUT_TAG)])
+        for form, entry in forms:
             for local in _quoted_and_plain(form):
-                yield from self._with_domain(local, address.domain)
+                yield from ((key, entry) for key in self._with_domain(local, address.domain))
         if address.domain in self._local_domains:
-            for form in forms:
+            for form, entry in forms:
                 # As a key, "alice@us.test"@example.com without its domain would be the address in us.test.
                 if "@" not in form.local_part:
-                    yield from _quoted_and_plain(form)
-        yield from self._with_domain("", address.domain)
+                    yield from ((key, entry) for key in _quoted_and_plain(form))
+        yield from ((key, Entry.OTHER) for key in self._with_domain("", address.domain))
 
     @staticmethod
     def _with_domain(local: str, domain: Domain) -> Iterator[str]:
@@ -120,14 +122,21 @@ class LoginMaps(Source):
             yield f"{local}@{domain.unicode}"
 
     def _decided(
-        self, login: Login, address: Address, rule: str, owners: tuple[str, ...], asked: Sequence[Asked]
+        self,
+        login: Login,
+        address: Address,
+        rule: str,
+        owners: tuple[str, ...],
+        asked: Sequence[Asked],
+        entry: Entry,
     ) -> Permission:
         names = self._logins(owners)
         listed, answered = self._listed_accounts(), Accounts(names)
         if any(listed.are_one(login, owner) and answered.are_one(login, owner) for owner in names):
-            return self.granted(login, address, rule, tuple(asked))
+            return self.granted(login, address, rule, tuple(asked), entry=entry)
         others = ", ".join(owner.exact for owner in names[:3]) + (", ..." if len(names) > 3 else "")
-        return self.denied(login, address, rule, f"its owners are others: {others or 'nobody'}", tuple(asked))
+        reason = f"its owners are others: {others or 'nobody'}"
+        return self.denied(login, address, rule, reason, tuple(asked), entry=entry)
 
     def _logins(self, owners: tuple[str, ...]) -> list[Login]:
         read = [self.rules.login(owner) for owner in owners]

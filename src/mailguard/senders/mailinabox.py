@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from mailguard.senders.accounts import Accounts
 from mailguard.senders.identity import Address, Login, LoginRules, Unusable, without_tag
 from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus
-from mailguard.senders.permission import Permission
+from mailguard.senders.permission import Entry, Permission
 from mailguard.senders.source import Source
 from mailguard.senders.sql import Asking, Database, DatabaseDown
 from mailguard.senders.table import key_of
@@ -92,18 +92,22 @@ class MailInABox(Source):
         found = asking.select(("email",), "users", where="email", among=own)
         users = Accounts(self._logins(str(email) for (email,) in found))
         asked = tuple(asking.asked)
-        for form in [*forms, None]:
+        for form, entry in ((address, Entry.ADDRESS), (bare, Entry.WITHOUT_TAG), (None, Entry.OTHER)):
+            if form is None and entry is Entry.WITHOUT_TAG:
+                continue
             key = form.folded if form is not None else f"@{address.domain}"
             if key in aliases:
                 names, rule = aliases[key]
                 if any(users.are_one(login, sender) for sender in self._logins(names)):
-                    return self.granted(login, address, f"alias {key}{rule}", asked)
-                return self.denied(login, address, f"alias {key}{rule}", "the login is not among them", asked)
+                    return self.granted(login, address, f"alias {key}{rule}", asked, entry=entry)
+                reason = "the login is not among them"
+                return self.denied(login, address, f"alias {key}{rule}", reason, asked, entry=entry)
             user = users.find(self.rules.login_of(form)) if form is not None else None
             if user is not None:
                 if users.find(login) == user:
-                    return self.granted(login, address, f"user {user}", asked)
-                return self.denied(login, address, f"user {user}", "it is the address of another login", asked)
+                    return self.granted(login, address, f"user {user}", asked, entry=entry)
+                reason = "it is the address of another login"
+                return self.denied(login, address, f"user {user}", reason, asked, entry=entry)
         return self.unknown(login, address, "it is neither a user nor an alias, and there is no catch-all", asked)
 
     def _logins(self, names: Iterable[str]) -> Iterator[Login]:

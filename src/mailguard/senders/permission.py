@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NoReturn
 
-__all__ = ["Asked", "Permission", "PermissionStatus"]
+__all__ = ["Asked", "Entry", "Permission", "PermissionStatus"]
 
 
 class PermissionStatus(Enum):
@@ -19,6 +19,15 @@ class PermissionStatus(Enum):
     """The source knows nothing that would let the login use it; another one may."""
     UNAVAILABLE = "unavailable"
     """The source could not be asked: a fault of ours, which neither lets a message pass nor refuses it."""
+
+
+class Entry(Enum):
+    """Whose entry a source goes by. That of the address goes before that of the address without its tag."""
+
+    ADDRESS = "address"
+    WITHOUT_TAG = "without-tag"
+    OTHER = "other"
+    """That of the domain or of the login, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,7 @@ class Permission:
     reason: str = ""
     """One sentence for people."""
     asked: tuple[Asked, ...] = ()
+    entry: Entry = Entry.ADDRESS
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a Permission is neither true nor false: compare its status")
@@ -50,6 +60,11 @@ class Permission:
     def is_granted(self) -> bool:
         """Whether the login may use the address."""
         return self.status is PermissionStatus.GRANTED
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether another source may have an entry that goes before the one that granted it."""
+        return self.is_granted and self.entry is Entry.WITHOUT_TAG
 
     def after(self, earlier: tuple[Asked, ...]) -> Permission:
         """The same, with what sources before it were asked."""

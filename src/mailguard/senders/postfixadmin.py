@@ -13,10 +13,11 @@ bounded, and a circle ends. Thread-safe.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from mailguard.senders.identity import Address, Login, LoginRules, without_tag
 from mailguard.senders.listing import Listing, ListingStatus
-from mailguard.senders.permission import Permission
+from mailguard.senders.permission import Entry, Permission
 from mailguard.senders.postfixadmin_aliases import levels
 from mailguard.senders.postfixadmin_listing import accounts_of
 from mailguard.senders.postfixadmin_tables import AliasRow, Tables, TablesReader
@@ -83,8 +84,8 @@ class PostfixAdmin(Source):
         reader.read_mailboxes([login, *forms])
         reader.read_aliases(forms, {form.domain for form in forms})
 
-        def said(make: Callable[..., Permission], *words: str) -> Permission:
-            return make(login, address, *words, tuple(reader.asking.asked))
+        def said(make: Callable[..., Permission], *words: str, entry: Entry = Entry.OTHER) -> Permission:
+            return make(login, address, *words, tuple(reader.asking.asked), entry=entry)
 
         mailbox = tables.mailbox_of(login)
         if mailbox is not None and not tables.mailboxes[mailbox]:
@@ -94,20 +95,24 @@ class PostfixAdmin(Source):
                 return said(self.denied, f"domain {domain}", "the domain is not active")
         for form in forms:
             through = _through(form, address)
+            entry = Entry.ADDRESS if form.local_part == address.local_part else Entry.WITHOUT_TAG
             name, row = tables.mailbox_at(form), tables.alias_at(form)
             if name is not None and not tables.mailboxes[name]:
-                return said(self.denied, f"mailbox {name}", "the mailbox is not active")
+                return said(self.denied, f"mailbox {name}", "the mailbox is not active", entry=entry)
             if name is not None and name == mailbox:
-                return said(self.granted, f"mailbox {name}{through}")
+                return said(self.granted, f"mailbox {name}{through}", entry=entry)
             if row is not None and (name is None or self._forwards):
-                return self._by_alias(login, form, row, reader, through, said)
+                return self._by_alias(login, form, row, reader, through, partial(said, entry=entry))
             if name is not None:
-                return said(self.denied, f"mailbox {name}{through}", "it is the mailbox of another login")
+                return said(
+                    self.denied, f"mailbox {name}{through}", "it is the mailbox of another login", entry=entry
+                )
         for form in tables.forms(address):
             row = tables.catch_alls.get(form.domain)
             if row is not None and row.is_active:
                 return self._by_alias(login, form, row, reader, _through(form, address), said)
-        return said(self.unknown, "it is neither a mailbox nor an alias, and there is no catch-all")
+        reason = "it is neither a mailbox nor an alias, and there is no catch-all"
+        return self.unknown(login, address, reason, tuple(reader.asking.asked))
 
     def _by_alias(
         self,

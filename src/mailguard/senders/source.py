@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from mailguard.senders.accounts import Accounts
 from mailguard.senders.identity import Address, Login, LoginRules, Unusable
 from mailguard.senders.listing import Grant, Listing, ListingStatus
-from mailguard.senders.permission import Asked, Permission, PermissionStatus
+from mailguard.senders.permission import Asked, Entry, Permission, PermissionStatus
 
 __all__ = ["Source"]
 
@@ -52,23 +52,38 @@ class Source(ABC):
     def close(self) -> None:  # noqa: B027 - most sources hold nothing that has to be closed
         """Let go of connections. The source is not asked again."""
 
-    def granted(self, login: Login, address: Address, rule: str, asked: tuple[Asked, ...] = ()) -> Permission:
-        """The permission that says so."""
-        return self._said(PermissionStatus.GRANTED, login, address, rule, "", asked)
-
-    def denied(
-        self, login: Login, address: Address, rule: str, reason: str, asked: tuple[Asked, ...] = ()
+    def granted(
+        self,
+        login: Login,
+        address: Address,
+        rule: str,
+        asked: tuple[Asked, ...] = (),
+        *,
+        entry: Entry = Entry.ADDRESS,
     ) -> Permission:
         """The permission that says so."""
-        return self._said(PermissionStatus.DENIED, login, address, rule, reason, asked)
+        return self._said(PermissionStatus.GRANTED, login, address, rule, "", asked, entry)
+
+    def denied(
+        self,
+        login: Login,
+        address: Address,
+        rule: str,
+        reason: str,
+        asked: tuple[Asked, ...] = (),
+        *,
+        entry: Entry = Entry.ADDRESS,
+    ) -> Permission:
+        """The permission that says so."""
+        return self._said(PermissionStatus.DENIED, login, address, rule, reason, asked, entry)
 
     def unknown(self, login: Login, address: Address, reason: str, asked: tuple[Asked, ...] = ()) -> Permission:
         """The permission that says so."""
-        return self._said(PermissionStatus.UNKNOWN, login, address, "", reason, asked)
+        return self._said(PermissionStatus.UNKNOWN, login, address, "", reason, asked, Entry.OTHER)
 
     def unavailable(self, login: Login, address: Address, reason: str, asked: tuple[Asked, ...] = ()) -> Permission:
         """The permission that says so."""
-        return self._said(PermissionStatus.UNAVAILABLE, login, address, "", reason, asked)
+        return self._said(PermissionStatus.UNAVAILABLE, login, address, "", reason, asked, Entry.OTHER)
 
     def _said(
         self,
@@ -78,5 +93,6 @@ class Source(ABC):
         rule: str,
         reason: str,
         asked: tuple[Asked, ...],
+        entry: Entry,
     ) -> Permission:
-        return Permission(status, login.exact, address.exact, self.name, rule, reason, asked)
+        return Permission(status, login.exact, address.exact, self.name, rule, reason, asked, entry)
