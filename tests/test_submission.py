@@ -107,6 +107,16 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("L03 an address before the angle address", {"sender": b"bob@us.test <alice@us.test>"}, "sender-from"),
     ("L03 words and an address before it", {"sender": b"The CEO bob@us.test <alice@us.test>"}, "sender-from"),
     ("L03 the own address before it", {"sender": b"alice@us.test <alice@us.test>"}, ""),
+    ("L03 the own address before it, in capitals", {"sender": b"Alice@us.test <alice@us.test>"}, ""),
+    ("L03 the own address before it, in quotes", {"sender": b'"alice"@us.test <alice@us.test>'}, ""),
+    ("L03 the own address before it, with a tag", {"sender": b"alice+x@us.test <alice@us.test>"}, ""),
+    ("L03 another own address before it", {"sender": b"sales@us.test <alice@us.test>"}, ""),
+    ("L04 one mailbox twice", {"sender": b"alice@us.test, Alice <alice@us.test>"}, ""),
+    (
+        "L04 two mailboxes, an address before one",
+        {"sender": b"alice@us.test <alice@us.test>, <sales@us.test>"},
+        "sender-from",
+    ),
     ("L06 an address before it in Sender", {"more": [(b"Sender", b" bob@us.test <alice@us.test>")]}, "sender-sender"),
     (
         "L17 this host, a web application",

@@ -95,6 +95,8 @@ class SubmissionPlan:
     rules: SubmissionRules
     login: bytes | None
     network_domains: frozenset[Domain] | None
+    authors: int
+    """How many different mailboxes From has, whatever else some readers take for one."""
     uses: tuple[Use, ...]
     unreadable: tuple[tuple[Rule, str], ...]
     """Fields that cannot be read, and why."""
@@ -146,6 +148,7 @@ def plan_submission(
     `login` is that of the envelope; empty where nobody knows it, who then may use nothing. `network_domains` is for a
     client that has none: addresses in these domains are its own.
     """
+    authors = len({str(mailbox) for mailbox in message.author.mailboxes})
     uses, unreadable = _uses(message, envelope, rules)
     pair = _domains_to_align(message, envelope, rules)
     questions: list[Question] = []
@@ -153,7 +156,7 @@ def plan_submission(
         questions += dict.fromkeys(sender_question(login, use.address) for use in uses)
     if pair is not None and rules.alignment is AlignmentMode.RELAXED and rules.suffixes is None:
         questions += [*walk_questions(pair[0]), *walk_questions(pair[1])]
-    return SubmissionPlan(envelope, rules, login, network_domains, uses, unreadable, pair, tuple(questions))
+    return SubmissionPlan(envelope, rules, login, network_domains, authors, uses, unreadable, pair, tuple(questions))
 
 
 def judge_submission(plan: SubmissionPlan, answers: Answers) -> SubmissionDecision:
@@ -300,12 +303,11 @@ def _waiting(action: Disposition, what: str, detail: str) -> SenderFinding:
 
 def _of_several(plan: SubmissionPlan, permissions: Sequence[tuple[Use, Permission]]) -> Iterator[SenderFinding]:
     """RFC 5322 §3.6.2: with several authors, Sender names the one who sends."""
-    authors = sum(use.place == _FROM for use, _ in permissions)
     senders = [permission for use, permission in permissions if use.place == _SENDER]
-    if authors < 2 or any(each.status is PermissionStatus.UNAVAILABLE for each in senders):
+    if plan.authors < 2 or any(each.status is PermissionStatus.UNAVAILABLE for each in senders):
         return
     if not senders or not all(each.is_granted for each in senders):
-        reason = f"From has {authors} mailboxes, and no Sender tells which of them sends it"
+        reason = f"From has {plan.authors} mailboxes, and no Sender tells which of them sends it"
         yield from _finding(plan, Rule.SENDER_FROM, reason)
 
 
