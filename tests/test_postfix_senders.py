@@ -48,7 +48,7 @@ recipient_delimiter = "+"
 [senders.inline]
 own_address = false
 [senders.inline.logins]
-"helpdesk@us.test" = ["helpdesk@us.test", "@other.test"]
+"helpdesk@us.test" = ["helpdesk@us.test", "straße@us.test", "@other.test"]
 "attacker@example.com" = ["attacker@example.com"]
 "admin@example.com" = ["admin@example.com"]
 [senders.postfixadmin]
@@ -79,6 +79,10 @@ PERMITTED = {
     "quote in a login": (written(QUOTED, login=QUOTED), "us.test"),
     "L11 whole domain": (written(CEO, login=HELPDESK), "other.test"),
     "L11 whole domain, any address": (written("new@other.test", login=HELPDESK, sender=CEO), "other.test"),
+    "L07 reverse path that Postfix folds": (
+        written(CEO, login=HELPDESK, sender="straße@us.test"),
+        "other.test",
+    ),
     "L05 null sender": (written(ALICE, sender=""), "us.test"),
     "two mailboxes and a Sender": (
         mail(ALICE, ALICE, "From: <alice@us.test>, <sales@us.test>", "Sender: <alice@us.test>"),

@@ -93,6 +93,7 @@ ENVELOPES: list[tuple[str, bytes, bytes | None, bytes, str]] = [
     ("E07 bang", b"bank.test!a@evil.test", None, b"evil.test", "spf=pass smtp.mailfrom=evil.test"),
     ("E07 rewritten", b"a%bank.test@evil.test", b"a@bank.test", b"evil.test", "spf=permerror "),
     ("E08", "ö@evil.test".encode(), None, b"evil.test", "spf=pass smtp.mailfrom=evil.test"),
+    ("E08 folded", "x@straße.test".encode(), b"x@strasse.test", b"evil.test", "spf=none .*=xn--strae-oqa.test "),
     ("E09", b"\xff@evil.test", None, b"evil.test", "spf=permerror "),
     ("E11 null sender", b"", None, b"bank.test", "spf=fail .*smtp.helo=bank.test"),
     ("E14 long", b"", None, b"a" * 1_000, "spf=(none|permerror) "),

@@ -289,3 +289,29 @@ def test_a_service_of_our_own_without_login_is_trusted_by_its_name(keys: Path) -
 def test_without_sources_nobody_is_asked(keys: Path) -> None:
     found = Peer(configuration(keys, mode="enforce"))
     assert is_signed(submitted(found, sender=b"bob@us.test", envelope=b"x@elsewhere.test"))
+
+
+# As it is written, and as Postfix tells it.
+FOLDED = [
+    ("straße@us.test", "strasse@us.test"),
+    ("νίκος@us.test", "νίκοσ@us.test"),
+    ("x@straße.test", "x@strasse.test"),
+    ("\u0130x@us.test", "i\u0307x@us.test"),
+    ("\ufb01n@us.test", "fin@us.test"),
+]
+
+
+@pytest.mark.attack("L07")
+@pytest.mark.parametrize(("written", "told"), FOLDED)
+def test_a_reverse_path_that_postfix_folds_is_what_is_written(keys: Path, written: str, told: str) -> None:
+    logins = {"alice@us.test": [written], "bob@us.test": [told]}
+    found = peer(keys, senders={"inline": {"logins": logins}}).connect()
+
+    def send(who: bytes, path: str) -> Conclusion:
+        macros = {**login(who), "{mail_addr}": told.encode()}
+        return found.send([(b"From", b" " + who)], macros=macros, mail_from=b"<%b>" % path.encode())
+
+    assert is_signed(send(b"alice@us.test", written))
+    assert reply(send(b"bob@us.test", written)).text.endswith("in MAIL FROM [sender-envelope]")
+    assert is_signed(send(b"bob@us.test", told))
+    assert reply(send(b"alice@us.test", told)).text.endswith("in MAIL FROM [sender-envelope]")

@@ -10,6 +10,7 @@ whose {daemon_name} is listed, and a listed network for its listed domains.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
@@ -81,8 +82,7 @@ class Session:
                 client_ip=self._client,
                 helo=self._helo,
                 mail_from=b"" if read == b"" else reverse_path,
-                # It tells it in lower case.
-                mail_from_as_read=read if read and read.lower() != reverse_path.lower() else None,
+                mail_from_as_read=read if read and not _differ_in_case_alone(reverse_path, read) else None,
                 # A login that cannot be decoded is a login all the same: never treat its owner as a stranger.
                 login=UNDECODABLE_LOGIN if login is None else (login or None),
             ),
@@ -202,3 +202,14 @@ class Session:
             state.digests = BodyDigests(sign_body_requests(self._service.signing))
         else:
             state.unsigned_because = f"no key is configured for {domain}"
+
+
+def _differ_in_case_alone(written: bytes, read: bytes) -> bool:
+    """Postfix tells a path in lower case, beyond ASCII by Unicode's case folding (U+00DF is "ss"), and keeps it as
+    it was written: that is the address.
+    """
+    try:
+        one, other = (unicodedata.normalize("NFC", path.decode("utf-8").casefold()) for path in (written, read))
+    except UnicodeDecodeError:
+        return written.lower() == read.lower()
+    return one == other
