@@ -16,7 +16,7 @@ import pytest
 import zone0
 from database_site import MariaDb, Postgres
 from enforcing_page import PAGE, SENDERS, commands_for_docker, sections, steps
-from walk_host import ALICE, BLOCKS, BOB, DATABASES, DONE_OTHERWISE, NO_LOGIN, SALES, SETUPS, Walk, open_walk
+from walk_host import ALICE, BLOCKS, BOB, DATABASES, DONE_OTHERWISE, NO_LOGIN, REFUSED, SALES, SETUPS, Walk, open_walk
 
 STRANGER = "198.51.100.66"
 ONWARDS = tuple(f"Step {number}" for number in (3, 4, 5, 6))
@@ -78,6 +78,11 @@ def check_after(name: str, walk: Walk) -> None:
             assert all(words in line for words in (*shown[0].split(), f"reason={shown[1]}")), line
             assert b"\nDKIM-Signature:" in found[-1].message
             mail_from_outside_is_left_as_it_is(walk)
+        walk.run(f"{forged()} --add-header 'From: {ALICE}'", code=REFUSED)
+    if name == "Step 6":
+        wrote = [line for line in walk.output.splitlines() if " role=" in line]
+        assert [" rule=malformed " in line for line in wrote if " action=reject " in line] == [False, True], wrote
+        assert not any(" role=verify " in line for line in wrote)
 
 
 def mail_from_outside_is_left_as_it_is(walk: Walk) -> None:

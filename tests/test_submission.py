@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from mailguard.explain.rule_advice import KEYS, RULES
+from mailguard.policy import Rule
 from mailguard_milter.actions import Accept, Reply
 from mailguard_milter.conclusion import Conclusion
 from mailguard_milter.session import Macros
@@ -315,3 +317,12 @@ def test_a_reverse_path_that_postfix_folds_is_what_is_written(keys: Path, writte
     assert reply(send(b"bob@us.test", written)).text.endswith("in MAIL FROM [sender-envelope]")
     assert is_signed(send(b"bob@us.test", told))
     assert reply(send(b"alice@us.test", told)).text.endswith("in MAIL FROM [sender-envelope]")
+
+
+@pytest.mark.parametrize("sender", [b"Miller, Ann <alice@us.test>", b"<alice@us.test", b"nobody"])
+def test_no_setting_lets_a_malformed_message_of_a_login_pass(keys: Path, sender: bytes) -> None:
+    conclusion = submitted(peer(keys, policy={"malformed": "accept"}), sender=sender)
+    assert reply(conclusion).text.endswith("[malformed]")
+    assert conclusion.record["role"] == "sign"
+    assert KEYS[Rule.MALFORMED] == "policy.malformed"
+    assert "that of your own users is never signed, and refused in enforce mode" in RULES[Rule.MALFORMED].receiver

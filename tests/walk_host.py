@@ -42,6 +42,7 @@ __all__ = [
     "DONE_OTHERWISE",
     "NO_LOGIN",
     "PATIENT",
+    "REFUSED",
     "SALES",
     "SETUPS",
     "Walk",

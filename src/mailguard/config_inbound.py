@@ -155,7 +155,8 @@ class PolicyConfig(Section):
 
     malformed: ActionWord = Field(
         default="reject",
-        description="Mail whose header names no author that could be judged: no From, several, or an unreadable one.",
+        description="Mail from outside whose header names no author that could be judged: no From, several, or an"
+        " unreadable one.",
     )
     trusted_temperror: TemporaryWord = Field(
         default="tempfail",

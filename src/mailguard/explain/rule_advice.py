@@ -85,7 +85,8 @@ RULES: Mapping[Rule, Advice] = MappingProxyType(
         Rule.MALFORMED: Advice(
             "The header names no author that could be judged.",
             "see the advice for From",
-            _chosen(Rule.MALFORMED),
+            f"{_chosen(Rule.MALFORMED)}, which is for mail from outside; that of your own users is never signed, and"
+            " refused in enforce mode whatever is set",
         ),
         Rule.DMARC_REJECT: _of_dmarc(Rule.DMARC_REJECT, "reject"),
         Rule.DMARC_QUARANTINE: _of_dmarc(Rule.DMARC_QUARANTINE, "quarantine"),
