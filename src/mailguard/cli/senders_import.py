@@ -2,7 +2,8 @@
 
 Postfix's postconf is asked: main.cf, and what the services of master.cf set in its place. Tables that mailguard does
 not read are left out, each with what to do about it. A pattern table in which every address belongs to the login of
-the same name becomes own_address.
+the same name becomes own_address: Postfix asks it before it looks for a whole domain or for a name without domain in
+any table, and asks no table behind it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, DomainError
-from mailguard.senders.map_list import parse_maps, split_maps, split_union
-from mailguard.senders.table_file import text_lines
+from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps, split_union
+from mailguard.senders.table import TableDown
+from mailguard.senders.table_file import FILE_KINDS, text_lines
 
 __all__ = ["PostfixSettings", "read_postfix"]
 
@@ -27,6 +30,19 @@ _MAPS = "smtpd_sender_login_maps"
 _NAMES = (_MAPS, "recipient_delimiter", "mydestination", "myorigin")
 # "/^(.*)$/ ${1}": whatever the address is, its owner is the login of that name.
 _OWN_ADDRESS = re.compile(r"/\^\(\.[*+]\)\$/[a-zA-Z]*\s+\$(?:\{1\}|\(1\)|1)")
+_INTO_LOGINS = "list its logins with their addresses in [senders.inline.logins]"
+
+
+@dataclass(slots=True)
+class _Tables:
+    """What is made of the value: the tables that are read, those that are not, and those that Postfix never asks."""
+
+    kept: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    own: bool = False
+    """Whether own addresses count, by a pattern table."""
+    own_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +114,17 @@ def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings
     notes = [f"not used: {other}: {text}" for other, text in found.items() if text != value]
     domains, unread = _local_domains(f"{main.get('myorigin', '')} {main.get('mydestination', '')}")
     notes += [f"not read: {each} in mydestination or myorigin" for each in unread]
-    kept, left_out, own, first = _readable(value)
+    tables = _readable(value)
+    notes += [f"not used: {each}" for each in tables.unused]
     return PostfixSettings(
         place=place,
-        maps=", ".join(kept),
-        own_address=own,
-        own_address_first=first,
+        maps=", ".join(tables.kept),
+        own_address=tables.own,
+        own_address_first=tables.own_first,
         delimiter=main.get("recipient_delimiter", ""),
-        local_domains=domains,
-        left_out=tuple(left_out),
+        # Beside the pattern, no name without domain is looked up.
+        local_domains=() if tables.own else domains,
+        left_out=tuple(tables.left_out),
         notes=tuple(notes),
     )
 
@@ -146,30 +164,59 @@ def _local_domains(text: str) -> tuple[tuple[Domain, ...], list[str]]:
     return tuple(domains), unread
 
 
-def _readable(value: str) -> tuple[list[str], list[str], bool, bool]:
-    """The tables that can be read; those that cannot, with the reason; whether own addresses count, and first."""
-    kept: list[str] = []
-    left_out: list[str] = []
-    own = first = False
-    for name in split_maps(value):
-        parts = split_union(name)
+def _readable(value: str) -> _Tables:
+    found = _Tables()
+    names = split_maps(value)
+    answering = [place for place, name in enumerate(names) if any(map(_is_own_address, split_union(name)))]
+    if answering:
+        last = answering[0]
+        found.own = True
+        found.own_first = len(split_union(names[last])) > 1
+        found.unused = [
+            f"{name} stands behind {names[last]}, which answers for every address" for name in names[last + 1 :]
+        ]
+        names = names[: last + 1]
+        if found.own_first:
+            reason = f"it decides before {names[last]}, where one's own address counts first"
+            found.left_out = [f'"{name}": {reason}; {_INTO_LOGINS}' for name in names[:-1]]
+            names = names[last:]
+    for name in names:
         fine = []
-        for part in parts:
-            if _is_own_address(part):
-                own = True
-                first = first or len(parts) > 1
+        for part in split_union(name):
+            if found.own and _is_own_address(part):
                 continue
             try:
                 parse_maps(part)
-            except ConfigError as error:
-                left_out.append(str(error))
+                if found.own:
+                    _check_beside_pattern(part)
+            except (ConfigError, TableDown) as error:
+                found.left_out.append(str(error))
                 continue
             fine.append(part)
-        if len(parts) == 1:
-            kept += fine
-        elif fine:
-            kept.append(f"unionmap:{{ {', '.join(fine)} }}" if len(fine) > 1 else fine[0])
-    return kept, left_out, own, first
+        if len(fine) > 1:
+            found.kept.append(f"unionmap:{{ {', '.join(fine)} }}")
+        else:
+            found.kept += fine
+    return found
+
+
+def _check_beside_pattern(name: str) -> None:
+    """Raises ConfigError for entries of whole domains: beside a pattern, Postfix never looks for them."""
+    entries = None
+    if name.partition(":")[0] in FILE_KINDS | {"inline"}:
+        (table,) = open_tables(name, TableOptions(clock=time.monotonic, deadline_s=0.0))
+        entries = table.entries()
+    if entries is None:
+        raise ConfigError(
+            f'"{name}": whether it has entries of whole domains cannot be seen, and Postfix does not look for these'
+            " beside a pattern table that has every address; if it has none, name it in maps"
+        )
+    whole = next((key for key in entries if key.startswith("@")), None)
+    if whole is not None:
+        raise ConfigError(
+            f'"{name}": it has entries of whole domains ({whole}), for which Postfix does not look beside a pattern'
+            " table that has every address; write its other entries into a file, and name that as texthash:/path"
+        )
 
 
 def _is_own_address(name: str) -> bool:
