@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from database_site import AMPLE_S
+from mailguard.config import load
 from mailguard.errors import ConfigError
+from mailguard.sender_sources import open_senders
 from mailguard.senders.identity import Login, LoginRules, parse_address
 from mailguard.senders.listing import ListingStatus
 from mailguard.senders.login_maps import LoginMaps
@@ -152,6 +154,37 @@ def test_limits_and_domains(directory: Path) -> None:
     assert table(directory, SQLITE + QUERY).find("@us.test").owners == ("root",)
     with pytest.raises(TableDown, match="more than 1000 rows"):
         table(directory, SQLITE + QUERY).find("many@us.test")
+
+
+class Ticking:
+    """A clock on which each look takes its time."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 0.02
+        return self.now
+
+
+@pytest.mark.attack("L10")
+@pytest.mark.parametrize("value", ["{0} {0}", "unionmap:{{ {0}, {0} }}"])
+def test_all_queries_of_one_question_have_one_deadline(directory: Path, value: str) -> None:
+    table(directory, SQLITE + QUERY).close()
+    clock, toml = Ticking(), directory / "mailguard.toml"
+    for deadline_s, status in ((10.0, PermissionStatus.UNKNOWN), (0.3, PermissionStatus.UNAVAILABLE)):
+        maps = value.format(f"sqlite:{directory}/owners.cf")
+        toml.write_text(
+            f'[senders]\nsources = ["postfix"]\nrecipient_delimiter = "+"\ndeadline_s = {deadline_s}\n'
+            f'[senders.postfix]\nmaps = "{maps}"\n'
+        )
+        senders = open_senders(load(toml).senders, clock=clock)
+        assert senders is not None
+        began = clock.now
+        said = senders.ask(b"alice", b"new+x@other.test")
+        assert said.status is status, said
+        senders.close()
+    assert "the deadline has passed" in said.reason
+    assert deadline_s / 2 < clock.now - began < deadline_s
 
 
 @pytest.mark.attack("L10")

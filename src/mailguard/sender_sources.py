@@ -64,6 +64,7 @@ def _sources(config: SendersConfig, clock: Callable[[], float]) -> Iterator[Sour
                 rules=rules,
                 delimiters=delimiters,
                 local_domains=config.postfix.local_domains,
+                deadline=lambda: clock() + config.deadline_s,
             )
         elif name == "postfixadmin":
             # Only databases need the extra [sql].

@@ -13,7 +13,8 @@ threads.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mailguard.domain import Domain
 from mailguard.senders.accounts import Accounts
@@ -39,23 +40,29 @@ class LoginMaps(Source):
         rules: LoginRules,
         delimiters: str = "",
         local_domains: Collection[Domain] = (),
+        deadline: Callable[[], float] = lambda: math.inf,
         name: str = "postfix",
     ) -> None:
-        """`delimiters` is recipient_delimiter; `local_domains` are those for which a key without domain counts."""
+        """`delimiters` is recipient_delimiter; `local_domains` are those for which a key without domain counts.
+
+        `deadline` tells, by the clock of the tables, until when databases may answer a question that begins now.
+        """
         super().__init__(name, rules)
         self._tables = tuple(tables)
         self._delimiters = delimiters
         self._local_domains = frozenset(local_domains)
+        self._deadline = deadline
         # The owners that tables in memory name, made anew when one of these was read anew.
         self._accounts: tuple[list[Mapping[str, tuple[str, ...]]], Accounts] = ([], Accounts(()))
 
     def may_use(self, login: Login, address: Address) -> Permission:
         """As smtpd decides for reject_authenticated_sender_login_mismatch."""
         asked: list[Asked] = []
+        deadline = self._deadline()
         try:
             for key, entry in self._keys(address):
                 for table in self._tables:
-                    found = table.find(key)
+                    found = table.find(key, deadline=deadline)
                     if found.asked is not None:
                         asked.append(found.asked)
                     if found.owners is not None:

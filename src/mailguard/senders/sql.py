@@ -55,6 +55,7 @@ MAX_REASON_CHARS = 200
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOGGER = "mailguard"
 _NO_ANSWER = "no answer in time"
+_NO_TIME_LEFT = "the deadline has passed"
 # What SQLite says where it may not read a file, and where it may not write beside one.
 _NOT_OPENED, _NOT_WRITTEN = "unable to open database file", "attempt to write a readonly database"
 _DRIVERS = {
@@ -93,7 +94,7 @@ class Asking:
         VARBINARY, bytea) is text here, UTF-8, as MySQL's and SQLite's is to Postfix.
         """
         if not self._may_begin():
-            raise _Fault("the deadline has passed", is_lost=False)
+            raise _Fault(_NO_TIME_LEFT, is_lost=False)
         self.asked.append(Asked(statement, tuple(values)))
         try:
             with closing(self._connection.cursor()) as cursor:
@@ -175,6 +176,8 @@ class Database:
             if began < self._asked_again_at:
                 raise DatabaseDown(self._trouble)
         allowed = self._deadline_s if deadline_s is None else deadline_s
+        if allowed < self._deadline_s / 3:
+            raise DatabaseDown(_NO_TIME_LEFT)
         troubles: list[str] = []
         for place, engine in self._engines:
             # A connection from the pool may be dead, and then everything in the pool is as old.

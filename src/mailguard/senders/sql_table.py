@@ -8,6 +8,7 @@ the owners in all columns of a row, sqlite in the first. Connections are made wh
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -56,13 +57,15 @@ class SqlTable(Table):
     def __init__(self, kind: str, path: str, *, deadline_s: float, clock: Callable[[], float]) -> None:
         """Reads the file. Raises ConfigError, whose text begins with its path."""
         super().__init__(f"{kind}:{path}")
+        self._deadline_s = deadline_s
+        self._clock = clock
         parameters = read_parameters(path)
         try:
-            self._open(kind, parameters, deadline_s, clock)
+            self._open(kind, parameters)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
-    def _open(self, kind: str, parameters: Mapping[str, str], deadline_s: float, clock: Callable[[], float]) -> None:
+    def _open(self, kind: str, parameters: Mapping[str, str]) -> None:
         unknown = sorted(parameters.keys() - _KNOWN[kind])
         if unknown:
             raise ConfigError(f'"{unknown[0]}" is not understood here; known are {", ".join(sorted(_KNOWN[kind]))}')
@@ -86,9 +89,9 @@ class SqlTable(Table):
             user=parameters.get("user", ""),
             password=parameters.get("password", ""),
         )
-        self._database = Database(access, deadline_s=deadline_s, clock=clock)
+        self._database = Database(access, deadline_s=self._deadline_s, clock=self._clock)
 
-    def find(self, key: str) -> Found:
+    def find(self, key: str, *, deadline: float = math.inf) -> Found:
         """Asks the database, unless the file says that such keys are not looked up."""
         sought = Key(key)
         if not sought.satisfies(self._query.needs) or not self._is_in_domain(sought):
@@ -99,7 +102,8 @@ class SqlTable(Table):
             return list(self._results(asking.rows(self._query.statement, values), sought))
 
         try:
-            results = self._database.ask(question)
+            allowed_s = min(self._deadline_s, deadline - self._clock())
+            results = self._database.ask(question, deadline_s=allowed_s)
         except DatabaseDown as error:
             raise TableDown(str(error)) from None
         if len(results) > self._limit:

@@ -4,6 +4,7 @@ own.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -41,8 +42,11 @@ class Table(ABC):
         self.name = name
 
     @abstractmethod
-    def find(self, key: str) -> Found:
-        """The owners of `user@domain`, `user` or `@domain`, folded. Raises TableDown."""
+    def find(self, key: str, *, deadline: float = math.inf) -> Found:
+        """The owners of `user@domain`, `user` or `@domain`, folded. Raises TableDown.
+
+        `deadline`, in the seconds of the table's clock, is when a database has to have answered at the latest.
+        """
 
     @abstractmethod
     def entries(self) -> Mapping[str, tuple[str, ...]] | None:
@@ -59,7 +63,7 @@ class InMemoryTable(Table):
         super().__init__(name)
         self._entries = entries
 
-    def find(self, key: str) -> Found:
+    def find(self, key: str, *, deadline: float = math.inf) -> Found:
         """Does not block."""
         return Found(self.entries().get(key), Asked(self.name, (key,)))
 
@@ -75,9 +79,9 @@ class UnionTable(Table):
         super().__init__(name)
         self._tables = tables
 
-    def find(self, key: str) -> Found:
+    def find(self, key: str, *, deadline: float = math.inf) -> Found:
         """If one of the tables cannot be asked, neither can the union."""
-        found = [table.find(key) for table in self._tables]
+        found = [table.find(key, deadline=deadline) for table in self._tables]
         asked = [each.asked for each in found if each.asked is not None]
         owners = [each.owners for each in found if each.owners is not None]
         return Found(

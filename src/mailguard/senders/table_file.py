@@ -9,6 +9,7 @@ the first holds. Lines that Postfix ignores (without value, with an open quote, 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -61,7 +62,7 @@ class FileTable(Table):
         self._looked_at = float("-inf")
         self._trouble = ""
 
-    def find(self, key: str) -> Found:
+    def find(self, key: str, *, deadline: float = math.inf) -> Found:
         """Reads the file if it has changed."""
         return Found(self.entries().get(key), Asked(self.name, (key,)))
 
