@@ -76,6 +76,9 @@ DELIVERED = (
     ("sts.plain.test", "sts", "Verified TLS connection"),
     # Nothing is published, so that nothing is demanded.
     ("nothing.plain.test", "sts", "TLS connection"),
+    # Exempt from the override of their parent, which Postfix asks for next.
+    ("default.over.plain.test", "sts", "TLS connection"),
+    ("discover.over.plain.test", "sts", "TLS connection"),
 )
 DEFERRED = (
     # Somebody answers in place of the host, with a certificate of his own.
@@ -90,7 +93,14 @@ DEFERRED = (
     # The MX record is forged; the host has a certificate that is valid, for itself.
     ("forged.plain.test", "evil", UNVERIFIED),
     ("selfsigned.plain.test", "wrong", UNVERIFIED),
+    ("secure.over.plain.test", "wrong", UNVERIFIED),
 )
+OVERRIDES = """
+[tlspolicy.overrides]
+".over.plain.test" = "secure"
+"default.over.plain.test" = "default"
+"discover.over.plain.test" = "discover"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +169,9 @@ def _open(directory: Path, stack: ExitStack) -> Site:
         "strippedsts": ("mx.strippedsts", "stripped"),
         "selfsigned": ("mx.selfsigned", "wrong"),
         "nothing": ("mx.nothing", "sts"),
+        "default.over": ("mx.default.over", "sts"),
+        "discover.over": ("mx.discover.over", "sts"),
+        "secure.over": ("mx.secure.over", "wrong"),
     }.items():
         plain += f"{name} IN MX 10 {mx}\n{mx} IN A {addresses[host]}\n"
     nameserver = loopback(NETWORK, 7)
@@ -169,7 +182,7 @@ def _open(directory: Path, stack: ExitStack) -> Site:
     (directory / "ca.pem").write_bytes(root.pem)
     settings = f'dnssec_probe = "signed.test"\nca_file = "{directory}/ca.pem"\nhttps_port = {https.port}\n'
     policy_server = stack.enter_context(
-        PolicyServer(dns_port=unbound.port, tlspolicy=f'{settings}allowed_networks = ["127.0.0.0/8"]')
+        PolicyServer(dns_port=unbound.port, tlspolicy=f'{settings}allowed_networks = ["127.0.0.0/8"]\n{OVERRIDES}')
     )
     taking = stack.enter_context(Receivers(receivers))
     sending = stack.enter_context(

@@ -363,6 +363,8 @@ OVERRIDES = Overrides(
         ".example.com": "encrypt",
         "free.example.com": "discover",
         "plain.example.com": "default",
+        ".open.example.com": "default",
+        ".seen.example.com": "discover",
         ".deep.example.com": "secure match=mx.example.net:.example.org servername=hostname",
         "[relay.example.net]:submission": "verify, match=relay.example.net  ciphers=high",
         "[192.0.2.1]": "none",
@@ -379,9 +381,13 @@ OVERRIDES = Overrides(
         (b"EXAMPLE.com.", "dane-only"),
         (b"sub.example.com", "encrypt"),
         (b"a.b.example.com", "encrypt"),
-        (b".example.com", "encrypt"),
         (b"free.example.com", None),
         (b"plain.example.com", DEFAULT),
+        # Postfix asks for them when nothing is to be found for the name itself.
+        (b".example.com", None),
+        (b".open.example.com", None),
+        (b"x.open.example.com", DEFAULT),
+        (b"x.seen.example.com", None),
         (b"x.deep.example.com", "secure match=mx.example.net:.example.org servername=hostname"),
         (b"example.com:587", None),
         (b"[example.com]", None),
@@ -391,14 +397,17 @@ OVERRIDES = Overrides(
         (b"[192.0.2.1]:25", "none"),
         (b"A_b.example.net", "secure"),
         (b"mail.xn--i-7iq.ws", "encrypt"),
+        # Names for Postfix, which IDNA 2008 does not know.
+        ("\U0001f48c.example.com".encode(), "encrypt"),
+        ("a.\U0001f48c.open.example.com".encode(), DEFAULT),
+        ("\U0001f48c.example".encode(), None),
+        (b"private/lmtp.example.com", None),
         (b"other.example", None),
         (b".com", None),
     ],
 )
 def test_overrides(key: bytes, expected: str | None) -> None:
-    asked = parse_key(key)
-    assert asked is not None
-    assert OVERRIDES.policy_for(asked) == expected
+    assert OVERRIDES.policy_for(key, parse_key(key)) == expected
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,7 @@ def test_query(zone_site: Path, mailguard_command: Command) -> None:
         ("plain.test", 1, "plain.test: NOTFOUND\n  no-policy: "),
         ("a.over.test", 0, "a.over.test: OK encrypt\n  override: "),
         (".plain.test", 1, ".plain.test: NOTFOUND\n  parent: "),
+        (".over.test", 1, ".over.test: NOTFOUND\n  parent: "),
         ("[192.0.2.1]", 1, "[192.0.2.1]: NOTFOUND\n  address: "),
         ("private/lmtp", 1, "private/lmtp: NOTFOUND\n  it is no destination"),
     ]:

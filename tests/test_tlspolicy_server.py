@@ -65,6 +65,7 @@ ROWS = [
     pytest.param("private/dovecot-lmtp", "NOTFOUND", id="path-of-a-socket"),
     pytest.param("a.over.test", "OK encrypt", id="override-of-the-parent"),
     pytest.param("plain.over.test", "NOTFOUND", id="override-default"),
+    pytest.param(".over.test", "NOTFOUND", id="parent-with-an-override"),
     pytest.param("[192.0.2.9]", "OK verify match=x.test", id="override-of-an-address"),
 ]
 

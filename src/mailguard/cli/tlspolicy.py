@@ -143,15 +143,16 @@ def check(config_file: str, as_json: bool) -> ExitCode:
 
 def _found(config: Config, key: str, *, with_tlsrpt: bool) -> tuple[Reply, str, str]:
     """What the server would say, from the configuration and from what is published now."""
-    asked = parse_key(os.fsencode(key))
-    if asked is None:
-        return Reply(ReplyStatus.NOT_FOUND), "", "it is no destination"
-    said = overrides_of(config).policy_for(asked)
+    octets = os.fsencode(key)
+    asked = parse_key(octets)
+    said = overrides_of(config).policy_for(octets, asked)
     if said is not None:
         reply = Reply(ReplyStatus.NOT_FOUND) if said == DEFAULT else Reply(ReplyStatus.OK, said)
         return reply, "override", "the configuration says so"
+    if asked is None:
+        return Reply(ReplyStatus.NOT_FOUND), "", "it is no destination"
     if not isinstance(asked, NextHop):
-        return Reply(ReplyStatus.NOT_FOUND), "parent", "what subdomains publish is asked for by their own names"
+        return Reply(ReplyStatus.NOT_FOUND), "parent", "what counts for subdomains is said of their own names"
     with waiting(f"asking the DNS about {key}"):
         decision = asyncio.run(look_up(config, asked))
     return reply_to(decision, with_tlsrpt=with_tlsrpt), decision.why.value, decision.detail

@@ -100,9 +100,7 @@ class Destinations:
         if kept is not None:
             return kept.reporting if request.map_name.lower() == TLSRPT_MAP else kept.plain
         asked = parse_key(request.key)
-        if asked is None:
-            return _NOT_FOUND
-        said = self._overrides.policy_for(asked)
+        said = self._overrides.policy_for(request.key, asked)
         if said is not None:
             return _NOT_FOUND if said == DEFAULT else Reply(ReplyStatus.OK, said).octets()
         # What subdomains publish is asked for by their names, and an address publishes nothing.

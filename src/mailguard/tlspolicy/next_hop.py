@@ -15,7 +15,7 @@ from mailguard.dane.destination import SMTP_PORT, Destination, DestinationKind, 
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
-__all__ = ["NextHop", "Parent", "parse_key"]
+__all__ = ["NextHop", "Parent", "parents_of", "parse_key"]
 
 # The services that a relay host is written with. Other names of /etc/services are for this host to define.
 _SERVICES = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465, "ssmtp": 465}
@@ -61,7 +61,11 @@ class NextHop:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """All subdomains of a domain. What they publish is theirs, so that nothing is found for it by itself."""
+    """All subdomains of a domain.
+
+    Nothing is ever found for it: what counts for a subdomain, overrides of parents included, is said when that is
+    asked for by its own name, and Postfix asks for the parent when that was to be nothing.
+    """
 
     domain: str
 
@@ -82,6 +86,15 @@ def parse_key(key: bytes) -> NextHop | Parent | None:
         return NextHop(Destination.parse(_TRAILING_DOT.sub(r"\1", text)))
     except (UnicodeDecodeError, DomainError, ValueError):
         return None
+
+
+def parents_of(key: bytes) -> Iterator[Parent]:
+    """The parents, the nearest first, of a name that only Postfix takes: U-labels unknown to IDNA 2008 (emoji)."""
+    above = b"" if key.isascii() else key
+    while above := above.partition(b".")[2]:
+        parent = parse_key(b"." + above)
+        if isinstance(parent, Parent):
+            yield parent
 
 
 _TRAILING_DOT = re.compile(r"(?<=[^.\[:])\.(\]?(?::[0-9]{1,5})?)$")

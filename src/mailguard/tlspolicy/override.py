@@ -9,9 +9,9 @@ what is looked up for a domain below it. Pure; immutable, safe to share between 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from mailguard.tlspolicy.next_hop import NextHop, Parent, parse_key
+from mailguard.tlspolicy.next_hop import NextHop, Parent, parents_of, parse_key
 
 __all__ = ["DEFAULT", "DISCOVER", "Overrides"]
 
@@ -46,14 +46,16 @@ class Overrides:
                 raise ValueError(f'"{key}" stands there twice')
             self._said[str(asked)] = _checked(key, policy)
 
-    def policy_for(self, asked: NextHop | Parent) -> str | None:
-        """What is said of a destination: a policy for Postfix, or DEFAULT; None for nothing, or DISCOVER."""
+    def policy_for(self, key: bytes, asked: NextHop | Parent | None) -> str | None:
+        """What is said of `key`, also parsed: a policy for Postfix, or DEFAULT; None for nothing, or DISCOVER.
+
+        Of a parent by itself nothing is said: Postfix asks for it after a name that is exempt from its override.
+        """
         said = self._said
-        if not said:
+        if not said or isinstance(asked, Parent):
             return None
-        found = said.get(str(asked))
-        if found is None and isinstance(asked, NextHop):
-            found = next((said[str(parent)] for parent in asked.parents() if str(parent) in said), None)
+        names: Iterable[object] = (asked, *asked.parents()) if asked is not None else parents_of(key)
+        found = next((said[str(name)] for name in names if str(name) in said), None)
         return None if found == DISCOVER else found
 
     def __eq__(self, other: object) -> bool:
