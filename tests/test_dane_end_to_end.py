@@ -72,6 +72,8 @@ DELIVERED = (
     ("rolledover.signed.test", "rolledover", "Verified TLS connection"),
     ("anchored.signed.test", "anchored", "Verified TLS connection"),
     # The best preference has TLSA records, the other host has none.
+    # RFC 7672 §2.2: what nobody can use demands TLS alone.
+    ("malformed.signed.test", "malformed", "TLS connection"),
     ("mixed.signed.test", "good", "Verified TLS connection"),
     ("sts.plain.test", "sts", "Verified TLS connection"),
     # Nothing is published, so that nothing is demanded.
@@ -120,6 +122,7 @@ def _open(directory: Path, stack: ExitStack) -> Site:
         "misnamed": server("somebody.else.test"),
         "rolledover": server("mx.rolledover.signed.test"),
         "anchored": server("mx.anchored.signed.test", issuer=middle),
+        "malformed": server("mx.malformed.signed.test"),
         "wrong": server("mx.wrong.signed.test"),
         "forgotten": server("mx.forgotten.signed.test"),
         "anchoredexpired": server("mx.anchoredexpired.signed.test", issuer=middle, days=(-30, -3)),
@@ -139,6 +142,7 @@ def _open(directory: Path, stack: ExitStack) -> Site:
         "misnamed": [leaves["misnamed"].tlsa()],
         "rolledover": [old.tlsa(), leaves["rolledover"].tlsa()],
         "anchored": [middle.tlsa(2)],
+        "malformed": ["3 1 0 deadbeef", "3 0 0 deadbeef"],
         "wrong": [old.tlsa()],
         "forgotten": [old.tlsa()],
         "anchoredexpired": [middle.tlsa(2)],
@@ -252,6 +256,7 @@ def test_nothing_came_in_the_clear(site: Site) -> None:
         ("misnamed.signed.test", 0, "pass (matched)"),
         ("rolledover.signed.test", 0, "pass (matched)"),
         ("anchored.signed.test", 0, "pass (matched)"),
+        ("malformed.signed.test", 1, "encrypt-unauthenticated (unusable-records)"),
         ("mixed.signed.test", 1, "opportunistic (no-records)"),
         ("wrong.signed.test", 1, "fail (no-match)"),
         ("forgotten.signed.test", 1, "fail (no-match)"),

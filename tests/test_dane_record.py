@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dane_certificates import Made, spki
 from mailguard.dane.record import MAX_RECORDS, Unusable, parse_tlsa, read_records, why_unusable
 from mailguard.dns.question import TLSA
 
 D32, D64 = b"\xab" * 32, b"\xab" * 64
+KEY, CERTIFICATE = spki("p256"), Made.of("root").der
 
 
 # (id, RFC section, record, why it is unusable)
@@ -19,7 +21,11 @@ USABILITY: list[tuple[str, str, TLSA, Unusable | None]] = [
     ("dane-ee spki sha2-256", "7672 3.1.1", TLSA(3, 1, 1, D32), None),
     ("dane-ee cert sha2-512", "7672 3.1.1", TLSA(3, 0, 2, D64), None),
     ("dane-ta cert sha2-256", "7672 3.1.2", TLSA(2, 0, 1, D32), None),
-    ("dane-ta bare key", "7671 5.2.3", TLSA(2, 1, 0, b"\x30\x59"), None),
+    ("dane-ta bare key", "7671 5.2.3", TLSA(2, 1, 0, KEY), None),
+    ("key in full", "6698 2.1.3", TLSA(3, 1, 0, KEY), None),
+    ("rsa key in full", "6698 2.1.3", TLSA(3, 1, 0, spki("rsa2048")), None),
+    ("ed25519 key in full", "6698 2.1.3", TLSA(3, 1, 0, spki("ed")), None),
+    ("certificate in full", "6698 2.1.3", TLSA(3, 0, 0, CERTIFICATE), None),
     ("pkix-ta", "7672 3.1.3", TLSA(0, 0, 1, D32), Unusable.PKIX_USAGE),
     ("pkix-ee", "7672 3.1.3", TLSA(1, 1, 1, D32), Unusable.PKIX_USAGE),
     ("next usage", "6698 2.1.1", TLSA(4, 1, 1, D32), Unusable.USAGE),
@@ -32,7 +38,25 @@ USABILITY: list[tuple[str, str, TLSA, Unusable | None]] = [
     ("sha2-256 long", "7671 9", TLSA(3, 1, 1, D64), Unusable.LENGTH),
     ("sha2-512 short", "7671 9", TLSA(3, 1, 2, D32), Unusable.LENGTH),
     ("empty digest", "7671 9", TLSA(3, 1, 1, b""), Unusable.LENGTH),
-    ("empty in full", "6698 4.1", TLSA(3, 0, 0, b""), Unusable.LENGTH),
+    ("no certificate", "6698 4.1", TLSA(3, 0, 0, b""), Unusable.MALFORMED),
+    ("no key", "6698 4.1", TLSA(3, 1, 0, b""), Unusable.MALFORMED),
+    ("rubbish as certificate", "6698 4.1", TLSA(2, 0, 0, b"\xde\xad\xbe\xef"), Unusable.MALFORMED),
+    ("rubbish as key", "6698 4.1", TLSA(3, 1, 0, b"\xde\xad\xbe\xef"), Unusable.MALFORMED),
+    ("half a certificate", "6698 4.1", TLSA(3, 0, 0, CERTIFICATE[:-1]), Unusable.MALFORMED),
+    ("half a key", "6698 4.1", TLSA(3, 1, 0, KEY[:-1]), Unusable.MALFORMED),
+    ("more than a certificate", "6698 4.1", TLSA(3, 0, 0, CERTIFICATE + b"\0"), Unusable.MALFORMED),
+    ("more than a key", "6698 4.1", TLSA(3, 1, 0, KEY + b"\0"), Unusable.MALFORMED),
+    ("key as certificate", "6698 2.1.2", TLSA(3, 0, 0, KEY), Unusable.MALFORMED),
+    ("certificate as key", "6698 2.1.2", TLSA(3, 1, 0, CERTIFICATE), Unusable.MALFORMED),
+    ("digest as key", "6698 2.1.3", TLSA(3, 1, 0, D32), Unusable.MALFORMED),
+    # PKCS #1: SEQUENCE { INTEGER, INTEGER }.
+    ("key of another form", "6698 2.1.2", TLSA(3, 1, 0, b"\x30\x06\x02\x01\x03\x02\x01\x03"), Unusable.MALFORMED),
+    (
+        "key without octets",
+        "6698 4.1",
+        TLSA(3, 1, 0, b"\x30\x08\x30\x03\x06\x01\x00\x03\x01\x00"),
+        Unusable.MALFORMED,
+    ),
 ]
 
 
@@ -46,7 +70,7 @@ def test_what_is_usable(name: str, section: str, record: TLSA, why: Unusable | N
 
 
 def digests(usage: int, selector: int, *matching_types: int) -> list[TLSA]:
-    data = {0: b"\x30\x59", 1: D32, 2: D64}
+    data = {0: KEY, 1: D32, 2: D64}
     return [TLSA(usage, selector, number, data[number]) for number in matching_types]
 
 

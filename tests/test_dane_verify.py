@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -81,9 +82,10 @@ def test_dane_ee(selector: Selector, matching_type: MatchingType) -> None:
 
 def test_dane_ee_of_a_certificate_that_cannot_be_read() -> None:
     """Octets can be compared without being understood; a key cannot be found in them."""
-    record = TLSA(3, 0, 0, b"\x30\x03\x02\x01\x01")
-    assert reason([record.data], record) is TlsaReason.MATCHED
-    assert reason([record.data], TLSA(3, 1, 0, b"\x02\x01\x01")) is TlsaReason.MALFORMED
+    octets = b"\x30\x03\x02\x01\x01"
+    assert reason([octets], TLSA(3, 0, 1, sha256(octets).digest())) is TlsaReason.MATCHED
+    assert reason([octets], TLSA(3, 1, 1, bytes(32))) is TlsaReason.MALFORMED
+    assert reason([octets], TLSA(3, 0, 0, octets)) is TlsaReason.NO_USABLE_RECORD
 
 
 # -- DANE-TA ------------------------------------------------------------------------------------------------------
@@ -121,7 +123,7 @@ TRUST: list[tuple[str, str, list[Made], list[TLSA], TlsaReason]] = [
     ("PKIX alone", "7672 3.1.3", CHAIN, [of(SERVER, CertificateUsage.PKIX_EE)], TlsaReason.NO_USABLE_RECORD),
     ("none", "7672 2.2", CHAIN, [], TlsaReason.NO_USABLE_RECORD),
     ("no certificate", "7672 2.2", [], [of(ROOT)], TlsaReason.NO_CERTIFICATE),
-    ("rubbish as anchor", "6698 2.1.4", CHAIN, [TLSA(2, 0, 0, b"rubbish"), TLSA(2, 1, 0, b"x")], TlsaReason.NO_MATCH),
+    ("rubbish as anchor", "6698 4.1", CHAIN, [TLSA(2, 0, 0, b"x"), TLSA(2, 1, 0, b"x")], TlsaReason.NO_USABLE_RECORD),
     ("rubbish and an anchor", "6698 2.1.4", CHAIN, [TLSA(2, 0, 0, b"rubbish"), of(ROOT)], TlsaReason.MATCHED),
     (
         "weaker digest alone matches",

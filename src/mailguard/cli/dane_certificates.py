@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from mailguard.dane.certificate import Certificate, association
-from mailguard.dane.record import CertificateUsage, MatchingType, Selector
+from mailguard.dane.certificate import Certificate
+from mailguard.dane.record import CertificateUsage, MatchingType, Selector, association
 from mailguard.dane.verify import MAX_CERTIFICATES, tlsa_of
 from mailguard.dns.question import TLSA
 from mailguard.errors import KeyFileError

@@ -1,14 +1,13 @@
-"""X.509 certificates as DANE needs them: what records are compared with, the names, a valid path to an anchor.
+"""X.509 certificates as DANE needs them: the certificate and its key, the names, a valid path to an anchor.
 
-RFC 6698 §2.1 (what is compared), RFC 5280 §6 (paths, by `cryptography`: signatures, dates, basic constraints and path
-lengths, name constraints, critical extensions), RFC 7671 §5.2.3 (bare keys). Stricter than OpenSSL: what is above a
-server's certificate needs an RSA key of 2048 bits or a NIST curve, SHA-2 and basic constraints. Left out: revocation
+RFC 6698 §2.1.2 (certificate and key), RFC 5280 §6 (paths, by `cryptography`: signatures, dates, basic constraints,
+path lengths, name constraints, critical extensions), RFC 7671 §5.2.3 (bare keys). Stricter than OpenSSL: above a
+server's certificate it takes RSA keys of 2048 bits or NIST curves, SHA-2 and basic constraints. Left out: revocation
 (RFC 7672 §4), what TLSA records are (record.py). Reads no clock. Values are immutable, safe to share between threads.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,9 +28,15 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 
-from mailguard.dane.record import MatchingType, Selector
-
-__all__ = ["MAX_CERTIFICATE_OCTETS", "Certificate", "PathError", "association", "is_signed_by", "path_to"]
+__all__ = [
+    "MAX_CERTIFICATE_OCTETS",
+    "Certificate",
+    "PathError",
+    "is_certificate",
+    "is_public_key",
+    "is_signed_by",
+    "path_to",
+]
 
 # OpenSSL takes 100 kB for a whole chain (SSL_CTX_set_max_cert_list(3)); one with a post-quantum key has 20 kB.
 MAX_CERTIFICATE_OCTETS = 65_536
@@ -39,7 +44,8 @@ MAX_CERTIFICATE_OCTETS = 65_536
 _MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 8192
 _MAX_REASON_CHARS = 120
 
-_DIGESTS = {MatchingType.SHA2_256: hashlib.sha256, MatchingType.SHA2_512: hashlib.sha512}
+# Tags of DER.
+_SEQUENCE, _BIT_STRING, _OID = 0x30, 0x03, b"\x06"
 _SHA_2 = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _SERVER = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
@@ -69,10 +75,7 @@ class Certificate:
         """The certificate in these octets. Raises ValueError."""
         if len(der) > MAX_CERTIFICATE_OCTETS:
             raise ValueError(f"more than {MAX_CERTIFICATE_OCTETS} octets")
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-        except x509.InvalidVersion as error:
-            raise ValueError(str(error)) from error
+        certificate = _loaded(der)
         alternative, common = _dns_ids(certificate), _common_names(certificate)
         return cls(
             der=der,
@@ -93,13 +96,29 @@ class Certificate:
             return True
 
 
-def association(der: bytes, spki: bytes | None, selector: int, matching_type: int) -> bytes | None:
-    """RFC 6698 §2.1.4: the data that a record which matches this certificate has. None where it cannot be told."""
-    selected = der if selector == Selector.CERT else spki if selector == Selector.SPKI else None
-    if selected is None or matching_type == MatchingType.FULL:
-        return selected
-    digest = _DIGESTS.get(MatchingType(matching_type)) if matching_type in (1, 2) else None
-    return digest(selected).digest() if digest is not None else None
+def is_certificate(der: bytes) -> bool:
+    """Whether these octets are a certificate, and nothing else."""
+    try:
+        _loaded(der)
+    except ValueError:
+        return False
+    return True
+
+
+def is_public_key(der: bytes) -> bool:
+    """Whether these octets are a SubjectPublicKeyInfo (RFC 5280 §4.1), and nothing else.
+
+    What kind of key it is does not matter, nor whether there is such a key: to find out about some takes long.
+    """
+    try:
+        outer, at, end = _element(der, 0)
+        algorithm, oid_at, at = _element(der, at)
+        key, bits_at, key_end = _element(der, at)
+    except ValueError:
+        return False
+    is_key = (outer, algorithm, der[oid_at : oid_at + 1], key) == (_SEQUENCE, _SEQUENCE, _OID, _BIT_STRING)
+    # The first octet of a BIT STRING says how many bits of the last one are none.
+    return is_key and key_end == end == len(der) and der[bits_at : bits_at + 1] == b"\x00" and bits_at + 1 < end
 
 
 def path_to(
@@ -148,6 +167,14 @@ def is_signed_by(certificate: Certificate, spki: bytes) -> bool:
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         return False
     return True
+
+
+def _loaded(der: bytes) -> x509.Certificate:
+    """Raises ValueError."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from error
 
 
 def _server_policy() -> ExtensionPolicy:

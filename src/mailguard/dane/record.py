@@ -7,10 +7,12 @@ no list of certification authorities that all senders trust. Pure, safe to share
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
+from mailguard.dane.certificate import is_certificate, is_public_key
 from mailguard.dns.question import TLSA
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Selector",
     "TlsaRecords",
     "Unusable",
+    "association",
     "parse_tlsa",
     "read_records",
     "why_unusable",
@@ -68,7 +71,9 @@ class Unusable(Enum):
     SELECTOR = "selector"
     MATCHING_TYPE = "matching-type"
     LENGTH = "length"
-    """A digest of another length than its algorithm has, or no data at all."""
+    """A digest of another length than its algorithm has."""
+    MALFORMED = "malformed"
+    """In full, and neither a certificate nor, with that selector, a public key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,8 @@ class TlsaRecords:
     """How many more are usable than MAX_RECORDS; nothing is compared with these."""
 
 
-_DIGEST_OCTETS = {MatchingType.SHA2_256: 32, MatchingType.SHA2_512: 64}
+_DIGESTS = {MatchingType.SHA2_256: hashlib.sha256, MatchingType.SHA2_512: hashlib.sha512}
+_DIGEST_OCTETS = {matching_type: digest().digest_size for matching_type, digest in _DIGESTS.items()}
 
 
 def why_unusable(record: TLSA) -> Unusable | None:
@@ -96,7 +102,8 @@ def why_unusable(record: TLSA) -> Unusable | None:
     if record.selector not in (Selector.CERT, Selector.SPKI):
         return Unusable.SELECTOR
     if record.matching_type == MatchingType.FULL:
-        return None if record.data else Unusable.LENGTH
+        is_well_formed = is_certificate if record.selector == Selector.CERT else is_public_key
+        return None if is_well_formed(record.data) else Unusable.MALFORMED
     octets = _DIGEST_OCTETS.get(MatchingType(record.matching_type)) if record.matching_type in (1, 2) else None
     if octets is None:
         return Unusable.MATCHING_TYPE
@@ -127,6 +134,15 @@ def read_records(records: Iterable[TLSA]) -> TlsaRecords:
     return TlsaRecords(
         tuple(taken[:MAX_RECORDS]), tuple(weaker), tuple(unusable), left_out=max(0, len(taken) - MAX_RECORDS)
     )
+
+
+def association(der: bytes, spki: bytes | None, selector: int, matching_type: int) -> bytes | None:
+    """RFC 6698 §2.1.4: the data that a record which matches this certificate has. None where it cannot be told."""
+    selected = der if selector == Selector.CERT else spki if selector == Selector.SPKI else None
+    if selected is None or matching_type == MatchingType.FULL:
+        return selected
+    digest = _DIGESTS.get(MatchingType(matching_type)) if matching_type in (1, 2) else None
+    return digest(selected).digest() if digest is not None else None
 
 
 def parse_tlsa(text: str) -> TLSA:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mailguard.dane.certificate import Certificate, PathError, association, is_signed_by, path_to
-from mailguard.dane.record import CertificateUsage, MatchingType, Selector, read_records
+from mailguard.dane.certificate import Certificate, PathError, is_signed_by, path_to
+from mailguard.dane.record import CertificateUsage, MatchingType, Selector, association, read_records
 from mailguard.dane.result import TlsaReason, TlsaResult, TlsaStatus
 from mailguard.dns.question import TLSA
 
