@@ -49,8 +49,13 @@ class SigningRefused(MailguardError):
     """A message that mailguard does not lend a domain to. `reason` is one word for programs."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        # Both are arguments of the exception, from which pickle and copy make it anew.
+        super().__init__(reason, detail)
         self.reason = reason
+        self._detail = detail
+
+    def __str__(self) -> str:
+        return self._detail
 
 
 class MissingExtraError(MailguardError, ImportError):

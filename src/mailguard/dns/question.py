@@ -111,6 +111,11 @@ class Answer:
     """Where aliases led from the name of the question, written like the records of a CNAME; "" without an alias."""
     _read: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Answer], tuple[object, ...]]:
+        """For pickle and copy. What was made of this answer is not copied: it is made anew where it is asked for."""
+        values = (self.question, self.status, self.records, self.ttl_s, self.dnssec, self.detail, self.canonical_name)
+        return Answer, values
+
     def read(self, key: Hashable, reader: Callable[[Answer], T]) -> T:
         """What `reader` makes of this answer: made once, kept as long as the answer is, and the same for equal ones.
 
