@@ -29,14 +29,16 @@ NAME = "_25._tcp.mx.example.com"
 AD = 0x0020
 
 
-def reply(request: Request, *rdata: bytes, flags: int = AD, is_truncated: bool = False) -> bytes:
+def reply(
+    request: Request, *rdata: bytes, flags: int = AD, is_truncated: bool = False, authority: Sequence[bytes] = ()
+) -> bytes:
     """A reply with records of the type asked for, put together octet by octet."""
     query = request.message.to_wire()
     question = query[12 : query.index(b"\0", 12) + 5]
     number = question[-4:-2]
     records = b"".join(b"\xc0\x0c" + number + struct.pack("!HIH", 1, 300, len(one)) + one for one in rdata)
-    header = struct.pack("!HHHHH", 0x8180 | flags | (0x0200 if is_truncated else 0), 1, len(rdata), 0, 0)
-    return query[:2] + header + question + records
+    header = struct.pack("!HHHHH", 0x8180 | flags | (0x0200 if is_truncated else 0), 1, len(rdata), len(authority), 0)
+    return query[:2] + header + question + records + b"".join(authority)
 
 
 def failing(*ede: int) -> Behaviour:
@@ -48,11 +50,11 @@ def failing(*ede: int) -> Behaviour:
     return behaviour
 
 
-def answering(*rdata: bytes, flags: int = AD) -> Behaviour:
+def answering(*rdata: bytes, flags: int = AD, authority: Sequence[bytes] = ()) -> Behaviour:
     """All records, over TCP if there is no room for them in a datagram."""
 
     def behaviour(request: Request, _server: FaultServer) -> Iterator[bytes]:
-        wire = reply(request, *rdata, flags=flags)
+        wire = reply(request, *rdata, flags=flags, authority=authority)
         if request.transport == "tcp":
             yield framed(wire)
         else:
@@ -62,6 +64,8 @@ def answering(*rdata: bytes, flags: int = AD) -> Behaviour:
 
 
 RDATA = b"\x03\x01\x01" + b"\xab" * 32
+# An NS record: of the root, and its target is the root.
+NS = b"\x00\x00\x02\x00\x01\x00\x00\x01\x2c\x00\x01\x00"
 
 
 @pytest.mark.parametrize(
@@ -70,16 +74,18 @@ RDATA = b"\x03\x01\x01" + b"\xab" * 32
         [RDATA],
         [RDATA, b"\x02\x00\x02" + b"\xcd" * 64],
         [b"\xff\xff\xff\x00"],
-        # dnspython refuses these, and the reply with them.
+        # dnspython would refuse these, and the reply with them.
         [b"\x03\x01\x01\xab"],
         [RDATA, b"\x03\x01\x02" + b"\xab" * 32],
     ],
     ids=["one", "two", "of no known kind", "short digest", "one good and one short"],
 )
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_tlsa_records(rdata: list[bytes], transport: str) -> None:
+@pytest.mark.parametrize("authority", [(), (NS,)], ids=["plain", "read by dnspython"])
+def test_tlsa_records(rdata: list[bytes], transport: str, authority: Sequence[bytes]) -> None:
     rdata = [*rdata, *(RDATA[:-2] + struct.pack("!H", number) for number in range(100 if transport == "tcp" else 0))]
-    with FaultServer(answering(*rdata)) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
+    behaviour = answering(*rdata, authority=authority)
+    with FaultServer(behaviour) as server, resolver_of(server, query_timeout_s=PATIENCE_S) as resolver:
         answer = ask(resolver, NAME, "TLSA")
         assert server.requests[-1].transport == transport
     assert (answer.status, answer.dnssec) == (Status.NOERROR, Dnssec.SECURE)

@@ -41,7 +41,13 @@ half IN MX 70 nowhere
 half IN MX 80 gone
 outside IN MX 10 mx.plain.test.
 """,
-    "plain.test.": f"{HOST}\nprovider IN MX 10 mx.signed.test.\n",
+    "plain.test.": f"""\
+{HOST}
+provider IN MX 10 mx.signed.test.
+_25._tcp.short IN {TLSA}
+_25._tcp.short IN TYPE52 \\# 5 030101abcd
+_tcp.renamed IN DNAME _tcp.short
+""",
     "expired.test.": HOST,
 }
 
@@ -67,6 +73,9 @@ def outcomes(policy: DanePolicy) -> dict[str, tuple[HostOutcome, HostReason]]:
     ("name", "rdtype", "status", "dnssec"),
     [
         ("_25._tcp.mx.signed.test", "TLSA", Status.NOERROR, Dnssec.SECURE),
+        # One record has a digest that is too short; the DNAME record makes that no plain reply.
+        ("_25._tcp.short.plain.test", "TLSA", Status.NOERROR, Dnssec.INSECURE),
+        ("_25._tcp.renamed.plain.test", "TLSA", Status.NOERROR, Dnssec.INSECURE),
         ("_25._tcp.bare.signed.test", "TLSA", Status.NXDOMAIN, Dnssec.SECURE),
         ("mx.signed.test", "TLSA", Status.NODATA, Dnssec.SECURE),
         ("alias.signed.test", "A", Status.NOERROR, Dnssec.INSECURE),

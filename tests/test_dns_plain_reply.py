@@ -18,6 +18,7 @@ from mailguard.dns.plain_reply import read_plain_reply
 from mailguard.dns.query import TYPE_NUMBERS, Query, labels_of_question
 from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.dns.reply import ServerFailure, Unfinished, read_reply
+from mailguard.dns.wire import read_message
 from reply_octets import made_names, made_reply, mutated
 
 IDENTITY = b"\x5a\xa5"
@@ -41,7 +42,7 @@ def read_by_dnspython(question: Question, wire: bytes, *, trust_ad: bool = True)
     """None where the reply is dropped, or where another server is asked."""
     query = dns.message.from_wire(query_for(question).wire)
     try:
-        message = dns.message.from_wire(wire, raise_on_truncation=True)
+        message = read_message(wire)
     except Exception:  # noqa: BLE001  # as exchange.py has it
         return None
     if not query.is_response(message):
@@ -230,9 +231,6 @@ def test_what_is_read_is_what_dnspython_reads(seed: int) -> None:
             answer = read(question, octets)
             if answer is not None:
                 expected = read_by_dnspython(question, octets)
-                # Digests of any length, for which dnspython refuses the reply.
-                if expected is None and rdtype is RecordType.TLSA:
-                    continue
                 assert answer == expected, octets.hex()
                 read_replies += 1
                 denials += answer.status is not Status.NOERROR

@@ -19,6 +19,7 @@ import dns.message
 from mailguard.dns.datagrams import Datagrams
 from mailguard.dns.query import Query
 from mailguard.dns.question import Answer, RecordType
+from mailguard.dns.wire import read_message
 
 __all__ = ["NoReply", "PlainReader", "UdpExchange", "UdpOutcome", "concluded", "exchange"]
 
@@ -174,7 +175,7 @@ async def _tcp(query: Query, at: tuple[str, int], read_plain: PlainReader) -> An
 def _read_message(query: Query, wire: bytes) -> dns.message.Message | None:
     """The message, if it belongs to the query. Raises dns.message.Truncated if it does and is truncated."""
     try:
-        message = dns.message.from_wire(wire, raise_on_truncation=True)
+        message = read_message(wire)
     except dns.message.Truncated as truncated:
         if _belongs(_message(query), truncated.message()):  # type: ignore[no-untyped-call]  # dnspython has no types there
             raise

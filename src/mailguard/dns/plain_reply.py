@@ -5,9 +5,7 @@ if it repeats the question octet by octet, is not truncated, says NOERROR or NXD
 aliases and what was asked for, no record twice, in its authority section at most one SOA record, and in the
 additional section at most an OPT record without options. Of a plain reply comes the Answer that `read_reply` makes of
 it; anything else, malformed or only unusual, is left to dnspython and `read_reply`, which decide about it. So this
-one has to be at least as strict as dnspython in all that it accepts, but for TLSA records: dnspython refuses a whole
-reply for a digest of the wrong length, where RFC 6698 §4.1 has that one record be of no use. Pure, safe to share
-between threads.
+one has to be at least as strict as dnspython in all that it accepts. Pure, safe to share between threads.
 """
 
 from __future__ import annotations

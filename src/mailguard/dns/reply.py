@@ -29,7 +29,8 @@ import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
 from mailguard.dns.names import escaped_name
-from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, Status
+from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, RecordType, Status
+from mailguard.dns.wire import TLSA_AS_READ, TLSA_HEADER_OCTETS
 
 __all__ = ["MAX_ALIASES", "ServerFailure", "Unfinished", "read_reply", "record_of", "weakest"]
 
@@ -64,7 +65,8 @@ def read_reply(
 ) -> Answer | Unfinished:
     """The answer to `question` in `message`, which replies to a query for it or, if given, for `after.target`.
 
-    `server` is named in the detail. Raises ServerFailure for SERVFAIL, REFUSED and the like.
+    `message` is from `read_message` (wire.py). `server` is named in the detail. Raises ServerFailure for SERVFAIL,
+    REFUSED and the like.
     """
     rcode = message.rcode()
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -76,7 +78,8 @@ def read_reply(
     if after:
         dnssec = weakest(dnssec, after.dnssec)
         ttls_s.append(after.ttl_s)
-    wanted = dns.rdatatype.from_text(question.rdtype.value)
+    is_tlsa = question.rdtype is RecordType.TLSA
+    wanted = TLSA_AS_READ if is_tlsa else dns.rdatatype.from_text(question.rdtype.value)
     detail = f"{server}: {rcode.name}"
     start = aliases
     while (found := message.get_rrset(message.answer, name, _IN, wanted)) is None:
@@ -117,6 +120,9 @@ def record_of(rdata: dns.rdata.Rdata) -> bytes | str | MX | TLSA | None:
             return escaped_name(rdata.target.labels)
         case dns.rdtypes.ANY.TLSA.TLSA():
             return TLSA(rdata.usage, rdata.selector, rdata.mtype, rdata.cert)
+        case dns.rdata.GenericRdata() if rdata.rdtype == TLSA_AS_READ and len(rdata.data) >= TLSA_HEADER_OCTETS:
+            usage, selector, matching_type = rdata.data[:TLSA_HEADER_OCTETS]
+            return TLSA(usage, selector, matching_type, rdata.data[TLSA_HEADER_OCTETS:])
     return None
 
 
