@@ -20,6 +20,8 @@ from mailguard.records.record import DEFAULT_TTL_S
 __all__ = ["next_records", "rollover_tree"]
 
 _WAIT = "wait for two TTLs of what was published before, and until every name server has them; then ask again"
+_TO_REMOVE = "to remove, once it is deployed and works"
+_IN_USE = "unless another certificate of this server has it: of a second key type, or the next one"
 _UNHEEDED = "senders do not heed TLSA records of this host: any certificate will do"
 
 
@@ -39,7 +41,7 @@ def rollover_tree(host: HostPolicy, chain: Sequence[bytes], *, port: int, now: f
     obsolete = [record for record in current if record not in further and not _stays(record, chain, host, now)]
     if obsolete:
         lines = [(f"{owner}. IN TLSA {record}", "") for record in obsolete]
-        children.append(Explanation("to remove, once it is deployed and works", facts=tuple(lines)))
+        children.append(Explanation(_TO_REMOVE, detail=_IN_USE, facts=tuple(lines)))
     children += certificate_nodes(chain, current, now=now)
     title = f"certificate for {host.name}"
     return Explanation(title, mark.value, reason, detail, advice, children=tuple(children)), mark
