@@ -81,6 +81,7 @@ DELIVERED = (
     # Exempt from the override of their parent, which Postfix asks for next.
     ("default.over.plain.test", "sts", "TLS connection"),
     ("discover.over.plain.test", "sts", "TLS connection"),
+    ("words.over.plain.test", "sts", "TLS connection"),
 )
 DEFERRED = (
     # Somebody answers in place of the host, with a certificate of his own.
@@ -102,6 +103,7 @@ OVERRIDES = """
 ".over.plain.test" = "secure"
 "default.over.plain.test" = "default"
 "discover.over.plain.test" = "discover"
+"words.over.plain.test" = "encrypt ciphers=HIGH protocols=!SSLv2:>=TLSv1.1:<=0x0304 connection_reuse=No"
 """
 
 
@@ -175,6 +177,7 @@ def _open(directory: Path, stack: ExitStack) -> Site:
         "nothing": ("mx.nothing", "sts"),
         "default.over": ("mx.default.over", "sts"),
         "discover.over": ("mx.discover.over", "sts"),
+        "words.over": ("mx.words.over", "sts"),
         "secure.over": ("mx.secure.over", "wrong"),
     }.items():
         plain += f"{name} IN MX 10 {mx}\n{mx} IN A {addresses[host]}\n"

@@ -423,6 +423,19 @@ def test_overrides(key: bytes, expected: str | None) -> None:
         ("example.com", "secure matches=a", "matches"),
         ("example.com", "dane match=a", "match is for"),
         ("example.com", "dane tafile=/x", "tafile is for"),
+        ("example.com", "encrypted", 'did you mean "encrypt"'),
+        ("example.com", "encrypt ciphers=hihg", 'one of export, low, medium, high, null; did you mean "high"'),
+        ("example.com", "may ciphers=TLS_AES_128", "ciphers is one of"),
+        ("example.com", "encrypt connection_reuse=maybe", "one of yes, no"),
+        ("example.com", "encrypt enable_rpk=1", "one of yes, no"),
+        ("example.com", "encrypt protocols=>=TLSv1.9", '">=TLSv1.9" is no protocol'),
+        ("example.com", "encrypt protocols=TLSv1.2:TLSv1.4", '"TLSv1.4" is no protocol'),
+        ("example.com", "encrypt protocols=!0x0303", "is no protocol"),
+        ("example.com", "encrypt protocols=>=SSLv2", "is no protocol"),
+        ("example.com", "encrypt protocols=>TLSv1.2", "is no protocol"),
+        ("example.com", "fingerprint match=zz", "hexadecimal"),
+        ("example.com", "fingerprint match=abc", "hexadecimal"),
+        ("example.com", "fingerprint match=ab:cd|mx.example.com", "hexadecimal"),
         ("example.com", "secure servername=a servername=b", "twice"),
         ("example.com", "may\nciphers=low", "printable"),
         ("example.com", "may ciphers=l\u00f6w", "printable"),
@@ -432,6 +445,25 @@ def test_overrides(key: bytes, expected: str | None) -> None:
 def test_overrides_that_postfix_would_not_take(key: str, value: str, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Overrides({key: value})
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "encrypt ciphers=HIGH",
+        "may ciphers=null connection_reuse=Yes enable_rpk=no",
+        "encrypt protocols=>=TLSv1.2",
+        "encrypt protocols=!SSLv2:!SSLv3:TLSv1:tlsv1.1",
+        "secure protocols=>=0x0303:<=0305",
+        "secure match=zz",
+        # main.cf may have smtp_tls_fingerprint_cert_match.
+        "fingerprint",
+        "fingerprint match=AB:cd:01|abcd01 match=00",
+    ],
+)
+def test_overrides_that_postfix_takes(policy: str) -> None:
+    key = b"example.com"
+    assert Overrides({key.decode(): policy}).policy_for(key, parse_key(key)) == policy
 
 
 def test_a_destination_is_overridden_once() -> None:

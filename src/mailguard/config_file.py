@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from mailguard.errors import ConfigError
 
-__all__ = ["KeyPath", "TomlFile", "sentences"]
+__all__ = ["KeyPath", "TomlFile", "did_you_mean", "sentences"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -252,7 +252,7 @@ def _what(
         return f"must be {_MUST_BE[kind].format(**context)}, not {_shown(detail['input'])}"
     if kind in ("literal_error", "enum"):
         expected = str(context["expected"]).replace("'", '"')
-        return f"must be {expected}, not {_shown(detail['input'])}{_did_you_mean(detail['input'], expected)}"
+        return f"must be {expected}, not {_shown(detail['input'])}{did_you_mean(detail['input'], expected)}"
     if kind == "missing":
         meaning = _model_at(path[:-1], model).model_fields[str(path[-1])].description
         return f"this key is missing ({meaning})"
@@ -263,7 +263,8 @@ def _what(
     return detail["msg"]
 
 
-def _did_you_mean(value: object, expected: str) -> str:
+def did_you_mean(value: object, expected: str) -> str:
+    """The hint for a wrong value, where it resembles one of the quoted words in `expected`; otherwise nothing."""
     close = difflib.get_close_matches(str(value).lower(), re.findall('"([^"]+)"', expected), n=1)
     return f'; did you mean "{close[0]}"?' if close else ""
 

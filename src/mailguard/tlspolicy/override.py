@@ -1,9 +1,10 @@
 """Overrides: what the administrator says of destinations, before anything is looked up.
 
-A value is a policy as in smtp_tls_policy_maps (postconf(5)), checked here, because Postfix keeps mail back that has a
-policy with an error in it; or `default` (nothing is found: smtp_tls_security_level counts) or `discover` (looked up,
-whatever is said of a parent). A key is what Postfix asks for, in any spelling. What is said of a parent counts before
-what is looked up for a domain below it. Pure; immutable, safe to share between threads.
+A value is a policy as in smtp_tls_policy_maps (postconf(5)), checked here as far as the entry tells, because
+Postfix keeps mail back that has a policy with an error in it; or `default` (nothing is found:
+smtp_tls_security_level counts) or `discover` (looked up, whatever is said of a parent). A key is what Postfix asks
+for, in any spelling. What is said of a parent counts before what is looked up for a domain below it. Pure;
+immutable, safe to share between threads.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from mailguard.config_file import did_you_mean
 from mailguard.tlspolicy.next_hop import NextHop, Parent, parents_of, parse_key
 
 __all__ = ["DEFAULT", "DISCOVER", "Overrides"]
@@ -24,6 +26,17 @@ _PKIX = frozenset({"verify", "secure"})
 _ATTRIBUTES = frozenset(
     {"ciphers", "connection_reuse", "enable_rpk", "exclude", "match", "protocols", "servername", "tafile"}
 )
+_YES_NO = ("yes", "no")
+_WORDS = {
+    "ciphers": ("export", "low", "medium", "high", "null"),
+    "connection_reuse": _YES_NO,
+    "enable_rpk": _YES_NO,
+}
+# postconf(5), smtp_tls_mandatory_protocols: a name, one that is excluded, or a bound, also as a hexadecimal number.
+_VERSIONS = r"SSLv3|TLSv1(?:\.[1-3])?"
+_PROTOCOL = re.compile(rf"!?(?:SSLv2|{_VERSIONS})|[<>]=(?:None|{_VERSIONS}|(?:0x)?[0-9a-f]+)", re.IGNORECASE)
+_PAIR = "[0-9A-Fa-f]{2}"
+_FINGERPRINT = re.compile(rf"{_PAIR}(?::?{_PAIR})*")
 _REPEATABLE = frozenset({"match", "tafile"})
 _MAX_POLICY_CHARS = 8_192
 _SEPARATOR = re.compile(r"[ \t,]+")
@@ -76,7 +89,8 @@ def _checked(key: str, policy: str) -> str:
     level, *attributes = _SEPARATOR.split(policy.strip(" ,")) or [""]
     level = level.lower()
     if level not in _LEVELS:
-        raise ValueError(f'{key}: "{level}" is no security level; use {DEFAULT}, {DISCOVER}, {", ".join(_LEVELS)}')
+        levels = (DEFAULT, DISCOVER, *_LEVELS)
+        raise ValueError(f'{key}: "{level}" is no security level; use {", ".join(levels)}{_hint(level, levels)}')
     names = []
     for attribute in attributes:
         name, equals, value = attribute.partition("=")
@@ -87,7 +101,31 @@ def _checked(key: str, policy: str) -> str:
             raise ValueError(f"{key}: tafile is for the levels verify and secure")
         if name.lower() == "match" and level not in _PKIX | {"fingerprint"}:
             raise ValueError(f"{key}: match is for the levels fingerprint, verify and secure")
+        fault = _fault(level, name.lower(), value)
+        if fault:
+            raise ValueError(f'{key}: "{attribute}": {fault}')
     twice = next((name for name in names if names.count(name) > 1 and name not in _REPEATABLE), None)
     if twice is not None:
         raise ValueError(f"{key}: {twice} is given twice")
     return " ".join([level, *attributes])
+
+
+def _fault(level: str, name: str, value: str) -> str:
+    """What Postfix would find wrong with the value of an attribute; empty for nothing."""
+    words = _WORDS.get(name)
+    if words is not None and value.lower() not in words:
+        return f"{name} is one of {', '.join(words)}{_hint(value, words)}"
+    if name == "protocols":
+        wrong = next((token for token in filter(None, value.split(":")) if not _PROTOCOL.fullmatch(token)), None)
+        if wrong is not None:
+            return (
+                f'"{wrong}" is no protocol: SSLv3, TLSv1, TLSv1.1, TLSv1.2, TLSv1.3, also with >=, <= or ! before it'
+            )
+    is_fingerprint = name == "match" and level == "fingerprint"
+    if is_fingerprint and not all(_FINGERPRINT.fullmatch(token) for token in value.split("|")):
+        return "fingerprints are hexadecimal digits in pairs, with colons between them or not, and | between two"
+    return ""
+
+
+def _hint(value: str, words: Iterable[str]) -> str:
+    return did_you_mean(value, ", ".join(f'"{word}"' for word in words))
