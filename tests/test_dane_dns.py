@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import mailguard
 from dane_asking import ZONE
 from dns_asking import PATIENCE_S, SHORT_S, ask, resolver_of, wait_for
 from dns_fault_server import Behaviour, FaultServer, Request, framed, silence
@@ -274,3 +275,23 @@ def test_only_trusted_servers() -> None:
     assert only_trusted(config).nameservers == ("127.0.0.1", "192.0.2.54")
     with pytest.raises(ConfigError, match="unbound"):
         only_trusted(ResolverConfig(nameservers=("192.0.2.53",)))
+
+
+@pytest.mark.attack("T02")
+def test_a_server_that_is_not_trusted_undoes_dane_where_the_trusted_one_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Why check_dane is for resolvers that have trusted servers alone."""
+    with FaultServer(failing()) as trusted, FaultServer(zone_server(0)) as stranger:
+        addresses = (
+            ServerAddress(trusted.address, trusted.port, trust_ad=True),
+            ServerAddress(stranger.address, stranger.port, trust_ad=False),
+        )
+        for asked, status in ((addresses, DaneStatus.HOSTS), (addresses[:1], DaneStatus.DEFER)):
+            with resolver_of(trusted) as resolver:
+                monkeypatch.setattr(resolver, "_addresses", asked)
+                policy = mailguard.check_dane("example.com", resolver=resolver)
+            assert policy.status is status
+            assert policy.outcomes <= {HostOutcome.OPPORTUNISTIC}
+    assert mailguard.only_trusted is only_trusted
+    assert "only_trusted" in str(mailguard.check_dane.__doc__)

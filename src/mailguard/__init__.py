@@ -27,6 +27,7 @@ from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers, Resolver, Unanswered
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import TLSA, Answer, Dnssec, Question, Status
+from mailguard.dns.validation import only_trusted
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
@@ -137,6 +138,7 @@ __all__ = [
     "check_spf",
     "decide",
     "evaluate_dmarc",
+    "only_trusted",
     "open_resolver",
     "parse_tlsa",
     "sign_dkim",

@@ -114,7 +114,9 @@ def check_dane(
     """What DANE demands of delivery to `domain` (RFC 7672 §2.2), also written as Postfix writes a next hop.
 
     Only a validating resolver on loopback or in `trust_ad` makes an answer secure: dns/validation.py tells whether
-    there is one. `port` replaces the one in `domain`, which is 25 unless named. Raises ValueError for what is no
+    there is one. Every server of `resolver` has to be one of these, as with `open_resolver(only_trusted(config))`:
+    where a trusted one fails, the next is asked, and by the word of one that is not, what DANE protects looks
+    unprotected. `port` replaces the one in `domain`, which is 25 unless named. Raises ValueError for what is no
     destination.
     """
     destination = Destination.parse(domain)
