@@ -94,7 +94,7 @@ def postconf(
     written = read_written(facts.postfix, postconf=program)
     plan = milter_plan(facts, config, chrooted=chrooted, written=written)
     change = edit(facts.postfix, plan.settings, postconf=program)
-    notes = (*plan.notes, *warnings(config, plan.settings))
+    notes = (*(each.text for each in plan.notes), *warnings(config, plan.settings))
     journal = Journal(backups, change.changes, afterwards=[change.reload]) if applied and change.changed else None
     if journal is not None:
         journal.begin()

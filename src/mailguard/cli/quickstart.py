@@ -252,7 +252,7 @@ def _shown(host: _Host, start: _Start) -> Iterator[str]:
         yield f"# first: {_new_user(start.config.user)}"
     if others := [each for each in start.config.domains if each != start.domain]:
         yield f"# signed already: {', '.join(others)}"
-    for note in (*start.plan.notes, *warnings(start.config, start.plan.settings)):
+    for note in (*(each.text for each in start.plan.notes), *warnings(start.config, start.plan.settings)):
         yield f"# {note}"
     if not (start.changes or start.keys or start.directories):
         yield "# nothing is to be changed"

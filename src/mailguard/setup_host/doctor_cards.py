@@ -172,7 +172,11 @@ def milters_card(facts: HostFacts, config: Config, plan: MilterPlan) -> Explanat
     """Where mailguard stands among the milters, and what else `mailguard postconf` would change."""
     postfix = facts.postfix
     found = list(_of_plan(facts, config, plan))
-    found += [finding(Mark.NOTE, each) for each in plan.notes if not each.startswith("internal_mail_filter_classes")]
+    found += [
+        finding(Mark.PROBLEM if note.is_problem else Mark.NOTE, note.text)
+        for note in plan.notes
+        if not note.text.startswith("internal_mail_filter_classes")
+    ]
     found += [each for place, value in _lists(postfix) for each in _after_ours(place, value, config, postfix)]
     shown = [(place, _order(value, config, postfix)) for place, value in _lists(postfix)]
     return card("milters of Postfix", found or [finding(Mark.OK, "as mailguard postconf sets them")], facts=shown)

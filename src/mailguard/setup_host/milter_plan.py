@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.postfix import MX_PORTS, SUBMISSION_PORTS, Postfix, Service, parameters, quoted
@@ -23,6 +24,7 @@ __all__ = [
     "MILTERS",
     "OTHER_MILTERS",
     "MilterPlan",
+    "Note",
     "Setting",
     "chrooted_services",
     "is_for_users",
@@ -52,6 +54,9 @@ REFUSING_LISTS = (
 )
 LOGINS = frozenset({"permit_sasl_authenticated", "permit_tls_clientcerts", "permit_tls_all_clientcerts"})
 LOOPBACK = ip_address("127.0.0.1")
+LOOPBACK_6 = ip_address("::1")
+# Of a host with more domains, so many are named.
+MAX_DOMAINS_SHOWN = 5
 # What keeps one message from being two, the value for it, and those that do as well.
 SMUGGLING = ((BARE_NEWLINE, "normalize", GOOD), (PIPELINING, "yes", frozenset({"yes"})))
 
@@ -78,13 +83,20 @@ class Setting:
         return f"{postfix.postconf} -{'e' if self.service is None else 'P'} {quoted(self.argument)}"
 
 
+class Note(NamedTuple):
+    """What to know besides, in a sentence."""
+
+    text: str
+    is_problem: bool = False
+    """Mail of strangers is signed."""
+
+
 @dataclass(frozen=True, slots=True)
 class MilterPlan:
     """What is missing."""
 
     settings: tuple[Setting, ...]
-    notes: tuple[str, ...]
-    """What to know besides, a sentence each."""
+    notes: tuple[Note, ...]
 
 
 def chrooted_services(text: str, postfix: Postfix) -> frozenset[str]:
@@ -109,6 +121,13 @@ def _takes_back(service: Service) -> bool:
     """Whether a content filter on this host returns mail to it: only there, mail must not go to the filter again."""
     on_loopback = service.address.startswith("127.") or service.address in ("localhost", "::1")
     return on_loopback and service.kind == "inet" and service.overrides.get("content_filter") == ""
+
+
+def _clients(service: Service) -> tuple[IPv4Address | IPv6Address, ...]:
+    """The addresses from which a filter reaches a service on loopback."""
+    if service.address == "localhost":
+        return LOOPBACK, LOOPBACK_6
+    return (LOOPBACK_6,) if ":" in service.address else (LOOPBACK,)
 
 
 def is_for_users(facts: HostFacts, service: Service) -> bool:
@@ -225,7 +244,7 @@ class _Planner:
                 yield Setting(MILTERS, wanted_here.text, why, service)
 
     def _of_other_mail(self) -> Iterator[Setting]:
-        signs = any(LOOPBACK in network for rule in self._config.sign.networks for network in rule.networks)
+        signs = bool(self._signed_from(LOOPBACK))
         listener = self._users if signs and self._users is not None else self._strangers
         value = self._postfix.value(OTHER_MILTERS)
         follows = self._postfix.aliases.get(OTHER_MILTERS) == MILTERS and listener is self._strangers
@@ -233,6 +252,24 @@ class _Planner:
         if not follows and wanted.entries != entries(value):
             signed = "signed, as [[sign.networks]] lists 127.0.0.1" if signs else "verified, and not signed"
             yield Setting(OTHER_MILTERS, wanted.text, f"mail from sendmail(1) on this host is {signed}")
+
+    def _signed_from(self, *clients: IPv4Address | IPv6Address) -> str:
+        """The domains that clients with these addresses are signed for without a login; empty if there is none."""
+        rules = self._config.sign.networks
+        listed = (rule for rule in rules if any(each in network for network in rule.networks for each in clients))
+        domains = list(dict.fromkeys(str(domain) for rule in listed for domain in rule.domains))
+        more = f" and {len(domains) - MAX_DOMAINS_SHOWN} more" if len(domains) > MAX_DOMAINS_SHOWN else ""
+        return ", ".join(domains[:MAX_DOMAINS_SHOWN]) + more
+
+    def _may_sign(self, service: Service) -> bool:
+        """Whether its mail passes a listener that signs, as it is or with what is planned."""
+        present = entries(self._postfix.value(MILTERS, service))
+        if MILTERS in service.overrides and not present:
+            return False
+        signers = [each for each in self._config.listeners if each.role != "verify"]
+        return (self._strangers is not None and self._strangers.role == "auto") or any(
+            is_listener(entry, each, queue_directory=self._queue) for entry in present for each in signers
+        )
 
     def _everywhere(self) -> Iterator[Setting]:
         why = "mailguard then sees header fields octet for octet"
@@ -260,79 +297,102 @@ class _Planner:
             if is_for_users(self._facts, service) and _refuses(self._facts, service) and not is_named:
                 yield Setting(DAEMON_NAME, names[0], "all mail that this service accepts is of your users", service)
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(self) -> Iterator[Note]:
         postfix, names = self._postfix, self._config.sign.daemon_names
         if self._strangers is None:
-            yield 'no listener has role "verify" or "auto": mail from outside is not judged'
+            yield Note('no listener has role "verify" or "auto": mail from outside is not judged')
         if self._users is None:
-            yield 'no listener has role "sign" or "auto": mail of your users is not signed'
+            yield Note('no listener has role "sign" or "auto": mail of your users is not signed')
         for service in self._services:
             for_users = is_for_users(self._facts, service)
             if for_users and not _refuses(self._facts, service):
-                yield (
+                yield Note(
                     f"{service.place} does not refuse who has not logged in, so that only who has is signed: set"
                     f" {postfix.postconf} -P"
                     f" {quoted(f'{service.place}/smtpd_relay_restrictions=permit_sasl_authenticated,reject')}"
                 )
             elif not for_users and postfix.value(DAEMON_NAME, service) in names:
-                yield (
+                text = (
                     f"{service.place} is called {postfix.value(DAEMON_NAME, service)}, and takes mail from others"
                     " than your users: whatever it accepts is signed. Take that away:"
                     f" {postfix.setting(DAEMON_NAME, '$myhostname', service)}"
                 )
+                yield Note(text, is_problem=service in postfix.public_services and self._may_sign(service))
         yield from self._filters()
-        yield self._internal()
+        yield Note(self._internal())
 
-    def _filters(self) -> Iterator[str]:
+    def _filters(self) -> Iterator[Note]:
         postfix = self._postfix
         places: tuple[Service | None, ...] = (None, *postfix.services)
         returning = [each for each in postfix.running("smtpd") if _takes_back(each)]
         for service in returning:
             if service in self._services and MILTERS not in service.overrides:
-                options = (*words(postfix.value(OVERRIDE, service)), "no_milters")
-                yield (
-                    f"{service.place} takes mail back from a content filter, which then passes mailguard a second"
-                    " time: what it found before is removed, and what the filter sends is judged. Unless this service"
-                    f" signs: {postfix.service_setting(OVERRIDE, ','.join(options), service)}"
-                )
+                yield self._returning(service)
         if not returning and any(postfix.value("content_filter", service) for service in places):
-            yield (
+            signed = self._signed_from(LOOPBACK, LOOPBACK_6)
+            what = f": mail of strangers that it returns from this host is signed for {signed} otherwise"
+            yield Note(
                 "there is a content filter: the service that takes mail back from it needs -o"
-                f" {OVERRIDE}=no_milters (docs/postfix.md, Content filters)"
+                f" {OVERRIDE}=no_milters (docs/postfix.md, Content filters){what if signed else ''}"
             )
         yield from self._filter_programs()
         for service in self._services:
             if proxy := postfix.value("smtpd_proxy_filter", service):
-                yield (
+                yield Note(
                     f"{service.place} hands mail to a proxy (smtpd_proxy_filter = {proxy}), and milters do not see"
                     " what is in it: it is neither signed nor verified. Use content_filter (docs/postfix.md, Content"
                     " filters)"
                 )
 
-    def _filter_programs(self) -> Iterator[str]:
+    def _returning(self, service: Service) -> Note:
+        """Of a service on loopback whose mail passes mailguard again."""
+        postfix = self._postfix
+        options = (*words(postfix.value(OVERRIDE, service)), "no_milters")
+        command = postfix.service_setting(OVERRIDE, ",".join(options), service)
+        clients = _clients(service)
+        signed = self._signed_from(*clients) if self._may_sign(service) else ""
+        text = (
+            f"{service.place} takes mail back from a content filter, which then passes mailguard a second time: what"
+            " it found before is removed, and "
+        )
+        if not signed:
+            return Note(f"{text}what the filter sends is judged. Unless this service signs: {command}")
+        listed = " and ".join(map(str, clients))
+        text += (
+            f"mail of strangers is signed for {signed}, as [[sign.networks]] lists {listed}. Take that out, or give"
+            f" this service no milters: {command}"
+        )
+        return Note(text, is_problem=True)
+
+    def _filter_programs(self) -> Iterator[Note]:
         """They give mail back with sendmail(1)."""
         postfix = self._postfix
         places: tuple[Service | None, ...] = (None, *postfix.services)
         filters = {postfix.value("content_filter", each).partition(":")[0] for each in places}
         programs = ", ".join(each.name for each in postfix.running("pipe") if each.name in filters)
+        signed = self._signed_from(LOOPBACK) if self._users is not None else ""
+        what = f", and mail of strangers is signed for {signed}, as [[sign.networks]] lists {LOOPBACK}"
         for pickup in postfix.running("pickup") if programs else ():
             options = words(postfix.value(OVERRIDE, pickup))
             if "no_milters" not in options:
                 command = postfix.service_setting(OVERRIDE, ",".join((*options, "no_milters")), pickup)
-                yield (
+                text = (
                     f"{programs} filters mail with a program. If that gives it back with sendmail(1), it passes"
-                    f" {OTHER_MILTERS} as mail of this host: what mailguard found before is removed. Then set:"
-                    f" {command}"
+                    f" {OTHER_MILTERS} as mail of this host: what mailguard found before is removed"
+                    f"{what if signed else ''}. Then set: {command}"
                 )
+                yield Note(text, is_problem=bool(signed))
 
     def _internal(self) -> str:
         found = self._postfix.value("internal_mail_filter_classes")
         if "bounce" in words(found):
             return (
                 f"internal_mail_filter_classes = {found}: bounces that Postfix makes pass non_smtpd_milters as mail"
-                " of this host, and are signed only where [[sign.networks]] lists 127.0.0.1"
+                " of this host, and are signed only where [[sign.networks]] lists 127.0.0.1: do not list it if a"
+                " content filter returns mail from there"
             )
         return (
             "internal_mail_filter_classes is left as it is: bounces that Postfix makes pass no milter and are not"
-            " signed. `bounce` there sends them through non_smtpd_milters; list 127.0.0.1 in [[sign.networks]] then"
+            " signed. `bounce` there sends them through non_smtpd_milters; list 127.0.0.1 in [[sign.networks]]"
+            " then, unless a content filter returns mail from there: that came from anywhere"
         )
