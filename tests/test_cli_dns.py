@@ -354,6 +354,21 @@ def test_the_zone_of_an_alias_is_its_own(both: tuple[Nsd, Nsd]) -> None:
     assert [authoritative.zone_of(name) for name in names] == ["us.test"] * 3 + ["sub.us.test"] * 3
 
 
+def test_there_is_no_such_top_level_domain(mailguard_command: Command, both: tuple[Nsd, Nsd], config: str) -> None:
+    """The root speaks for it."""
+    both[0].serve({**zone(), ".": OTHER.replace("mx IN", "mx.other.test. IN")})
+    with pytest.raises(Unreachable, match="there is no top-level domain con in the DNS"):
+        AuthoritativeDns([FIRST]).zone_of("_domainkey.us.con")
+    assert AuthoritativeDns([FIRST]).zone_of("con") == ""
+    done = mailguard_command("dns", "us.con", "-c", config, *MX)
+    assert done.code == 0
+    assert "the zone of us.con is not known: there is no top-level domain con in the DNS" in done.err
+    assert "with --zone" not in done.err
+    done = mailguard_command("dns", "us.con", "-c", config, *MX, "--diff", "--json")
+    assert done.code == 75
+    assert {each["detail"] for each in json.loads(done.out)} == {"there is no top-level domain con in the DNS"}
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> str:
     path = tmp_path / "certificate.pem"

@@ -309,3 +309,25 @@ def test_what_is_said_to_who_publishes_the_records(rotation_site: RotationSite) 
 
 def test_servers_of_great_providers_have_many_addresses() -> None:
     assert MAX_ADDRESSES >= 6
+
+
+def test_a_domain_that_cannot_be_stops_no_other(rotation_site: RotationSite) -> None:
+    """Its top-level domain is not there, so that the root answers for it."""
+    site = rotation_site
+    begun(site)
+    state = site.state.with_name("us.con.json")
+    state.write_text(site.state.read_text().replace("us.test", "us.con"))
+    state.chmod(0o644)
+    root = "$TTL 60\n@ IN SOA ns1.us.test. h.us.test. 1 60 60 60 60\n@ IN NS ns1.us.test.\n"
+    site.servers[0].serve({"us.test": HEAD + lines(site), ".": root})
+    site.servers[1].serve({"us.test": HEAD + lines(site)})
+    rule = '[domains."{0}"]\nrotation = "{1}"\n'
+    site.configure(rule.format("us.con", state) + rule.format("us.test", site.state))
+    first, second = json.loads(site.rotate("--all", domain="").out)
+    assert "there is no top-level domain con in the DNS" in first["said"]
+    assert [each["generations"][0]["stage"] for each in (first, second)] == ["created", "published"]
+    # New keys want names that are free.
+    state.unlink()
+    site.configure()
+    found = site.rotate(domain="us.con")
+    assert (found.code, "there is no top-level domain con in the DNS" in found.out) == (75, True), found.err

@@ -115,14 +115,25 @@ class AuthoritativeDns:
         self._silent: dict[str, str] = {}
 
     def zone_of(self, name: str) -> str:
-        """The zone that `name` is in: the nearest name upwards that has a SOA record. Raises Unreachable."""
+        """The zone that `name` is in: the nearest name upwards that has a SOA record; empty for the root.
+
+        Raises Unreachable, also where there is no top-level domain as `name` has it.
+        """
         try:
             at = dns.name.from_text(f"{name}.")
             while at != dns.name.root and (zone := self._zone_above(at)) is None:
                 at = at.parent()
         except dns.exception.DNSException as error:
             raise Unreachable(f"the zone of {name} could not be found: {_reason(error)}") from None
-        return "" if at == dns.name.root or zone is None else zone.to_text(omit_final_dot=True).lower()
+        if at == dns.name.root or zone is None:
+            return ""
+        if zone != dns.name.root:
+            return zone.to_text(omit_final_dot=True).lower()
+        above, _, top = name.rpartition(".")
+        # The root answers for a name of two labels only where nobody is below it.
+        if above:
+            raise Unreachable(f"there is no top-level domain {top} in the DNS")
+        return ""
 
     def _zone_above(self, name: dns.name.Name) -> dns.name.Name | None:
         """The zone as the reply for the SOA of `name` has it; None where only a name further up can tell."""
