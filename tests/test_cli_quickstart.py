@@ -221,6 +221,45 @@ def test_a_key_that_is_there_is_used(mailguard_command: Command, open_site: Site
     assert "private key" not in again.out
 
 
+@pytest.mark.parametrize(
+    ("domain", "said"),
+    [
+        ("them.test", "with what sign.key_pattern finds: {keys}/them.test/s1.pem: no key is made"),
+        ("mail.us.test", "with the keys of us.test, whose table has subdomains = true: no key is made"),
+        ("new.test", ""),
+    ],
+)
+def test_what_is_signed_already_keeps_its_keys(
+    mailguard_command: Command, open_site: Site, domain: str, said: str
+) -> None:
+    """The keys that were there are published, and new ones are not."""
+    site = open_site
+    first = mailguard_command(*site.arguments(), "--user", "nobody", "--apply")
+    assert first.code == 0, first.err
+    (site.keys / "them.test").mkdir()
+    key = site.keys / "them.test" / "s1.pem"
+    key.write_bytes(next((site.keys / "us.test").iterdir()).read_bytes())
+    key.chmod(0o600)
+    for each in (key, key.parent):
+        os.chown(each, 65534, 65534)
+    # A name in the configuration begins where that is.
+    pattern = '[sign]\nkey_pattern = "keys/{domain}/{selector}.pem"\nkey_selectors = ["s1"]\n'
+    text = site.config_file.read_text().replace("[[listeners]]", f"{pattern}[[listeners]]") + "subdomains = true\n"
+    site.config_file.write_text(text)
+    site.grow_old()
+    done = mailguard_command(*site.arguments(domain), "--apply")
+    assert done.code == 0, done.err
+    shown = f"# mail of {domain} is signed already, {said.format(keys=site.keys)}"
+    assert (shown in done.out.splitlines()) is bool(said)
+    assert ("# new file" in done.out) is (not said)
+    assert (site.config_file.read_text() == text) is bool(said)
+    others = "us.test" if domain == "them.test" else "us.test, them.test"
+    assert f"# signed already: {others}" in done.out.splitlines()
+    note = "mail of mail.us.test is signed with the keys of us.test: mailguard dns us.test prints their records"
+    assert (note in done.err) is (domain == "mail.us.test")
+    assert "make one with mailguard key new" not in done.err
+
+
 @pytest.mark.parametrize("owner", [0, 65534])
 def test_a_key_that_is_there_and_cannot_be_used(mailguard_command: Command, open_site: Site, owner: int) -> None:
     """Else the daemon would answer 451 to all mail of the domain."""

@@ -14,7 +14,7 @@ from mailguard.config import Config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
-from mailguard.key_places import NamedKey, signing_keys
+from mailguard.key_places import NamedKey, rule_for, signing_keys
 
 __all__ = ["KeyRing"]
 
@@ -43,15 +43,8 @@ class KeyRing:
         A rule of its own comes first, then the nearest parent's that covers subdomains, then the pattern.
         Raises KeyFileError for a key that is there and cannot be used.
         """
-        keys = self._named.get(author_domain)
-        if keys is not None:
-            return keys
-        _, _, parent = author_domain.partition(".")
-        while parent:
-            if parent in self._subdomains:
-                return self._named[Domain(parent)]
-            _, _, parent = parent.partition(".")
-        return self._by_pattern(author_domain)
+        owner = rule_for(author_domain, named=self._named, with_subdomains=self._subdomains)
+        return self._by_pattern(author_domain) if owner is None else self._named[owner]
 
     def domains(self) -> tuple[Domain, ...]:
         """The domains that have a rule of their own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from mailguard.config import Config, DomainRule
@@ -13,7 +13,17 @@ from mailguard.errors import ConfigError, DomainError
 from mailguard.guarded_file import read_guarded
 from mailguard.rotation.state import Rotation
 
-__all__ = ["NamedKey", "WantedKey", "keys_of", "read_rotation", "rotation_of", "signing_keys"]
+__all__ = [
+    "NamedKey",
+    "WantedKey",
+    "keys_of",
+    "pattern_keys",
+    "read_rotation",
+    "rotation_of",
+    "rule_for",
+    "signer_of",
+    "signing_keys",
+]
 
 # Of the greatest state that there may be, about a tenth.
 MAX_ROTATION_OCTETS = 4 << 20
@@ -43,12 +53,39 @@ def keys_of(config: Config, domain: Domain | None = None) -> list[WantedKey]:
         if domain in (None, owner)
         for key in signing_keys(owner, rule)
     ]
+    return wanted + [each for each in pattern_keys(config) if domain in (None, each[0])]
+
+
+def pattern_keys(config: Config) -> list[WantedKey]:
+    """Every file that `sign.key_pattern` finds now, of domains that have no rule."""
     pattern = config.sign.key_pattern
-    for selector in config.sign.key_selectors if pattern else ():
-        for owner, file in _found(str(pattern), selector):
-            if owner not in config.domains and domain in (None, owner):
-                wanted.append((owner, selector, file))
-    return wanted
+    return [
+        (owner, selector, file)
+        for selector in (config.sign.key_selectors if pattern else ())
+        for owner, file in _found(str(pattern), selector)
+        if owner not in config.domains
+    ]
+
+
+def rule_for(domain: Domain, *, named: Container[str], with_subdomains: Container[str]) -> Domain | None:
+    """Whose rule signs mail of `domain`: its own, or that of the nearest above it which covers subdomains.
+
+    None: keys of the pattern sign, if there are any.
+    """
+    if domain in named:
+        return domain
+    _, _, parent = domain.partition(".")
+    while parent:
+        if parent in with_subdomains:
+            return Domain(parent)
+        _, _, parent = parent.partition(".")
+    return None
+
+
+def signer_of(config: Config, domain: Domain) -> Domain | None:
+    """`rule_for` by `config`."""
+    covering = frozenset(name for name, rule in config.domains.items() if rule.subdomains)
+    return rule_for(domain, named=config.domains, with_subdomains=covering)
 
 
 def signing_keys(domain: Domain, rule: DomainRule) -> list[NamedKey]:

@@ -25,7 +25,7 @@ from mailguard.dns.authoritative import TOTAL_TIME_S, AuthoritativeDns, Unreacha
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
-from mailguard.key_places import keys_of, rotation_of
+from mailguard.key_places import keys_of, rotation_of, signer_of
 from mailguard.records.choices import Choices, PublicKey, Stage
 from mailguard.records.compare import compare
 from mailguard.records.fingerprints import certificate_key_digest, sshfp
@@ -134,7 +134,8 @@ def dns(
         host_keys=tuple(_host_keys(ssh_host)),
         zone=zone or "",
     )
-    for note in _notes(choices, config_file or DEFAULT_PATH):
+    signer = signer_of(config, domain) if config is not None else None
+    for note in _notes(choices, signer, config_file or DEFAULT_PATH):
         click.echo(f"mailguard: note: {note}", err=True)
     try:
         authoritative = _authoritative(config, TOTAL_TIME_S if diff else ZONE_TIME_S)
@@ -262,8 +263,13 @@ def _check_names(wanted: Sequence[Record]) -> None:
             raise click.UsageError(f"{record.name}: a name has at most {MAX_NAME_CHARS} characters")
 
 
-def _notes(choices: Choices, config_file: str) -> Iterator[str]:
-    if not choices.keys:
+def _notes(choices: Choices, signer: Domain | None, config_file: str) -> Iterator[str]:
+    if not choices.keys and signer is not None and signer != choices.domain:
+        yield (
+            f"mail of {choices.domain} is signed with the keys of {signer}: mailguard dns {signer} prints their"
+            " records"
+        )
+    elif not choices.keys:
         yield (
             f"no key of {choices.domain} is known, so that there is no DKIM record; make one with mailguard key new"
             f" and name it in {config_file}"

@@ -33,6 +33,7 @@ from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.dkim.signing_key import KeyPermissions, generate_ed25519, generate_rsa
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
+from mailguard.key_places import pattern_keys, signer_of
 from mailguard.setup_host.file_changes import FileChange, Journal
 from mailguard.setup_host.first_configuration import (
     DEFAULT_ENGINE,
@@ -51,6 +52,8 @@ __all__ = ["quickstart"]
 SOCKET_DIRECTORY_MODE = 0o750
 # A daemon that runs refuses nobody then.
 RELOAD = "systemctl reload-or-restart mailguard-milter"
+# A pattern may find keys of thousands of domains.
+MAX_DOMAINS_SHOWN = 20
 _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 
 
@@ -138,6 +141,8 @@ class _Host:
     config_file: str
     text: str | None
     """The configuration, None if there is none."""
+    config: Config | None
+    """What it says."""
     program: str
 
 
@@ -152,6 +157,8 @@ class _Start:
     """Algorithm, selector and file of each key to be made."""
     used_keys: tuple[tuple[str, str, str], ...]
     """Those that are there."""
+    signed: str
+    """With what mail of the domain is signed already, though it has no table; empty if it is not."""
     key_directory: str
     directories: tuple[str, ...]
     """To be made, the innermost first."""
@@ -163,16 +170,16 @@ class _Start:
 
 def _look(config_file: str, config_directory: str | None, program: str) -> _Host:
     path = os.path.abspath(config_file)
-    text = None
+    text = config = None
     if os.path.lexists(path):
         # Checked as the daemon does.
-        load(path)
+        config = load(path)
         text = Path(path).read_bytes().decode("utf-8")
     facts = gather(Places(Path("/"), config_directory, program), now=time.time())
     chrooted = read_chroots(facts.postfix, postconf=program)
     using = (*milter_services(facts.postfix), *facts.postfix.running("cleanup"))
     places = tuple(each.place for each in using if each.place in chrooted)
-    return _Host(facts, chrooted, places, path, text, program)
+    return _Host(facts, chrooted, places, path, text, config, program)
 
 
 def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener: str | None) -> _Start:
@@ -185,7 +192,8 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
         text = first_configuration(host.facts, address=address, user=user or DEFAULT_USER, engine=engine)
     new_keys: tuple[tuple[str, str, str], ...] = ()
     used_keys: tuple[tuple[str, str, str], ...] = ()
-    if domain not in _parsed(text, host.config_file).domains:
+    signed = _signed(host.config, domain) if host.config is not None else ""
+    if not signed and domain not in _parsed(text, host.config_file).domains:
         today = datetime.now(UTC).date()
         named = [(each, default_selector(each, today)) for each in _GENERATORS]
         files = [(kind, name, os.path.join(os.path.abspath(keys), domain, f"{name}.pem")) for kind, name in named]
@@ -219,12 +227,22 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
         tuple(changes),
         new_keys,
         used_keys,
+        signed,
         os.path.abspath(keys),
         directories,
         tuple(each for each in for_sockets if each in directories),
         plan,
         change,
     )
+
+
+def _signed(config: Config, domain: Domain) -> str:
+    """With what mail of a domain is signed that has no table of its own; empty if it is not."""
+    signer = signer_of(config, domain)
+    if signer is not None:
+        return f"with the keys of {signer}, whose table has subdomains = true" if signer != domain else ""
+    files = [file for owner, _, file in pattern_keys(config) if owner == domain]
+    return f"with what sign.key_pattern finds: {', '.join(files)}" if files else ""
 
 
 def _parsed(text: str, path: str) -> Config:
@@ -250,8 +268,13 @@ def _shown(host: _Host, start: _Start) -> Iterator[str]:
     yield f"# names are looked up at {', '.join(host.facts.nameservers)}"
     if os.geteuid() == 0 and Person.named(start.config.user) is None:
         yield f"# first: {_new_user(start.config.user)}"
-    if others := [each for each in start.config.domains if each != start.domain]:
-        yield f"# signed already: {', '.join(others)}"
+    if start.signed:
+        yield f"# mail of {start.domain} is signed already, {start.signed}: no key is made"
+    known = host.config or start.config
+    names = dict.fromkeys((*known.domains, *sorted(owner for owner, _, _ in pattern_keys(known))))
+    if others := [each for each in names if each != start.domain]:
+        more = f" and {len(others) - MAX_DOMAINS_SHOWN} more" if len(others) > MAX_DOMAINS_SHOWN else ""
+        yield f"# signed already: {', '.join(others[:MAX_DOMAINS_SHOWN])}{more}"
     for note in (*(each.text for each in start.plan.notes), *warnings(start.config, start.plan.settings)):
         yield f"# {note}"
     if not (start.changes or start.keys or start.directories):
