@@ -61,6 +61,16 @@ def test_a_state_below_what_others_can_write_is_refused(tmp_path: Path) -> None:
         read_rotation(str(path), US)
 
 
+def test_nobody_is_told_to_close_a_directory_for_everybody(tmp_path: Path) -> None:
+    """Programs of the host fail when /tmp is not for all."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigError, match=f"replace what is below it; run: chmod go-w {tmp_path}$"):
+        read_guarded(f"{tmp_path}/x", max_octets=1)
+    tmp_path.chmod(0o1777)
+    with pytest.raises(ConfigError, match="replace what is below it; choose a directory that is root's all the way"):
+        read_guarded(f"{tmp_path}/x", max_octets=1)
+
+
 def link(path: Path) -> None:
     path.symlink_to("/etc/passwd")
 

@@ -15,6 +15,7 @@ from mailguard.errors import ConfigError
 
 __all__ = ["guarded_directory", "open_directory", "read_guarded", "read_regular"]
 
+_CHOOSE = "choose a directory that is root's all the way down"
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -99,10 +100,11 @@ def _trusted() -> frozenset[int]:
 def _check_directory(status: os.stat_result, path: str, *, is_last: bool) -> None:
     if status.st_uid not in _trusted():
         raise ConfigError(
-            f"{path} belongs to another user (uid {status.st_uid}), who could replace what is below it;"
-            " choose a directory that is root's all the way down"
+            f"{path} belongs to another user (uid {status.st_uid}), who could replace what is below it; {_CHOOSE}"
         )
     is_shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     # In a sticky directory an entry can be replaced by its owner alone, and the one below has just the owners above.
     if is_shared and (is_last or not status.st_mode & stat.S_ISVTX):
-        raise ConfigError(f"{path}: others can write to it, and replace what is below it; run: chmod go-w {path}")
+        # /tmp is for everybody: programs of the host fail when it is not.
+        advice = _CHOOSE if status.st_mode & stat.S_ISVTX else f"run: chmod go-w {path}"
+        raise ConfigError(f"{path}: others can write to it, and replace what is below it; {advice}")
