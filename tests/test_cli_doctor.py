@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import threading
@@ -301,6 +302,29 @@ def test_each_fault_names_itself(
     # And nothing else is blamed: what follows from it is in the same card, or could not be told.
     others = [each for each in said(tree, "problem") if each.split(" |")[0] != named[0].split(" |")[0]]
     assert not others, others
+
+
+def test_keys_below_directories_of_root(mailguard_command: Command, sound: Site) -> None:
+    """As mailguard key new makes them without --owner; what is to be done mends all of it."""
+    directory = sound.host.daemon.directory / "keys"
+    kept = directory.stat()
+    try:
+        os.chown(directory, 0, 0)
+        directory.chmod(0o700)
+        for file in directory.iterdir():
+            os.chown(file, 0, 0)
+        code, tree = diagnosed(mailguard_command, sound.host)
+        found = [each for each in said(tree, "problem") if each.startswith("keys | ")]
+        assert (code, len(found)) == (1, 2)
+        for each in found:
+            assert f"Permission denied; uid 65534 may not pass {directory} | chgrp nogroup {directory}; " in each
+            sound.host.run(each.rpartition(" | ")[2].removesuffix("; mailguard key test says more"))
+        code, tree = diagnosed(mailguard_command, sound.host)
+        assert (code, said(tree, "problem")) == (0, [])
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o710
+    finally:
+        os.chown(directory, kept.st_uid, kept.st_gid)
+        directory.chmod(stat.S_IMODE(kept.st_mode))
 
 
 @pytest.mark.attack("L14")

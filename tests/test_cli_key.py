@@ -122,6 +122,20 @@ def test_a_key_is_private_from_its_first_octet(tmp_path: Path, monkeypatch: pyte
     assert stat.S_IMODE((tmp_path / "example.com").stat().st_mode) == 0o700
 
 
+def test_the_umask_closes_no_directory_above_the_keys(tmp_path: Path) -> None:
+    """The configuration is beside them, and the daemon's user must get to both."""
+    before = os.umask(0o077)
+    try:
+        store_keys(str(tmp_path / "etc" / "mailguard" / "keys"), "example.com", [("s", b"new")], owner=None)
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(before)
+    places = [
+        tmp_path / each for each in ("etc", "etc/mailguard", "etc/mailguard/keys", "etc/mailguard/keys/example.com")
+    ]
+    assert [stat.S_IMODE(each.stat().st_mode) for each in places] == [0o755, 0o755, 0o750, 0o700]
+
+
 @pytest.mark.attack("K11")
 def test_a_directory_that_others_control_gets_no_key(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()

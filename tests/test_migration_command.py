@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tomllib
@@ -102,8 +103,14 @@ def test_what_is_not_accepted(
 
 def test_an_output_file(mailguard_command: Command, site: Site) -> None:
     printed = mailguard_command("import", "opendmarc=opendmarc.conf").out
-    done = mailguard_command("import", "opendmarc=opendmarc.conf", "--output", "mailguard.toml")
+    before = os.umask(0o077)
+    try:
+        done = mailguard_command("import", "opendmarc=opendmarc.conf", "--output", "mailguard.toml")
+    finally:
+        os.umask(before)
     assert done.code == 1
+    # The daemon's user reads it.
+    assert stat.S_IMODE((site.directory / "mailguard.toml").stat().st_mode) == 0o644
     lines = done.out.splitlines()
     assert lines[0].startswith("mailguard.toml is written; 1 of ")
     assert lines[1].startswith("  decide: opendmarc.conf:1: RejectFailures: ")

@@ -18,7 +18,9 @@ from mailguard.audit.gather import Places, gather
 from mailguard.cli.doctor_child import Person
 from mailguard.cli.doctor_probe import (
     ask_senders,
+    closed_directories,
     engine_found,
+    group_name,
     is_open_to_all,
     is_synchronised,
     load_key,
@@ -225,12 +227,21 @@ def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Expl
         if fault and not eyes.is_root:
             found.append(finding(Mark.UNKNOWN, fault, "run it as root"))
         elif fault:
-            advice = f"chown {config.user} {each[2]}; chmod 600 {each[2]}; mailguard key test says more"
+            advice = f"{_way_to(each[2], eyes.daemon)}chown {config.user} {each[2]}; chmod 600 {each[2]}"
+            advice += "; mailguard key test says more"
             found.append(finding(Mark.PROBLEM, f"{config.user} cannot sign with it: {fault}", advice))
     if eyes.lacks_daemon:
         found = [finding(Mark.UNKNOWN, f'there is no user "{config.user}" to read them')]
     shown = [(f"{selector}._domainkey.{domain}", file) for domain, selector, file in wanted]
     return card("keys", found or [finding(Mark.OK, f"{config.user} can sign with each")], facts=shown)
+
+
+def _way_to(path: str, person: Person | None) -> str:
+    """The commands that let the person pass the directories above; none where it can."""
+    closed = " ".join(closed_directories(path, person)) if person is not None else ""
+    if person is None or not closed:
+        return ""
+    return f"chgrp {group_name(person.gid)} {closed}; chmod ug+x {closed}; "
 
 
 def _senders_card(config: Config, eyes: _Eyes) -> Explanation:

@@ -31,7 +31,9 @@ from mailguard.setup_host.libmilter_build import Build, build_of
 
 __all__ = [
     "ask_senders",
+    "closed_directories",
     "engine_found",
+    "group_name",
     "is_open_to_all",
     "is_synchronised",
     "load_key",
@@ -133,11 +135,30 @@ def _refused(path: str, person: Person) -> tuple[str, str]:
         except OSError:
             return each, ""
         needed = stat.S_IXOTH if stat.S_ISDIR(found.st_mode) else stat.S_IWOTH
-        shift = 6 if found.st_uid == person.uid else 3 if found.st_gid in person.groups else 0
+        shift = _shift(found, person)
         if not found.st_mode >> shift & needed:
             may = shift == 0 and found.st_mode >> 3 & needed
-            return each, _group(found.st_gid) if may else ""
+            return each, group_name(found.st_gid) if may else ""
     return path, ""
+
+
+def _shift(found: os.stat_result, person: Person) -> int:
+    """Where in the mode the bits are that count for the person."""
+    return 6 if found.st_uid == person.uid else 3 if found.st_gid in person.groups else 0
+
+
+def closed_directories(path: str, person: Person) -> tuple[str, ...]:
+    """Those above a file that the person cannot pass, the outermost first. Needs root."""
+    found = []
+    for each in reversed(Path(os.path.abspath(path)).parents):
+        try:
+            status = os.stat(each)
+        except OSError:
+            # That it is missing is told by the one who reads the file.
+            break
+        if not status.st_mode >> _shift(status, person) & stat.S_IXOTH:
+            found.append(str(each))
+    return tuple(found)
 
 
 def is_open_to_all(path: str) -> bool:
@@ -154,7 +175,8 @@ def is_open_to_all(path: str) -> bool:
         return False
 
 
-def _group(gid: int) -> str:
+def group_name(gid: int) -> str:
+    """Of this host, or the number."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

@@ -36,9 +36,9 @@ def find_owner(name: str) -> Owner:
 def store_keys(directory: str, domain: str, keys: Sequence[tuple[str, bytes]], *, owner: Owner | None) -> list[str]:
     """Store each (selector, PEM) as `directory`/`domain`/selector.pem, mode 0600; the paths.
 
-    If missing, `directory` is made with mode 0750 and that of the domain with 0700. They, where made, and the files
-    are given to `owner`, or stay with the user who runs this. Raises KeyFileError, before any key is written if one
-    of the names is taken.
+    If missing, `directory` is made with mode 0750, that of the domain with 0700, and what is above with 0755,
+    whatever the umask is. The first two, where made, and the files are given to `owner`, or stay with the user who
+    runs this. Raises KeyFileError, before any key is written if one of the names is taken.
     """
     paths = [os.path.join(directory, domain, f"{selector}.pem") for selector, _ in keys]
     try:
@@ -63,8 +63,13 @@ def _taken(path: str) -> str:
 def _opened_directory(directory: str, domain: str, owner: Owner | None) -> Iterator[int]:
     made = not os.path.lexists(directory)
     if made:
-        os.makedirs(os.path.dirname(os.path.abspath(directory)), 0o755, exist_ok=True)
-        os.mkdir(directory, 0o750)
+        # Others have to pass, the daemon's user among them, from the first moment on.
+        before = os.umask(0o022)
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(directory)), 0o755, exist_ok=True)
+            os.mkdir(directory, 0o750)
+        finally:
+            os.umask(before)
     outer = os.open(directory, _OPEN_DIRECTORY if made else _OPEN_DIRECTORY & ~os.O_NOFOLLOW)
     try:
         if made and owner:

@@ -123,6 +123,8 @@ def _write(path: str, text: str) -> None:
     temporary = f"{path}.{secrets.token_hex(8)}.new"
     try:
         with open(temporary, "x", encoding="utf-8") as file:
+            # The daemon's user reads it. It names files with secrets, and holds none.
+            os.fchmod(file.fileno(), 0o644)
             file.write(text)
         os.link(temporary, path)
     except FileExistsError:

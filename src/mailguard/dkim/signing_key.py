@@ -208,7 +208,7 @@ def _read_private_file(path: Path, permissions: KeyPermissions, owners: frozense
     except OSError as error:
         if error.errno == errno.ELOOP:  # what O_NOFOLLOW gives
             raise KeyFileError(f"{path} is a symbolic link; name the file itself") from None
-        raise KeyFileError(f"{path} cannot be opened: {error.strerror}") from None
+        raise KeyFileError(f"{path} cannot be opened: {error.strerror}{_closed_to_us(path)}") from None
     try:
         _check_directories(path, owners)
         _check_file(path, os.fstat(descriptor), permissions, owners)
@@ -217,6 +217,14 @@ def _read_private_file(path: Path, permissions: KeyPermissions, owners: frozense
         raise KeyFileError(f"{path} cannot be read: {error.strerror}") from None
     finally:
         os.close(descriptor)
+
+
+def _closed_to_us(path: Path) -> str:
+    """The first directory above a file that this user may not pass, if there is one."""
+    for directory in reversed(Path(os.path.abspath(path)).parents):
+        if directory.is_dir() and not os.access(directory, os.X_OK, effective_ids=True):
+            return f"; uid {os.geteuid()} may not pass {directory}"
+    return ""
 
 
 def _check_file(path: Path, found: os.stat_result, permissions: KeyPermissions, owners: frozenset[int]) -> None:
