@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import re
 from pathlib import Path
@@ -120,6 +122,34 @@ def test_what_could_not_be_read_is_said_and_the_rest_is_shown(mailguard_command:
     assert f"{noise} could not be read to its end" in notes
     text = dry_run(mailguard_command, *(word for name in names for word in ("--log", name)))
     assert text.out.count("note: ") == len(report["notes"])
+
+
+@pytest.mark.parametrize(
+    ("program", "compressed"),
+    [
+        ("xzcat", lzma.compress(b"x")),
+        ("bzcat", bz2.compress(b"x")),
+        # Of an empty file, by zstd 1.5.
+        ("zstdcat", bytes.fromhex("28b52ffd2400010000 99e9d851")),
+    ],
+    ids=["xz", "bzip2", "zstd"],
+)
+def test_a_log_that_cannot_be_unpacked_is_not_one_without_messages(
+    mailguard_command: Command, tmp_path: Path, program: str, compressed: bytes
+) -> None:
+    log = tmp_path / "mail.log.3"
+    log.write_bytes(compressed)
+    done = dry_run(mailguard_command, "--json", "--log", log)
+    advice = f"{program} FILE | mailguard enforce --dry-run --log -"
+    note = f"{log} could not be read to its end: it is compressed, and not by gzip: {advice}"
+    assert (done.code, json.loads(done.out)["notes"]) == (1, [note])
+
+
+def test_short_logs_are_read_whole(mailguard_command: Command, tmp_path: Path) -> None:
+    """Shorter than what tells how a log is compressed."""
+    for content in (b"", b"\n", b"\x1f", b"BZ", b"fd7zX"):
+        (tmp_path / "mail.log").write_bytes(content)
+        assert dry_run(mailguard_command, "--log", tmp_path / "mail.log").code == 0
 
 
 @pytest.mark.parametrize("content", [[], mixed()[8:20]], ids=["nothing", "nothing-refused"])

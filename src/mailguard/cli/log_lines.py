@@ -1,9 +1,9 @@
 """Reading the lines that the daemon logs for messages, out of a file that others may have written to as well.
 
-logfmt and JSON as milter/mailguard_milter/log.py writes them, bare or behind what syslog and journald put before them
-(RFC 3164, RFC 3339 times, `journalctl`); compressed by gzip or not. A line counts as ours if it is one record from
-its beginning to its end: what strangers have written into the lines of other programs is never taken for one. Linear;
-a line has a bound. Left out: lines about the daemon itself.
+logfmt and JSON as milter/mailguard_milter/log.py writes them, bare or behind what syslog and journald put before
+them (RFC 3164, RFC 3339 times, `journalctl`); compressed by gzip or not, and refused where by something else. A line
+counts as ours if it is one record from its beginning to its end: what strangers have written into the lines of other
+programs is never taken for one. Linear; a line has a bound. Left out: lines about the daemon itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ MAX_LINE_BYTES = 16 * 1024
 # Where what syslog puts before a line ends, at the latest.
 MAX_PREFIX_CHARS = 300
 GZIP_MAGIC = b"\x1f\x8b"
+# What else logs are compressed by when they are rotated, and what undoes it.
+OTHER_MAGIC = {b"\xfd7zXZ\0": "xzcat", b"(\xb5/\xfd": "zstdcat", b"BZh": "bzcat"}
+MAGIC_OCTETS = 6
 
 # What syslog and journald begin with: "Jun  5 10:00:00 host name[12]: ", or with 2026-06-05T10:00:00.1+02:00.
 _PREFIX = re.compile(
@@ -67,11 +70,14 @@ def read_lines(file: BinaryIO, *, now: datetime) -> Iterator[LogRecord | Unreada
     `now` is local time without a zone: a time without a year is the last such before it. Raises OSError and EOFError
     for a file that cannot be read to its end.
     """
-    start = file.read(len(GZIP_MAGIC))
+    start = file.read(MAGIC_OCTETS)
+    for magic, program in OTHER_MAGIC.items():
+        if start.startswith(magic):
+            raise OSError(f"it is compressed, and not by gzip: {program} FILE | mailguard enforce --dry-run --log -")
     rest = cast(BinaryIO, _Rewound(start, file))
     try:
         # gzip reads on in what is rewound; it needs nothing but read().
-        source = cast(BinaryIO, gzip.GzipFile(fileobj=rest)) if start == GZIP_MAGIC else rest
+        source = cast(BinaryIO, gzip.GzipFile(fileobj=rest)) if start.startswith(GZIP_MAGIC) else rest
         for line in _bounded_lines(source):
             found = Unreadable.TOO_LONG if line is None else _read_line(line, now)
             if found is not None:
@@ -88,8 +94,11 @@ class _Rewound:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
-        start, self._start = self._start, b""
-        return start + self._file.read(size - len(start) if size >= 0 else -1) if start else self._file.read(size)
+        if not self._start:
+            return self._file.read(size)
+        end = len(self._start) if size < 0 else size
+        start, self._start = self._start[:end], self._start[end:]
+        return start + self._file.read() if size < 0 else start
 
 
 def _bounded_lines(source: BinaryIO) -> Iterator[bytes | None]:
