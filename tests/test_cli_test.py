@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,7 +303,7 @@ def test_no_key(mailguard_command: Command, site: Site) -> None:
         assert word in found
 
 
-def test_not_a_domain_of_this_network(mailguard_command: Command, site: Site) -> None:
+def test_not_a_domain_of_this_network(mailguard_command: Command, site: Site, tmp_path: Path) -> None:
     code, tree, _ = send(
         mailguard_command,
         "--send",
@@ -315,9 +316,21 @@ def test_not_a_domain_of_this_network(mailguard_command: Command, site: Site) ->
     )
     assert code == 2
     found = said(tree, "note")
-    advice = '[[sign.networks]] networks = ["127.0.0.1/32"] domains = ["other.test"]; then systemctl reload'
     (judged,) = [each for each in found if "judged as mail from outside" in each]
-    assert advice in judged
+    # What is to be run puts a table at the end of the configuration, also behind a last line that has no end.
+    (command,) = re.findall(
+        r"unless a content filter returns mail from there: (printf .*); then systemctl rel", judged
+    )
+    config = tmp_path / "mailguard.toml"
+    config.write_text(site.host.daemon.config_file.read_text().rstrip("\n"))
+    before = tomllib.loads(config.read_text())
+    named = command.replace(str(site.host.daemon.config_file), str(config))
+    assert named != command
+    subprocess.run(["/bin/sh", "-ec", named], check=True)
+    after = tomllib.loads(config.read_text())
+    rule = {"networks": ["127.0.0.1/32"], "domains": ["other.test"]}
+    assert after["sign"].pop("networks") == [*before.get("sign", {}).pop("networks", []), rule]
+    assert {**before, "sign": after["sign"]} == after
     assert "mailguard key new other.test" in judged
     assert any(each.startswith("as delivered | it has no signature") for each in found)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mailguard.audit.facts import HostFacts
-from mailguard.audit.postfix import MX_PORTS, Service
+from mailguard.audit.postfix import MX_PORTS, Service, quoted
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.mail_trail import Delivery, Hop, Trail
 from mailguard.cli.reply_meaning import meaning_of
@@ -237,10 +238,11 @@ def _judged_as_foreign(trial: Trial, record: Mapping[str, str]) -> Explanation:
         f"judged as mail from outside, and not signed: mail of sendmail(1) has the client"
         f" {record.get('client', '127.0.0.1')}, which no [[sign.networks]] lists for {domain}"
     )
+    lines = ("[[sign.networks]]", 'networks = ["127.0.0.1/32"]', f'domains = ["{domain}"]')
     advice = (
-        f"add to {trial.config_file}, unless a content filter returns mail from there: [[sign.networks]] networks ="
-        f' ["127.0.0.1/32"] domains = ["{domain}"]; then {RELOAD_DAEMON}. To see how mail of your users is signed:'
-        " --smtp 127.0.0.1 --login USER"
+        "unless a content filter returns mail from there:"
+        f" printf '\\n%s\\n%s\\n%s\\n' {' '.join(map(quoted, lines))} >> {shlex.quote(trial.config_file)};"
+        f" then {RELOAD_DAEMON}. To see how mail of your users is signed: --smtp 127.0.0.1 --login USER"
     )
     if domain not in trial.signing:
         advice = f"{_new_key(trial)}. Then {advice}"
