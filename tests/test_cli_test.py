@@ -303,6 +303,14 @@ def test_no_key(mailguard_command: Command, site: Site) -> None:
         assert word in found
 
 
+def test_a_log_that_is_named_twice_is_read_once(mailguard_command: Command, site: Site) -> None:
+    again = str(site.host.postfix.directory / "config" / ".." / "mail.log")
+    code, tree, _ = send(mailguard_command, "--send", "250@far.test", *site.arguments, "--log", again)
+    assert code == 0
+    assert json.dumps(tree).count("250 2.0.0 queued as FAR1") == 1
+    assert again not in json.dumps(tree)
+
+
 def test_not_a_domain_of_this_network(mailguard_command: Command, site: Site, tmp_path: Path) -> None:
     code, tree, _ = send(
         mailguard_command,

@@ -255,6 +255,11 @@ def test_where_the_log_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert places("", to_stderr=False) == ((str(syslog),), 0)
     assert places("/var/log/postfix.log", to_stderr=False) == (("/var/log/postfix.log", str(syslog)), 0)
     assert places("", to_stderr=True) == ((str(syslog),), 1)
+    # One file by two names is one.
+    assert places(str(syslog), to_stderr=False) == ((str(syslog),), 0)
+    link = tmp_path / "link"
+    link.symlink_to(syslog)
+    assert places(str(link), to_stderr=False) == ((str(link),), 0)
     syslog.unlink()
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match="name it with --log"):

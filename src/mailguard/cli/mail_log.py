@@ -22,7 +22,7 @@ from typing import BinaryIO, Self
 from mailguard.cli.log_lines import MAX_LINE_BYTES
 from mailguard.errors import ConfigError
 
-__all__ = ["JOURNAL", "MailLog", "Places", "default_places"]
+__all__ = ["JOURNAL", "MailLog", "Places", "default_places", "distinct"]
 
 # Of a busy server's log, more than it writes between two looks.
 READ_BYTES = 1 << 20
@@ -48,6 +48,14 @@ class Places:
         return ", ".join((*self.files, *(f"{JOURNAL} {each}" for each in self.journal)))
 
 
+def distinct(files: Sequence[str]) -> tuple[str, ...]:
+    """Each file once, by the first of its names: what is read twice looks as if it had happened twice."""
+    found: dict[str, str] = {}
+    for each in files:
+        found.setdefault(os.path.realpath(each), each)
+    return tuple(found.values())
+
+
 def default_places(*, postfix_file: str, daemon_logs_to_stderr: bool) -> Places:
     """Where Postfix and the daemon log on this host. `postfix_file`: maillog_file. Raises ConfigError if nowhere."""
     files = [postfix_file] if postfix_file.startswith("/") and not postfix_file.startswith("/dev/") else []
@@ -60,7 +68,7 @@ def default_places(*, postfix_file: str, daemon_logs_to_stderr: bool) -> Places:
         journal.append(OF_THE_DAEMON)
     if not files and not journal:
         raise ConfigError(f"no mail log is found, neither {' nor '.join(SYSLOG_FILES)}: name it with --log")
-    return Places(tuple(files), tuple(journal))
+    return Places(distinct(files), tuple(journal))
 
 
 class MailLog:

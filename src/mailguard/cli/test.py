@@ -24,7 +24,7 @@ from mailguard.audit.gather import Places as HostPlaces
 from mailguard.audit.gather import gather
 from mailguard.cli.delivered_copy import find_copy
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.mail_log import MailLog, Places, default_places
+from mailguard.cli.mail_log import MailLog, Places, default_places, distinct
 from mailguard.cli.mail_trail import Trail
 from mailguard.cli.parameters import FILE
 from mailguard.cli.postconf import host_options
@@ -141,7 +141,7 @@ def test(
     keys = [domain for domain, _, _ in keys_of(config)]
     if sender is None:
         sender = MailAddress.parse(f"postmaster@{keys[0] if keys else facts.postfix.value('myhostname')}")
-    places = Places(tuple(logs)) if logs else _default_places(config, facts)
+    places = Places(distinct(logs)) if logs else _default_places(config, facts)
     is_copy_wanted = mailbox is not None
     if mailbox is not None:
         find_copy(mailbox, "<>")  # what cannot be read is told before anything is sent
