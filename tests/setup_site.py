@@ -9,7 +9,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import zone0
 from postfix_site import ALICE, AUTHSERV_ID, OUR_KEYS, PASSWORD, Answer, Client, text_record
 from sandbox import PostfixSandbox
 from sandbox_daemon import Daemon
+from sandbox_place import processes_in
 
 __all__ = ["SUBMISSION", "ConfigDirectory", "Host", "open_host"]
 
@@ -27,6 +28,7 @@ SUBMISSION: Mapping[str, str] = {
     "smtpd_relay_restrictions": "permit_sasl_authenticated,reject",
 }
 DELIVERY_TIMEOUT_S = 30.0
+RELOAD_TIMEOUT_S = 30.0
 
 
 class ConfigDirectory:
@@ -122,12 +124,29 @@ class Host:
         return {name: (directory / name).read_bytes() for name in ("main.cf", "master.cf")}
 
     def run(self, command: str) -> None:
-        """A line for the administrator's shell."""
+        """A line for the administrator's shell. After a reload of Postfix, none of its processes is an old one.
+
+        An smtpd that waits for a client might take one more before it hears that its configuration is old.
+        """
+        old = self._smtpds() if command.endswith(" reload") else frozenset()
         environment = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/bin"}
         done = subprocess.run(
             ["/bin/sh", "-ec", command], capture_output=True, text=True, check=False, env=environment
         )
         assert done.returncode == 0, done.stderr
+        deadline = time.monotonic() + RELOAD_TIMEOUT_S
+        while old & self._smtpds():
+            assert time.monotonic() < deadline, self.postfix.log_tail()
+            time.sleep(0.02)
+
+    def _smtpds(self) -> frozenset[int]:
+        """Their process ids."""
+        found = set()
+        for process in processes_in(self.postfix.directory / "queue"):
+            with suppress(OSError):
+                if Path(f"/proc/{process}/comm").read_text().strip() == "smtpd":
+                    found.add(process)
+        return frozenset(found)
 
     def submit(self, content: bytes, recipient: str) -> bytes:
         """From alice, with her password; the delivered message."""
