@@ -23,7 +23,6 @@ __all__ = [
     "CONNECT_MACROS",
     "INTERNAL_ERROR",
     "MAIL_MACROS",
-    "MESSAGE_TIMEOUT_S",
     "QUEUE_ID_MACRO",
     "SESSION_TIMEOUT_S",
     "Concluded",
@@ -35,11 +34,12 @@ __all__ = [
     "tell_failure",
 ]
 
-# Longer than Postfix waits for a command of its client (smtpd_timeout, 300 s), between messages.
-SESSION_TIMEOUT_S = 600
-# Postfix hands a message over when it has all of it: while a slow client sends one, it says nothing here.
-# libmilter's own default is as long.
-MESSAGE_TIMEOUT_S = 7200
+# An MTA that lives may be silent here for long, and a session that is given up before its client's goes on without a
+# milter. Each NOOP begins Postfix's smtpd_timeout (300 s) anew, and it takes 100 of them and 20 errors
+# (smtpd_junk_command_limit, smtpd_hard_error_limit): ten hours. A message is handed over when all of it is there,
+# for which Postfix has no limit: beyond this, milter_default_action says what becomes of it. An MTA that is gone
+# closes its connection, or does not answer to keepalive (listening.KEEPALIVE).
+SESSION_TIMEOUT_S = 43_200
 
 # Only what a session looks at.
 CONNECT_MACROS = ("{daemon_name}",)

@@ -35,8 +35,8 @@ from mailguard_milter.engine import (
     CONNECT_MACROS,
     INTERNAL_ERROR,
     MAIL_MACROS,
-    MESSAGE_TIMEOUT_S,
     QUEUE_ID_MACRO,
+    SESSION_TIMEOUT_S,
     Concluded,
     Dialogue,
     Surroundings,
@@ -68,7 +68,7 @@ _NAME = "mailguard-milter"
 # An MTA gives a milter 30 s for a command (milter_command_timeout). When libmilter could not start a thread, it never
 # reads again from the session that it was for, and others may wait behind it.
 STALLED_AFTER_S = 45.0
-# Often enough for each of our own sessions to say something before libmilter's time-out (MESSAGE_TIMEOUT_S).
+# Often enough for each of our own sessions to say something before libmilter's time-out (SESSION_TIMEOUT_S).
 WAKE_EVERY_S = 60.0
 # When so many of the most sessions are left, more are accepted again.
 ROOM_AGAIN = 0.9
@@ -257,7 +257,7 @@ class Engine:
         milter.set_close_callback(self._guarded(_Stage.CLOSE, self._close))
         milter.register(_NAME, unknown=None, data=None, negotiate=self._negotiate)
         # It knows one time-out for all silence, within a message and between two.
-        milter.settimeout(MESSAGE_TIMEOUT_S)
+        milter.settimeout(SESSION_TIMEOUT_S)
 
     # The one wrapper
 

@@ -27,7 +27,7 @@ BACKLOG = 1024
 # Workers whose supervisor was killed let go of its sockets within a second.
 STALE_PATIENCE_S = 3.0
 PROBE_TIMEOUT_S = 1.0
-# An MTA may be silent for long (engine.MESSAGE_TIMEOUT_S); whether its host is there is asked after 5 minutes, and
+# An MTA may be silent for long (engine.SESSION_TIMEOUT_S); whether its host is there is asked after 5 minutes, and
 # it is given up after 5 more without an answer.
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 300), (socket.TCP_KEEPINTVL, 60), (socket.TCP_KEEPCNT, 5))
 

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 
 from mailguard_milter.conversation import Conversation, Shared, State
-from mailguard_milter.engine import MESSAGE_TIMEOUT_S, SESSION_TIMEOUT_S, tell_failure
+from mailguard_milter.engine import SESSION_TIMEOUT_S, tell_failure
 from mailguard_milter.log import Severity
 from mailguard_milter.protocol import PROGRESS, Decoder, Event
 from mailguard_milter.readiness import READABLE, WRITABLE, Readiness
@@ -105,7 +105,7 @@ class Connection:
             if now - since > UNREAD_TIMEOUT_S:
                 self._give_up("it does not read")
         elif conversation.began is not None:
-            if now - conversation.began > MESSAGE_TIMEOUT_S:
+            if now - conversation.began > SESSION_TIMEOUT_S:
                 self._give_up("its message does not end")
         elif now - since > (SESSION_TIMEOUT_S if conversation.has_negotiated else NEGOTIATION_TIMEOUT_S):
             self._give_up("it is silent")

@@ -37,7 +37,10 @@ __all__ = ["Application", "serve"]
 
 TICK_S = 0.25
 DRAIN_TICK_S = 0.1
-# Postfix ends an idle SMTP session after 300 s (smtpd_timeout); who holds on longer has to try again.
+# After a reload: longer than Postfix waits for a client that says nothing (smtpd_timeout, 300 s). Who keeps a session
+# open with commands that the milter does not hear of can outlast this, and Postfix does then what
+# milter_default_action says, as at a restart. No longer, because the keys and the configuration of before are in use
+# until then: mailguard.rotation.step waits for it.
 DRAIN_DEADLINE_S = 600.0
 # The worker serves afterwards in any case.
 WARM_UP_S = 2.0
