@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ from mailguard.dkim.signing_key import generate_ed25519
 from mailguard_milter import __main__ as command
 from mailguard_milter import supervisor
 from mailguard_milter.identity import Identity
-from mailguard_milter.listening import check_directory
+from mailguard_milter.listening import ListeningSocket, check_directory
 from mailguard_milter.refusal import Refusal
 from mailguard_milter.runtime_directory import RuntimeDirectory
 from sandbox_place import free_port
@@ -214,6 +215,38 @@ def test_directories_and_sockets_of_other_users_are_refused(daemon: Daemon) -> N
     assert daemon.start().wait(PATIENCE_S) == 78
     assert "belongs to another user" in daemon.log()
     assert daemon.socket.is_socket()
+
+
+@pytest.mark.attack("K08")
+@pytest.mark.parametrize("replace", [os.symlink, os.link])
+def test_what_is_put_in_the_place_of_a_socket_keeps_its_mode(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch, replace: Callable[[str, str], None]
+) -> None:
+    precious = own_directory / "precious"
+    precious.touch(mode=0o600)
+    plan = {"family": "unix", "address": "m", "path": str(own_directory / "m.sock"), "group": "", "mode": 0o666}
+    identity = Identity("x", os.geteuid(), os.getegid(), ())
+
+    def put(path: str) -> None:
+        os.unlink(path)
+        replace(str(precious), path)
+
+    class Replaced(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            put(address)
+
+    opened = ListeningSocket.open(plan, identity)
+    with opened.socket:
+        assert stat.S_IMODE(os.lstat(opened.path).st_mode) == 0o666
+        put(opened.path)
+        with pytest.raises(Refusal, match="not this daemon's socket any more"):
+            opened.adjust(plan, identity)
+    os.unlink(opened.path)
+    monkeypatch.setattr(socket, "socket", Replaced)
+    with pytest.raises(Refusal, match="replaced while it was made"):
+        ListeningSocket.open(plan, identity)
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
 
 
 @pytest.mark.attack("K09")

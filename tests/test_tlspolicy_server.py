@@ -6,11 +6,14 @@ ATTACKS.md rows: T02, T15.
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -303,6 +306,25 @@ def test_what_is_at_the_path_already(tmp_path: Path) -> None:
         open_socket(f"unix:{tmp_path}/absent/s", mode=0o600, group=None)
     with pytest.raises(ConfigError, match="cannot listen"):
         open_socket("inet:192.0.2.1:8461", mode=0o600, group=None)
+
+
+@pytest.mark.parametrize("replace", [os.symlink, os.link])
+def test_what_is_put_in_the_place_of_a_socket_keeps_its_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Callable[[str, str], None]
+) -> None:
+    precious = tmp_path / "precious"
+    precious.touch(mode=0o600)
+
+    class Replaced(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            os.unlink(address)
+            replace(str(precious), address)
+
+    monkeypatch.setattr(socket, "socket", Replaced)
+    with pytest.raises(ConfigError, match="replaced while it was made"):
+        open_socket(f"unix:{tmp_path}/s", mode=0o666, group=None)
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
 
 
 def test_the_end_waits_for_replies_that_are_under_way(hosts: PolicyHosts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,9 @@ class ListeningSocket:
             finally:
                 os.umask(before)
             status = os.lstat(path)
+            # Root makes it where the daemon's user may put something else in its place at any time.
+            if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
+                raise Refusal(f"{path} was replaced while it was made; choose a directory that only root can change")
             made = cls(plan["address"], opened, path, (status.st_dev, status.st_ino))
             made.adjust(plan, identity)
             _listen(opened)
@@ -143,16 +146,24 @@ class ListeningSocket:
         return made
 
     def adjust(self, plan: Mapping[str, Any], identity: Identity) -> None:
-        """Give a unix socket the group and mode that the plan names. Raises Refusal."""
+        """Give a unix socket the group and mode that the plan names, and nothing else. Raises Refusal."""
         if not self.path:
             return
         gid = group_id(plan["group"]) if plan["group"] else identity.gid
         owner = identity.uid if os.geteuid() == 0 else -1
         try:
-            status = os.lstat(self.path)
-            if (status.st_uid, status.st_gid) != (status.st_uid if owner == -1 else owner, gid):
-                os.chown(self.path, owner, gid, follow_symlinks=False)
-            os.chmod(self.path, plan["mode"])
+            held = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                status = os.fstat(held)
+                if (status.st_dev, status.st_ino) != self.inode:
+                    raise Refusal(f"{self.path} is not this daemon's socket any more; restart the daemon")
+                # What O_PATH opened can be changed by this name alone.
+                name = f"/proc/self/fd/{held}"
+                if (status.st_uid, status.st_gid) != (status.st_uid if owner == -1 else owner, gid):
+                    os.chown(name, owner, gid)
+                os.chmod(name, plan["mode"])
+            finally:
+                os.close(held)
         except OSError as error:
             raise Refusal(
                 f"{self.path}: its group and mode cannot be set: {error.strerror};"

@@ -78,21 +78,35 @@ def _open_unix(address: str, path: str, mode: int, group: str | None) -> Listeni
             opened.bind(path)
         finally:
             os.umask(before)
-        status = os.lstat(path)
-        made = ListeningSocket(address, opened, path, (status.st_dev, status.st_ino))
-        if group is not None:
-            try:
-                os.chown(path, -1, group_id, follow_symlinks=False)
-            except OSError as error:
-                raise ConfigError(
-                    f"{path}: its group cannot be set: {error.strerror}; add this user to the group {group}"
-                ) from None
-        os.chmod(path, mode)
+        made = ListeningSocket(address, opened, path, _give(path, mode, group_id, group))
         _listen(opened)
     except BaseException:
         opened.close()
         raise
     return made
+
+
+def _give(path: str, mode: int, group_id: int, group: str | None) -> tuple[int, int]:
+    """Give the socket that was made at the path its group and mode, and nothing else; its identity."""
+    held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(held)
+        # Where root makes it, another may own the directory, and put something else in its place.
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
+            raise ConfigError(f"{path} was replaced while it was made; choose a directory of this user's own")
+        # What O_PATH opened can be changed by this name alone.
+        name = f"/proc/self/fd/{held}"
+        try:
+            if group is not None:
+                os.chown(name, -1, group_id)
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: its group cannot be set: {error.strerror}; add this user to the group {group}"
+            ) from None
+        os.chmod(name, mode)
+    finally:
+        os.close(held)
+    return status.st_dev, status.st_ino
 
 
 def _listen(opened: socket.socket) -> None:
