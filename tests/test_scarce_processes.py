@@ -68,3 +68,9 @@ def test_it_is_said_which_limit_to_raise(number: int, hint: str) -> None:
 def test_what_is_no_limit_is_said_as_the_kernel_says_it() -> None:
     assert why_not_started(OSError(errno.EIO, "Input/output error")) == "Input/output error"
     assert why_not_started(OSError("no number")) == "no number"
+    assert why_not_started(RuntimeError("what else")) == "what else"
+
+
+def test_a_thread_counts_as_a_process() -> None:
+    why = why_not_started(RuntimeError("can't start new thread"))
+    assert why.startswith("can't start new thread; a limit on processes is reached")

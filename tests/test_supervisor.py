@@ -235,6 +235,36 @@ def test_a_reload_whose_workers_die_keeps_the_old_generation(daemon: Daemon) -> 
 
 
 @pytest.mark.attack("V06")
+@per_engine
+def test_a_reload_that_fails_finishes_what_its_first_workers_have_taken(daemon: Daemon) -> None:
+    daemon.started(*QUICK)
+    before = set(daemon.family())
+    (daemon.directory / "break-workers").write_text("all but one")
+    (daemon.directory / "break-workers").chmod(0o644)
+    daemon.signal(signal.SIGHUP)
+    clients: list[MilterClient] = []
+
+    def is_served_by_a_new_one() -> bool:
+        clients.append(client := daemon.client().open())
+        client.mail()
+        return serving(set(daemon.family()) - before) is not None
+
+    eventually(is_served_by_a_new_one)
+    assert "die while they start" not in daemon.log()
+    eventually(lambda: re.findall(r'event="worker died".* again_in_s=1\.', daemon.log()))
+    time.sleep(1)
+    for client in clients:
+        with client:
+            client.end_of_header()
+            assert client.end_of_message()[-1] == (b"c", b"")
+            client.quit()
+    daemon.await_ready()
+    assert re.search(r'event="reload failed; the old configuration stays".*die while they start', daemon.log())
+    eventually(lambda: set(daemon.family()) == before)
+    assert daemon.verdict() == "mx1.us.test"
+
+
+@pytest.mark.attack("V06")
 def test_many_signals_are_few_reloads_and_the_last_configuration_is_seen(daemon: Daemon) -> None:
     daemon.started()
     for number in range(100):

@@ -20,7 +20,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NoReturn
 
 from mailguard.config import Listener
 from mailguard.configured_dns import resolver_config
@@ -121,6 +120,7 @@ class _Parent:
     ending: Word | None = None
     told_detached: bool = False
     orphaned: bool = False
+    code: int = 0
 
     def run(self) -> int:
         engine = self.application.config.engine
@@ -132,19 +132,20 @@ class _Parent:
             if self.ending is None:
                 self._start_workers()
             elif not any(slot.pid for slot in self.slots):
-                return 0
+                return self.code
             elif not self.told_detached and not any(slot.pid and not slot.is_detached for slot in self.slots):
                 self.told_detached = True
                 self.control.send(Word.DETACHED)
             self._listen()
             self._reap()
             self._ask()
-            if not self.was_ready:
+            if not self.was_ready and self.ending is None:
                 if hopeless := [slot for slot in self.slots if slot.deaths.failures >= HOPELESS_AFTER]:
                     self._give_up(
-                        f"the workers of {hopeless[0].addresses} cannot be started, or die while they start"
+                        f"the workers of {hopeless[0].addresses} cannot be started, or die while they start;"
+                        " the lines before say why"
                     )
-                if all(slot.is_ready for slot in self.slots):
+                elif all(slot.is_ready for slot in self.slots):
                     self.was_ready = True
                     self._tell_keys()
                     self.control.send(Word.READY)
@@ -208,7 +209,7 @@ class _Parent:
         except (OSError, MailguardError) as error:
             channel.send(Word.FAILED, why=f"{own.addresses}: {error}")
         except BaseException as error:  # noqa: BLE001 - the edge of the process: say it, whatever it is
-            tell("worker failed", Severity.ERROR, error=f"{type(error).__name__}: {error}")
+            tell("worker failed", Severity.ERROR, error=f"{type(error).__name__}: {why_not_started(error)}")
         finally:
             worker.end_process(code)
 
@@ -241,7 +242,8 @@ class _Parent:
         for slot in self.slots:
             if not slot.pid or slot.channel is None:
                 continue
-            if now - slot.heard > (self.patience.answer_s if slot.is_ready else self.patience.start_s):
+            has_time_to_start = not slot.is_ready and self.ending is None
+            if now - slot.heard > (self.patience.start_s if has_time_to_start else self.patience.answer_s):
                 tell("worker does not answer and is killed", Severity.ERROR, pid=slot.pid)
                 os.kill(slot.pid, signal.SIGKILL)
                 slot.heard = now
@@ -305,12 +307,13 @@ class _Parent:
             if slot.channel is not None:
                 slot.channel.send(word)
 
-    def _give_up(self, why: str) -> NoReturn:
+    def _give_up(self, why: str) -> None:
+        """Workers that are ready have taken messages, or are about to say that they are: they end as at a stop."""
+        if self.ending is not None:
+            return
         self.control.send(Word.FAILED, why=why, code=EX_SOFTWARE)
-        for slot in self.slots:
-            if slot.pid:
-                os.kill(slot.pid, signal.SIGKILL)
-        sys.exit(EX_SOFTWARE)
+        self.code = EX_SOFTWARE
+        self._end(Word.STOP)
 
 
 def main(

@@ -23,6 +23,9 @@ _LIMITS: Mapping[int, str] = {
     errno.ENFILE: "the machine's limit on open files is reached: raise fs.file-max (sysctl)",
 }
 
+# What Python says in place of it where the kernel starts no thread.
+_NO_THREAD = "can't start new thread"
+
 
 class Refusal(Exception):
     """The text says what is wrong and what to do."""
@@ -32,8 +35,12 @@ class Refusal(Exception):
         self.code = code
 
 
-def why_not_started(error: OSError) -> str:
-    """Why a process could not be started, and what to do where that is known."""
-    why = error.strerror or str(error)
-    limit = _LIMITS.get(error.errno or 0)
+def why_not_started(error: BaseException) -> str:
+    """Why a process or a thread could not be started, and what to do where that is known."""
+    why, number = str(error), 0
+    if isinstance(error, OSError):
+        why, number = error.strerror or why, error.errno or 0
+    elif why == _NO_THREAD:
+        number = errno.EAGAIN
+    limit = _LIMITS.get(number)
     return f"{why}; {limit}" if limit else why

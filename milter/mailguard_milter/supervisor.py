@@ -275,12 +275,8 @@ class Supervisor:
             if now - generation.heard > patience_s and generation.process.poll() is None:
                 tell("a generation does not answer and is killed", Severity.ERROR, generation=generation.number)
                 generation.failure = generation.failure or "it did not answer"
-                # Its workers see the end of file, finish their sessions and end; those of one that never was
-                # ready have none.
-                if generation.is_ready:
-                    generation.process.kill()
-                else:
-                    _kill_group(generation)
+                # Its workers see the end of file, finish their sessions and end. Some may serve where not all do.
+                generation.process.kill()
                 generation.heard = now
             elif generation.is_ready and now - generation.asked >= PING_EVERY_S:
                 generation.channel.send(Word.PING)
