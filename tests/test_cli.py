@@ -301,3 +301,14 @@ def test_a_missing_extra_is_named(package: str) -> None:
     assert done.returncode == 78
     assert done.stderr.startswith("mailguard: ")
     assert done.stderr.rstrip().endswith(f"needs {package}; install it with: pip install 'mailguard-milter[cli]'")
+
+
+def test_who_starts_it_may_ignore_the_end_of_children() -> None:
+    program = (
+        "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); sys.argv = ['mailguard', '--help']\n"
+        "import mailguard.cli\n"
+        "try:\n    mailguard.cli.main()\n"
+        "finally:\n    print(signal.getsignal(signal.SIGCHLD).name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("\nSIG_DFL\n")

@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from daemon_process import (
+    DAEMON,
     PATIENCE_S,
     QUICK,
     Daemon,
@@ -220,6 +222,23 @@ def test_a_reload_of_a_bad_configuration_keeps_the_old_one_and_says_why(daemon: 
     daemon.configure(authserv_id="mx2.us.test")
     daemon.reload()
     assert daemon.verdict() == "mx2.us.test"
+
+
+@pytest.mark.attack("V06")
+def test_who_starts_it_may_ignore_the_end_of_children(daemon: Daemon) -> None:
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    daemon.started(sys.executable, "-c", ignoring, *DAEMON)
+    one, _ = daemon.workers()
+    kill(one, signal.SIGKILL)
+    eventually(lambda: re.search(rf'event="worker died" pid={one} status=-9', daemon.log()))
+    good = daemon.config.read_bytes()
+    daemon.config.write_text("nonsense = [")
+    daemon.reload()
+    assert f'event="reload failed; the old configuration stays" why="{daemon.config}:' in daemon.log()
+    daemon.config.write_bytes(good)
+    assert daemon.verdict() == "mx1.us.test"
 
 
 @pytest.mark.attack("V06")

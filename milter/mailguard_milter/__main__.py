@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
+    # Whoever started it may ignore it, which is inherited: how a process of ours ended would be lost.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     options = command_line().parse_args(arguments)
     if options.version:
         # Not imported above: the supervisor stays small.

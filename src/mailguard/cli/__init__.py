@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 from mailguard.errors import MissingExtraError
@@ -15,6 +16,8 @@ _PACKAGES_OF_THE_EXTRA = ("click", "pydantic", "pydantic_core", "rich")
 
 def main() -> None:
     """Run the command that sys.argv names, and end the process with its exit code (see exit_code.py)."""
+    # Whoever started it may ignore it, which is inherited: a program that fails would be taken for one that did not.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
