@@ -217,6 +217,16 @@ def test_directories_and_sockets_of_other_users_are_refused(daemon: Daemon) -> N
     assert daemon.socket.is_socket()
 
 
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_a_stream_that_was_closed_is_nobodys_socket(daemon: Daemon, closed: tuple[int, ...]) -> None:
+    program = f"import os, sys; [os.close(each) for each in {closed}]; os.execv(sys.argv[1], sys.argv[1:])"
+    daemon.started(sys.executable, "-c", program, *DAEMON)
+    for pid in daemon.family():
+        links = [os.readlink(f"/proc/{pid}/fd/{descriptor}") for descriptor in closed]
+        assert links == ["/dev/null"] * len(closed)
+    assert daemon.verdict() == "mx1.us.test"
+
+
 @pytest.mark.attack("K08")
 @pytest.mark.parametrize("replace", [os.symlink, os.link])
 def test_what_is_put_in_the_place_of_a_socket_keeps_its_mode(

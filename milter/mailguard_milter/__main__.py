@@ -46,6 +46,7 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
+    _open_standard_streams()
     # Whoever started it may ignore it, which is inherited: how a process of ours ended would be lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     options = command_line().parse_args(arguments)
@@ -65,6 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(refusal).splitlines():
             tell("not started", Severity.ERROR, why=line)
         return refusal.code
+
+
+def _open_standard_streams() -> None:
+    """Where one was closed (2>&-), a socket would come in its place, and what is written there go to a stranger."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free: this one. Processes of ours find it open, too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 if __name__ == "__main__":

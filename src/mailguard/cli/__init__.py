@@ -16,6 +16,7 @@ _PACKAGES_OF_THE_EXTRA = ("click", "pydantic", "pydantic_core", "rich")
 
 def main() -> None:
     """Run the command that sys.argv names, and end the process with its exit code (see exit_code.py)."""
+    _open_standard_streams()
     # Whoever started it may ignore it, which is inherited: a program that fails would be taken for one that did not.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
@@ -38,6 +39,16 @@ def main() -> None:
         if package not in _PACKAGES_OF_THE_EXTRA:
             raise
         sys.exit(_missing(f"the command needs {package}; install it with: pip install 'mailguard-milter[cli]'"))
+
+
+def _open_standard_streams() -> None:
+    """Where one was closed (2>&-), a socket would come in its place, and what is written there go to a stranger."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free: this one. Processes of ours find it open, too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _missing(text: str) -> int:
