@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -187,6 +188,21 @@ def test_what_is_in_the_way_stays(daemon: Daemon, make: Callable[[Path, Path], N
     assert (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
     if (daemon.directory / "precious").is_file():
         assert (daemon.directory / "precious").read_text() == "precious"
+
+
+def test_the_lock_is_held_on_a_disk_that_is_full(own_directory: Path) -> None:
+    identity = Identity("x", os.geteuid(), os.getegid(), ())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with (
+            RuntimeDirectory.claim(str(own_directory), identity),
+            pytest.raises(Refusal, match=r"another mailguard-milter runs .*process unknown"),
+            RuntimeDirectory.claim(str(own_directory), identity),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.attack("K08")

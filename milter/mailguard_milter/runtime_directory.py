@@ -12,7 +12,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -112,8 +112,9 @@ def _lock(path: str, identity: Identity) -> int:
         os.fchmod(descriptor, 0o644)
         if os.geteuid() == 0:
             os.fchown(descriptor, identity.uid, identity.gid)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # a disk that is full: the lock is held without it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
     except BaseException:
         os.close(descriptor)
         raise
