@@ -146,13 +146,13 @@ def main(orders: Mapping[str, Any]) -> int:
     config = Config(
         authserv_id="mx.us.test",
         engine=orders["engine"],
-        runtime_directory=orders["directory"],
         log=LogConfig(destination="stderr", format="json"),
         dns=DnsConfig(deadline_s=5.0),
         listeners=(listener,),
     )
     application = worker.Application(config, lambda _: StandIn(), lambda: ZoneResolver({"a.us.test": {"A": []}}))
-    return worker.serve(application, [(listener, listening)], Channel.inherited(orders["control"]))
+    control = Channel.inherited(orders["control"])
+    return worker.serve(application, [(listener, listening)], control, scratch_directory=orders["directory"])
 
 
 def _orders(arguments: Iterable[str]) -> Mapping[str, Any]:

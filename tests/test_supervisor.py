@@ -284,6 +284,19 @@ def test_a_reload_that_fails_finishes_what_its_first_workers_have_taken(daemon: 
 
 
 @pytest.mark.attack("V06")
+@per_engine
+def test_another_runtime_directory_waits_for_the_next_start(daemon: Daemon) -> None:
+    daemon.started()
+    text = daemon.config.read_text().replace(f'"{daemon.runtime}"', f'"{daemon.directory}/other"')
+    daemon.config.write_text(text.replace("mx1.us.test", "mx2.us.test"))
+    daemon.reload()
+    assert 'event="runtime_directory changed: that takes effect at the next start"' in daemon.log()
+    eventually(lambda: daemon.verdict() == "mx2.us.test")
+    assert "reload failed" not in daemon.log()
+    assert not (daemon.directory / "other").exists()
+
+
+@pytest.mark.attack("V06")
 def test_many_signals_are_few_reloads_and_the_last_configuration_is_seen(daemon: Daemon) -> None:
     daemon.started()
     for number in range(100):

@@ -5,7 +5,8 @@ in the memory that its workers share. It has one thread and opens nothing that a
 forked again, at once the first time and then with growing delays; a worker that does not answer is killed.
 
 Arguments: one JSON object, {"config": PATH, "control": DESCRIPTOR, "listeners": {ADDRESS: DESCRIPTOR}, "trace":
-DESCRIPTOR or null, "keys": PATH}. To the last it writes what its workers sign with, before it says that they serve.
+DESCRIPTOR or null, "directory": PATH, "keys": PATH}. The directory is that of the daemon, for sockets of the workers'
+own; to the last it writes what its workers sign with, before it says that they serve.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class _Parent:
     listening: Mapping[str, socket.socket]
     trace: socket.socket | None
     patience: Patience
-    keys_file: str = ""
+    directory: str
+    keys_file: str
     clock: AwakeClock = field(default_factory=AwakeClock)
     slots: list[_Slot] = field(default_factory=list)
     was_ready: bool = False
@@ -205,7 +207,9 @@ class _Parent:
                 if address not in {listener.address for listener in own.listeners}:
                     other.close()
             listening = [(listener, self.listening[listener.address]) for listener in own.listeners]
-            code = worker.serve(self.application, listening, channel, trace=self.trace)
+            code = worker.serve(
+                self.application, listening, channel, scratch_directory=self.directory, trace=self.trace
+            )
         except (OSError, MailguardError) as error:
             channel.send(Word.FAILED, why=f"{own.addresses}: {error}")
         except BaseException as error:  # noqa: BLE001 - the edge of the process: say it, whatever it is
@@ -343,7 +347,7 @@ def main(
     # What was loaded stays shared with the workers: their collectors leave it alone.
     gc.collect()
     gc.freeze()
-    return _Parent(application, control, listening, trace, patience, orders["keys"]).run()
+    return _Parent(application, control, listening, trace, patience, orders["directory"], orders["keys"]).run()
 
 
 if __name__ == "__main__":

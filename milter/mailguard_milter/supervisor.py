@@ -188,7 +188,7 @@ class Supervisor:
         sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
         pipe = self._trace.pipe_for(plan["trace"])
         orders: dict[str, Any] = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
-        orders |= {"trace": pipe, "keys": keys}
+        orders |= {"trace": pipe, "directory": self._directory.path, "keys": keys}
         command = [*self.generation_command, json.dumps(orders)]
         try:
             process = subprocess.Popen(

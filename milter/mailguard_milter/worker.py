@@ -90,10 +90,12 @@ def serve(
     listening: Sequence[tuple[Listener, socket.socket]],
     control: Channel,
     *,
+    scratch_directory: str,
     trace: socket.socket | None = None,
 ) -> int:
     """Serve these listeners until told to end; the exit code. Raises what opening raises (OSError, MailguardError).
 
+    `scratch_directory` is the one that the daemon holds: the configuration may name another one since it started.
     `trace` is where traces go, None for nowhere.
     """
     log = open_log(application.config)
@@ -115,7 +117,7 @@ def serve(
                 log=log,
                 keep_trace=traces.put if traces is not None else None,
                 max_sessions=_max_sessions(),
-                scratch_directory=application.config.runtime_directory,
+                scratch_directory=scratch_directory,
             )
         )
         engine.start()
