@@ -394,6 +394,28 @@ def test_sigterm_finishes_the_message_under_way_and_refuses_new_sessions(daemon:
     assert daemon.family() == []
 
 
+@pytest.mark.attack("V03")
+@per_engine
+def test_sigterm_waits_for_a_message_whose_generation_parent_was_killed(daemon: Daemon) -> None:
+    daemon.started()
+    old = daemon.workers()
+    with daemon.client() as client:
+        client.open()
+        client.mail()
+        kill(parent(old[0]), signal.SIGKILL)
+        daemon.await_ready()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process is not None
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.process.wait(3)
+        client.end_of_header()
+        assert client.end_of_message()[-1] == (b"c", b"")
+        client.quit()
+    assert daemon.process.wait(PATIENCE_S) == 0
+    assert daemon.family() == []
+    assert "killed_generations=" not in daemon.log()
+
+
 @pytest.mark.attack("V06")
 def test_the_service_manager_is_told_of_every_step(daemon: Daemon) -> None:
     daemon.started()

@@ -83,6 +83,8 @@ class Supervisor:
     _current: _Generation | None = None
     _next: _Generation | None = None
     _draining: list[_Generation] = field(default_factory=list)
+    # Died before its workers, who finish their sessions.
+    _orphaned: list[_Generation] = field(default_factory=list)
     # Drains, but has not let go of the sockets yet: a new session may still meet the old configuration.
     _letting_go: _Generation | None = None
     _reload_wanted: bool = False
@@ -226,6 +228,8 @@ class Supervisor:
         for generation in generations:
             if generation.process.poll() is not None:
                 self._bury(generation)
+        # Looked at often: the number of a process group that is gone may be given anew.
+        self._orphaned = [each for each in self._orphaned if _is_left(each)]
         if self._next is not None and self._next.is_ready:
             self._promote(self._next)
         letting_go = self._letting_go
@@ -313,6 +317,7 @@ class Supervisor:
     def _bury(self, dead: _Generation) -> None:
         self._hear(dead)
         dead.channel.close()
+        self._orphaned.append(dead)
         if self._directory is not None:
             self._directory.forget_keys(dead.number)
         if dead in self._draining:
@@ -367,21 +372,40 @@ class Supervisor:
         for opened in self._listening.values():
             opened.close()
         self._listening.clear()
-        generations = self._generations()
-        for generation in generations:
+        for generation in self._generations():
             generation.channel.send(Word.STOP)
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while any(each.process.poll() is None for each in generations) and time.monotonic() < deadline:
+        left = [*self._generations(), *self._orphaned]
+        while (left := [each for each in left if _is_left(each)]) and time.monotonic() < deadline:
             time.sleep(0.02)
         self._trace.end()
-        late = [each.number for each in generations if each.process.poll() is None]
+        late = [each.number for each in left]
         tell("ended", Severity.WARNING if late else Severity.INFO, killed_generations=late or None)
 
     def _kill_all(self) -> None:
-        for generation in self._generations():
-            _kill_group(generation)
-            generation.process.wait()
+        for generation in [*self._generations(), *self._orphaned]:
+            if _is_left(generation):
+                _kill_group(generation)
+                generation.process.wait()
         self._trace.kill()
+
+
+def _is_left(generation: _Generation) -> bool:
+    """Whether it or a worker of it has not ended."""
+    if generation.process.poll() is None:
+        return True
+    group = generation.process.pid
+    try:
+        # Where this is the first process of a container, it has become the parent of its workers.
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            continue
+    except ChildProcessError:
+        pass
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _kill_group(generation: _Generation) -> None:
