@@ -23,7 +23,9 @@ from migration_site import ED25519_KEY, KEY, Site, migration_site
 __all__ = ["mailguard_command", "migration_site"]
 
 IS_ROOT = os.geteuid() == 0
-ONE_KEY = "Domain one.test\nSelector s\nKeyFile @/keys/a.private\nInternalHosts 192.0.2.1\nSignatureTTL 604800\n"
+ONE_KEY = (
+    "Mode s\nDomain one.test\nSelector s\nKeyFile @/keys/a.private\nInternalHosts 192.0.2.1\nSignatureTTL 604800\n"
+)
 NOTHING_TO_DECIDE = "Mode v\nPidFile /run/opendkim.pid\n"
 
 

@@ -92,7 +92,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendkim", "OversignHeaders From,X-Mine", "", None, NoteKind.DIFFERS, "X-Mine: not oversigned"),
     ("opendkim", "SignatureAlgorithm rsa-sha256", "", None, None, ""),
     ("opendkim", "SignatureAlgorithm rsa-sha1", "", None, NoteKind.DECIDE, "rsa-sha1"),
-    ("opendkim", "PeerList 192.0.2.0/24,.peer.test", "trusted", [PEERS], NoteKind.DIFFERS, "never refused"),
+    ("opendkim", "PeerList 192.0.2.0/24,.peer.test", "trusted", [PEERS], NoteKind.DECIDE, "sets SPF and DMARC aside"),
     ("opendkim", "ExternalIgnoreList refile:@/nothing", "", None, NoteKind.LEFT_OUT, "nothing is logged"),
     ("opendkim", "On-BadSignature accept", "", None, None, ""),
     ("opendkim", "On-BadSignature reject", "", None, NoteKind.DECIDE, "no_pass"),
@@ -251,6 +251,69 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("dkimpy-milter", "debugLevel 3", "", None, NoteKind.LEFT_OUT, "one line in the log"),
     ("dkimpy-milter", "SignatureTTL 100", "sign.lifetime_days", None, NoteKind.BROKEN, "dkimpy-milter has no such"),
 ]
+
+
+# Programs and their lines, the option that a note is about, [[trusted]] or internal networks, and its words.
+LISTED = [OURS[0], "192.0.2.0/24", OURS[1]]
+IN_ALL = "SPF and DMARC refuse nothing from them either"
+LEFT_OUT = "those that OpenDMARC judged are not in policy.internal_networks"
+TRUSTED = "[[trusted]] sets DMARC aside too"
+SPARED: list[tuple[dict[str, str], str, str, Any, str]] = [
+    ({"opendkim": "InternalHosts 192.0.2.0/24"}, "InternalHosts", "policy.internal_networks", LISTED, IN_ALL),
+    ({"dkimpy_milter": "InternalHosts 192.0.2.0/24"}, "InternalHosts", "policy.internal_networks", LISTED, IN_ALL),
+    ({"policyd_spf": "skip_addresses = 192.0.2.0/24"}, "skip_addresses", "policy.internal_networks", LISTED, IN_ALL),
+    ({"policyd_spf": "InternalHosts = 192.0.2.0/24"}, "InternalHosts", "policy.internal_networks", LISTED, IN_ALL),
+    (
+        {"policyd_spf": "skip_addresses = 127.0.0.0/8,::ffff:127.0.0.0/104,::1"},
+        "skip_addresses",
+        "policy.internal_networks",
+        None,
+        "",
+    ),
+    ({"opendkim": "Mode s\nInternalHosts 192.0.2.0/24"}, "InternalHosts", "policy.internal_networks", LISTED, ""),
+    (
+        {"opendmarc": "", "opendkim": "InternalHosts 192.0.2.0/24"},
+        "InternalHosts",
+        "policy.internal_networks",
+        None,
+        LEFT_OUT,
+    ),
+    (
+        {"opendmarc": "IgnoreHosts @/listed", "opendkim": "InternalHosts 192.0.2.0/25,192.0.2.128/25"},
+        "InternalHosts",
+        "policy.internal_networks",
+        LISTED,
+        "",
+    ),
+    (
+        {"opendmarc": "IgnoreHosts @/listed", "policyd_spf": "skip_addresses = 192.0.2.0/25,198.51.100.7"},
+        "skip_addresses",
+        "policy.internal_networks",
+        LISTED,
+        LEFT_OUT,
+    ),
+    ({"policyd_spf": "Whitelist = 192.0.2.0/24"}, "Whitelist", "trusted", ..., TRUSTED),
+    ({"policyd_spf": "HELO_Whitelist = relay.test"}, "HELO_Whitelist", "trusted", ..., TRUSTED),
+    ({"policyd_spf": "Domain_Whitelist = relay.test"}, "Domain_Whitelist", "trusted", ..., TRUSTED),
+    ({"policyd_spf": "Domain_Whitelist_PTR = relay.test"}, "Domain_Whitelist_PTR", "trusted", ..., TRUSTED),
+    ({"policyd_spf": "Whitelist = relay.test"}, "Whitelist", "trusted", None, ""),
+]
+
+
+@pytest.mark.parametrize(("texts", "option", "path", "value", "words"), SPARED)
+def test_whom_one_program_alone_spared(
+    migration_site: Site, texts: dict[str, str], option: str, path: str, value: Any, words: str
+) -> None:
+    """Who was not judged by one of them is not let in by all, or the administrator is told."""
+    migration_site.write("listed", "192.0.2.0/24\n")
+    imported = migration_site.imported(**texts)
+    found = at(imported, path)
+    assert found is not None if value is ... else found == value
+    told = [text for text in said(imported, NoteKind.DECIDE) if f": {option}: " in text]
+    if words:
+        assert any(words in text for text in told)
+    else:
+        assert not told
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,7 @@ def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note]) -> dict
     if listener:
         configuration["listeners"] = [listener]
     _put_keys(configuration, founds, keys, notes)
-    internal = _collapsed(
-        [*DEFAULT_INTERNAL_NETWORKS, *(each for found in founds for each in found.internal_networks)]
-    )
+    internal = _internal_networks(founds, notes)
     if set(internal) != set(DEFAULT_INTERNAL_NETWORKS):
         _put(configuration, ("policy", "internal_networks"), [str(network) for network in internal])
     for domain in (domain for found in founds for domain in found.ignored_authors):
@@ -143,6 +141,26 @@ def _put_keys(configuration: dict[str, Any], founds: Sequence[Found], keys: Keys
             notes.append(Note(NoteKind.DECIDE, f"{what} {shown(', '.join(covering))}", Place(file)))
     if keys.domains:
         configuration["domains"] = {str(domain): table for domain, table in keys.domains.items()}
+
+
+def _internal_networks(founds: Sequence[Found], notes: list[Note]) -> list[Network]:
+    """Clients that neither SPF nor DMARC judge: whom OpenDMARC judged is none of them, whoever else spared him."""
+    listed = _collapsed([*DEFAULT_INTERNAL_NETWORKS, *(each for found in founds for each in found.internal_networks)])
+    internal = listed
+    is_judged = any(found.program == "OpenDMARC" for found in founds)
+    is_told = _role(founds) != "sign"  # by which nobody is judged at all
+    for spared in (each for found in founds for each in found.spared):
+        if _collapsed([*listed, *spared.networks]) == listed:
+            continue
+        what = f"before, these clients were only {spared.how}; "
+        if is_judged:
+            what += "those that OpenDMARC judged are not in policy.internal_networks: SPF and DMARC judge them now"
+        else:
+            what += "now they are in policy.internal_networks, and SPF and DMARC refuse nothing from them either"
+            internal = _collapsed([*internal, *spared.networks])
+        if is_told:
+            notes.append(Note(NoteKind.DECIDE, what, spared.setting.place, spared.setting.name))
+    return internal
 
 
 def _collapsed(networks: Iterable[Network]) -> list[Network]:

@@ -18,7 +18,7 @@ from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 from mailguard.migration.option_lines import Settings
 from mailguard.migration.signing_plan import SigningPlan
 
-__all__ = ["OFF", "ON", "Found", "KeyPath", "Remark", "Treatment"]
+__all__ = ["OFF", "ON", "Found", "KeyPath", "Remark", "Spared", "Treatment"]
 
 KeyPath = tuple[str, ...]
 
@@ -45,6 +45,15 @@ class Remark:
 Treatment = Callable[["Found", Setting], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Clients that one program spared, and no other. `how`: of which check, as in "they were not signed"."""
+
+    networks: tuple[Network, ...]
+    how: str
+    setting: Setting
+
+
 class Found:
     """The values of one program, in mailguard's words."""
 
@@ -57,6 +66,8 @@ class Found:
         self.values: dict[KeyPath, tuple[Any, Setting | None]] = {}
         """Single values, by their path in mailguard's configuration, with the option that each is from."""
         self.internal_networks: list[Network] = []
+        """Clients whose mail DMARC passed by."""
+        self.spared: list[Spared] = []
         self.trusted: dict[str, list[str]] = {}
         """Of [[trusted]], by its key."""
         self.sign_networks: tuple[Network, ...] = ()

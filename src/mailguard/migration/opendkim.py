@@ -14,7 +14,7 @@ from mailguard.dkim.signature import parse_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 from mailguard.migration.dataset import DataSet, read_dataset
-from mailguard.migration.found import Found, Treatment
+from mailguard.migration.found import Found, Spared, Treatment
 from mailguard.migration.hosts import MAX_EXCEPTIONS, Hosts, parse_hosts, without
 from mailguard.migration.note import NoteKind, Place, Setting, shown
 from mailguard.migration.opendkim_options import PREFIXES, REMARKS
@@ -190,7 +190,10 @@ def _take_peers(found: Found, setting: Setting, table: DataSet) -> None:
     found.trust("ptr", (name for name, _ in hosts.names), setting)
     found.peers = hosts.networks
     if hosts.networks or hosts.names:
-        found.note(NoteKind.DIFFERS, "their mail is never refused ([[trusted]]), but it is judged", setting)
+        what = (
+            "before, DKIM alone passed their mail by; [[trusted]] sets SPF and DMARC aside too: it is never refused"
+        )
+        found.note(NoteKind.DECIDE, f"{what}, but it is judged", setting)
 
 
 def _hosts(found: Found, setting: Setting, table: DataSet) -> Hosts:
@@ -201,7 +204,7 @@ def _hosts(found: Found, setting: Setting, table: DataSet) -> Hosts:
 
 
 def take_internal_hosts(found: Found, read: ReadText) -> None:
-    """InternalHosts: clients that are signed without a login. They are our own, so they are not refused either."""
+    """InternalHosts: clients that are signed without a login. DKIM does not judge them; others may have."""
     setting = found.settings.get("InternalHosts")
     if setting is None and (found.plan.rules or found.plan.patterns):
         found.sign_networks = (ip_network("127.0.0.1/32"),)
@@ -215,7 +218,7 @@ def take_internal_hosts(found: Found, read: ReadText) -> None:
     table = read_dataset(setting, read, directory=_base_directory(found))
     found.notes += table.notes
     hosts = _hosts(found, setting, table)
-    found.internal_networks += hosts.networks
+    found.spared.append(Spared(hosts.networks, "not verified by DKIM", setting))
     if not found.is_signer:
         return
     found.sign_networks = hosts.networks

@@ -5,10 +5,10 @@ Also for pyspf-milter, which reads the same file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mailguard.migration.dataset import Entry
-from mailguard.migration.found import OFF, ON, Found, Remark, Treatment
+from mailguard.migration.found import OFF, ON, Found, Remark, Spared, Treatment
 from mailguard.migration.hosts import Hosts, parse_hosts
 from mailguard.migration.note import NoteKind, Setting, shown
 from mailguard.migration.option_lines import ReadText, equals_settings
@@ -157,25 +157,33 @@ def _hosts(found: Found, setting: Setting) -> Hosts:
 
 
 def _take_skipped(found: Found, setting: Setting) -> None:
-    found.internal_networks += _hosts(found, setting).networks
+    found.spared.append(Spared(_hosts(found, setting).networks, "not checked by SPF", setting))
+
+
+def _trust(found: Found, key: str, names: Iterable[str], setting: Setting) -> None:
+    names = list(names)
+    found.trust(key, names, setting)
+    if names:
+        what = "before, SPF alone did not refuse their mail; [[trusted]] sets DMARC aside too, so that nothing does"
+        found.note(_DECIDE, what, setting)
 
 
 def _take_whitelist(found: Found, setting: Setting) -> None:
-    found.trust("networks", map(str, _hosts(found, setting).networks), setting)
+    _trust(found, "networks", map(str, _hosts(found, setting).networks), setting)
 
 
 def _take_ptr(found: Found, setting: Setting) -> None:
-    found.trust("ptr", found.domains(setting), setting)
+    _trust(found, "ptr", found.domains(setting), setting)
 
 
 def _take_helo_names(found: Found, setting: Setting) -> None:
-    found.trust("ptr", found.domains(setting), setting)
+    _trust(found, "ptr", found.domains(setting), setting)
     what = "now the name that the client's address leads to and that leads back counts, and names below it too"
     found.note(_DECIDE, f"taken over as ptr in [[trusted]]: {what}", setting)
 
 
 def _take_domains(found: Found, setting: Setting) -> None:
-    found.trust("spf", found.domains(setting), setting)
+    _trust(found, "spf", found.domains(setting), setting)
     what = (
         "now a reverse path of these domains that passes SPF counts; of a forwarder that keeps the sender's, name the"
     )
