@@ -26,28 +26,26 @@ IS_ROOT = os.geteuid() == 0
 ONE_KEY = (
     "Mode s\nDomain one.test\nSelector s\nKeyFile @/keys/a.private\nInternalHosts 192.0.2.1\nSignatureTTL 604800\n"
 )
-NOTHING_TO_DECIDE = "Mode v\nPidFile /run/opendkim.pid\n"
+NOTHING_TO_DECIDE = "Mode s\nPidFile /run/opendkim.pid\n"
 
 
 @pytest.fixture
 def site(migration_site: Site) -> Site:
     migration_site.key("keys/a.private")
     migration_site.write("opendkim.conf", ONE_KEY)
-    migration_site.write("verifier.conf", NOTHING_TO_DECIDE)
+    migration_site.write("signer.conf", NOTHING_TO_DECIDE)
     migration_site.write("opendmarc.conf", "RejectFailures true\nAuthservID mx.one.test\n")
     migration_site.write("policyd-spf.conf", "TestOnly = 0\nAuthserv_Id = other.test\n")
     return migration_site
 
 
 def test_one_program(mailguard_command: Command, site: Site) -> None:
-    done = mailguard_command("import", "opendkim=verifier.conf")
+    done = mailguard_command("import", "opendkim=signer.conf")
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith("# From verifier.conf, by mailguard import.\n#\n# Otherwise than before:\n")
-    assert "\n# Left out, without an effect on mail:\n# - verifier.conf:2: PidFile: " in done.out
-    assert tomllib.loads(done.out)["listeners"] == [
-        {"address": "unix:/run/mailguard/mailguard.sock", "role": "verify"}
-    ]
-    assert mailguard_command("import", "opendkim", "verifier.conf").out == done.out
+    assert done.out.startswith("# From signer.conf, by mailguard import.\n#\n# Otherwise than before:\n")
+    assert "\n# Left out, without an effect on mail:\n# - signer.conf:2: PidFile: " in done.out
+    assert tomllib.loads(done.out)["listeners"] == [{"address": "unix:/run/mailguard/mailguard.sock", "role": "sign"}]
+    assert mailguard_command("import", "opendkim", "signer.conf").out == done.out
     assert mailguard_command("import", "opendmarc=opendmarc.conf").code == 1
 
 
@@ -83,13 +81,13 @@ def test_json(mailguard_command: Command, site: Site) -> None:
         ([], 64, "Missing argument"),
         (["sendmail"], 64, '"sendmail" is none of dkimpy-milter, opendkim, opendmarc, policyd-spf'),
         (["opendkim", "a", "b"], 64, '"b" is none of'),
-        (["opendkim=verifier.conf", "opendkim=verifier.conf"], 64, "opendkim is there twice"),
+        (["opendkim=signer.conf", "opendkim=signer.conf"], 64, "opendkim is there twice"),
         (["opendkim="], 64, "opendkim= names no file"),
-        (["opendkim=verifier.conf", "--owner", "nobody"], 64, "give --copy-keys too"),
+        (["opendkim=signer.conf", "--owner", "nobody"], 64, "give --copy-keys too"),
         (["opendkim=missing.conf"], 78, "missing.conf cannot be read: No such file or directory"),
         (["opendkim=keys"], 78, "keys cannot be read: it is not a regular file"),
-        (["opendkim=verifier.conf", "--output", "opendkim.conf"], 78, "is never overwritten"),
-        (["opendkim=verifier.conf", "--output", "nowhere/at/all"], 78, "cannot be written: No such file"),
+        (["opendkim=signer.conf", "--output", "opendkim.conf"], 78, "is never overwritten"),
+        (["opendkim=signer.conf", "--output", "nowhere/at/all"], 78, "cannot be written: No such file"),
         (["opendkim=opendkim.conf", "--copy-keys", "new", "--owner", "no-such-user"], 78, "no user no-such-user"),
     ],
 )

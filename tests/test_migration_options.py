@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from mailguard.config import Config
+from mailguard.config_inbound import DmarcActions
 from mailguard.migration.note import NoteKind
 from migration_site import ED25519_KEY, Site, at, configuration, migration_site, said
 
@@ -342,6 +344,29 @@ def test_an_option(
         known = {str(note).partition(": ")[2] for note in plain.notes}
         fresh = {str(note).partition(": ")[2] for note in imported.notes if note.kind.needs_decision}
         assert not fresh - known
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_new"),
+    [
+        ({"opendkim": "# nothing"}, True),
+        ({"opendkim": "Mode v"}, True),
+        ({"opendkim": "Mode s"}, False),
+        ({"dkimpy_milter": "Mode s"}, False),
+        ({"policyd_spf": "TestOnly = 1"}, True),
+        ({"opendkim": "Mode s", "policyd_spf": "TestOnly = 1"}, True),
+        ({"opendmarc": "RejectFailures true"}, False),
+        ({"opendmarc": "", "opendkim": "", "policyd_spf": ""}, False),
+    ],
+)
+def test_that_dmarc_is_new_is_said(migration_site: Site, texts: dict[str, str], is_new: bool) -> None:
+    migration_site.key("a.private")
+    imported = migration_site.imported(**texts)
+    told = [text for text in said(imported, NoteKind.DECIDE) if "nothing was refused by DMARC" in text]
+    assert len(told) == is_new
+    # What the note advises is a configuration.
+    for name, value in re.findall(r'(\w+) = "(\w+)"', "".join(told)):
+        assert DmarcActions.model_validate({name: value})
 
 
 def test_the_ed25519_key_of_dkimpy_milter(migration_site: Site) -> None:

@@ -68,6 +68,12 @@ def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note]) -> dict
         _put(configuration, path, value)
     if keys.user and keys.user != DEFAULT_USER:
         configuration["user"] = keys.user
+    if _role(founds) != "sign" and not _has_dmarc(founds):
+        what = (
+            "nothing was refused by DMARC; with enforce, mail that fails it is refused (p=reject) or held"
+            ' (p=quarantine): reject = "accept" and quarantine = "accept" in [policy.dmarc] keep it as it was'
+        )
+        notes.append(Note(NoteKind.DECIDE, what, Place(founds[0].file)))
     listener = _listener(founds, notes)
     if listener:
         configuration["listeners"] = [listener]
@@ -147,7 +153,7 @@ def _internal_networks(founds: Sequence[Found], notes: list[Note]) -> list[Netwo
     """Clients that neither SPF nor DMARC judge: whom OpenDMARC judged is none of them, whoever else spared him."""
     listed = _collapsed([*DEFAULT_INTERNAL_NETWORKS, *(each for found in founds for each in found.internal_networks)])
     internal = listed
-    is_judged = any(found.program == "OpenDMARC" for found in founds)
+    is_judged = _has_dmarc(founds)
     is_told = _role(founds) != "sign"  # by which nobody is judged at all
     for spared in (each for found in founds for each in found.spared):
         if _collapsed([*listed, *spared.networks]) == listed:
@@ -195,6 +201,10 @@ def _note_socket(socket: Setting, address: str, notes: list[Note]) -> None:
     else:
         what = f"Postfix reaches mailguard at {address}, by smtpd_milters in main.cf, beside this one or in its place"
         notes.append(Note(NoteKind.DIFFERS, what, socket.place, socket.name))
+
+
+def _has_dmarc(founds: Sequence[Found]) -> bool:
+    return any(found.program == "OpenDMARC" for found in founds)
 
 
 def _role(founds: Sequence[Found]) -> str:
