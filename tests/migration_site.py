@@ -40,7 +40,7 @@ __all__ = [
 KEY = generate_rsa(2048)
 ED25519_KEY = generate_ed25519()
 OPENDKIM = shutil.which("opendkim", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-CLIENT = b"192.0.2.1"
+CLIENT = "192.0.2.1"
 USER = "opendkim"
 
 
@@ -161,20 +161,26 @@ def opendkim(opendkim_place: Site) -> Iterator[OpenDkim]:
 
 
 def signatures(
-    socket: str, author: str, *, macros: Mapping[bytes, bytes] | None = None, timeout_s: float = 10.0
+    socket: str,
+    author: str,
+    *,
+    macros: Mapping[bytes, bytes] | None = None,
+    timeout_s: float = 10.0,
+    client: str = CLIENT,
 ) -> tuple[Signature, ...]:
     """With what the milter at `socket` signs a message from `author`; none if it has had enough before its end."""
-    with MilterClient(socket, timeout_s=timeout_s) as client:
-        client.negotiate()
-        replies = [client.connect(address=CLIENT), client.helo()]
-        replies += [client.mail(b"<bounce@us.test>", macros), client.rcpt()]
-        replies += [client.header(name, value) for name, value in message_fields(author)]
-        replies.append(client.end_of_header())
+    with MilterClient(socket, timeout_s=timeout_s) as milter:
+        milter.negotiate()
+        family = b"6" if ":" in client else b"4"
+        replies = [milter.connect(address=client.encode(), family=family), milter.helo()]
+        replies += [milter.mail(b"<bounce@us.test>", macros), milter.rcpt()]
+        replies += [milter.header(name, value) for name, value in message_fields(author)]
+        replies.append(milter.end_of_header())
         if any(reply is not None and reply[0] == b"a" for reply in replies):
             return ()
-        if client.body(BODY) not in (None, (b"c", b"")):
+        if milter.body(BODY) not in (None, (b"c", b"")):
             return ()
-        packets = client.end_of_message()
+        packets = milter.end_of_message()
     found = []
     for code, data in packets:
         name, _, value = data.removeprefix(data[:4] if code == b"i" else b"").rstrip(b"\0").partition(b"\0")

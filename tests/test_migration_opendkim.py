@@ -132,18 +132,23 @@ CLIENTS = [
     "InternalHosts !192.0.2.0/24,192.0.2.1",
     "InternalHosts 192.0.2.0/24\nPeerList 192.0.2.1",
     "InternalHosts 10.0.0.1\nExternalIgnoreList 192.0.2.1",
+    "# this host alone",
+    "PeerList 127.0.0.1",
+    "PeerList csl:::1,10.0.0.0/8",
 ]
+ADDRESSES_OF_CLIENTS = ["192.0.2.1", "127.0.0.1", "::1"]
 
 
 @pytest.mark.parametrize("lines", CLIENTS)
 def test_the_same_clients(place: Site, opendkim: OpenDkim, lines: str) -> None:
-    """192.0.2.1 is signed, or is not."""
+    """Each is signed, or is not."""
     opendkim.start(f"{CONFIGURATIONS['one key']}{lines}\n")
     imported, _ = imported_from(place)
     rules = imported.to_json()["configuration"]["sign"].get("networks", [])
     networks = [ip_network(each) for rule in rules for each in rule["networks"]]
-    ours = any(ip_address("192.0.2.1") in network for network in networks)
-    assert ours is bool(signatures(opendkim.socket, "u@one.test"))
+    for client in ADDRESSES_OF_CLIENTS:
+        ours = any(ip_address(client) in network for network in networks)
+        assert ours is bool(signatures(opendkim.socket, "u@one.test", client=client)), client
 
 
 NOT_FOR_ALL = ["Domain *.one.test", "Domain refile:@/below", "Domain refile:@/end"]

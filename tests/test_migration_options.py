@@ -347,6 +347,27 @@ def test_an_option(
 
 
 @pytest.mark.parametrize(
+    ("peers", "networks", "words"),
+    [
+        ("", ["127.0.0.1/32", "::1/128"], "from 127.0.0.1 and ::1, and"),
+        ("PeerList 127.0.0.1", ["::1/128"], "from ::1, and"),
+        ("PeerList localhost", None, ""),
+        ("PeerList 127.0.0.0/8,::/64", None, ""),
+    ],
+)
+def test_this_host_where_no_internal_hosts_are_listed(
+    migration_site: Site, peers: str, networks: list[str] | None, words: str
+) -> None:
+    migration_site.key("a.private")
+    alone = SIGNING.replace("InternalHosts 192.0.2.1\n", "")
+    imported = migration_site.imported(opendkim=f"{alone}{peers}\n")
+    rules = [{"networks": networks, "domains": ["one.test"]}]
+    assert at(imported, "sign.networks") == (rules if networks else None)
+    told = [text for text in said(imported, NoteKind.DECIDE) if "without InternalHosts" in text]
+    assert words in "".join(told) if words else not told
+
+
+@pytest.mark.parametrize(
     ("texts", "is_new"),
     [
         ({"opendkim": "# nothing"}, True),

@@ -17,14 +17,14 @@ from mailguard.errors import DomainError
 from mailguard.migration.dataset import Entry
 from mailguard.migration.note import Note, NoteKind, Place, shown
 
-__all__ = ["MAX_EXCEPTIONS", "Hosts", "Network", "parse_hosts", "without"]
+__all__ = ["LOCALHOST", "MAX_EXCEPTIONS", "Hosts", "Network", "parse_hosts", "without"]
 
 Network = IPv4Network | IPv6Network
 
 MAX_HOSTS = 20_000
 # Each one cuts up to 128 pieces from the networks before it.
 MAX_EXCEPTIONS = 200
-LOCALHOST = ("127.0.0.1/32", "::1/128")
+LOCALHOST = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
 _BRACKETED = re.compile(r"\[([^\[\]/]+)\](/[0-9]+)?")
 # RFC 4291 §2.5.5.2: an IPv4 address in an IPv6 address.
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -117,7 +117,7 @@ def _is_as_compared(text: str, program: str) -> bool:
 
 def _networks(text: str) -> list[Network]:
     if text == "localhost":
-        return [ip_network(each) for each in LOCALHOST]
+        return [*LOCALHOST]
     try:
         network = ip_network(text.replace("[", "").replace("]", ""), strict=False)
     except ValueError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 from mailguard.dkim.sign import OVERSIGNED
 from mailguard.dkim.signature import parse_selector
@@ -15,7 +15,7 @@ from mailguard.domain import Domain
 from mailguard.errors import DomainError
 from mailguard.migration.dataset import DataSet, read_dataset
 from mailguard.migration.found import Found, Spared, Treatment
-from mailguard.migration.hosts import MAX_EXCEPTIONS, Hosts, parse_hosts, without
+from mailguard.migration.hosts import LOCALHOST, MAX_EXCEPTIONS, Hosts, parse_hosts, without
 from mailguard.migration.note import NoteKind, Place, Setting, shown
 from mailguard.migration.opendkim_options import PREFIXES, REMARKS
 from mailguard.migration.option_lines import ReadText, blank_settings
@@ -207,12 +207,11 @@ def take_internal_hosts(found: Found, read: ReadText) -> None:
     """InternalHosts: clients that are signed without a login. DKIM does not judge them; others may have."""
     setting = found.settings.get("InternalHosts")
     if setting is None and (found.plan.rules or found.plan.patterns):
-        found.sign_networks = (ip_network("127.0.0.1/32"),)
-        what = (
-            f"without InternalHosts, {found.program} signs what comes from 127.0.0.1, and [[sign.networks]] does:"
-            " remove it if a content filter returns mail from there"
-        )
-        found.note(NoteKind.DECIDE, what)
+        found.sign_networks = without(LOCALHOST, found.peers)
+        if found.sign_networks:
+            ours = " and ".join(str(network.network_address) for network in found.sign_networks)
+            what = f"without InternalHosts, {found.program} signs what comes from {ours}, and [[sign.networks]] does:"
+            found.note(NoteKind.DECIDE, f"{what} remove it if a content filter returns mail from there")
     if setting is None:
         return
     table = read_dataset(setting, read, directory=_base_directory(found))
