@@ -78,6 +78,8 @@ CONFIGURATIONS = {
     "flat": "KeyTable @/KeyTable\nSigningTable @/flat\n",
     "flat, several": "KeyTable @/KeyTable\nSigningTable file:@/flat\nMultipleSignatures yes\n",
     "in a list": "KeyTable csl:k=one.test:s1:@/keys/a.private\nSigningTable csl:one.test=k, .one.test=k\n",
+    "types in capitals": "KeyTable File:@/KeyTable\nSigningTable ReFile:@/refile\n",
+    "a list in capitals": "KeyTable CSL:k=one.test:s1:@/keys/a.private\nSigningTable Csl:one.test=k\n",
     "one key": "Domain one.test,two.test\nSelector sel\nKeyFile @/keys/a.private\n",
     "one key, subdomains": "Domain one.test\nSelector sel\nKeyFile @/keys/a.private\nSubDomains yes\n",
     "twice": "Domain two.test\nDomain one.test\nSelector x\nSelector y\nKeyFile @/keys/a.private\n",

@@ -118,6 +118,23 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendkim", "InternalHosts [192.0.2.0/24]", "sign.networks", None, NoteKind.BROKEN, "no address in it"),
     ("opendkim", "InternalHosts [192.0.2.0]/24", "sign.networks", ..., None, ""),
     ("opendkim", "InternalHosts csl:2001:DB8:0::/48", "sign.networks", None, NoteKind.BROKEN, "no address in it"),
+    (
+        "opendkim",
+        "InternalHosts CSL:192.0.2.9",
+        "policy.internal_networks",
+        [OURS[0], "192.0.2.9/32", OURS[1]],
+        None,
+        "",
+    ),
+    (
+        "opendkim",
+        "InternalHosts File:@/hosts",
+        "policy.internal_networks",
+        [OURS[0], "192.0.2.7/32", OURS[1]],
+        NoteKind.DECIDE,
+        "not known by name",
+    ),
+    ("opendkim", "InternalHosts LDAP://host/base", "", None, NoteKind.DECIDE, "LDAP tables are not read"),
     ("opendkim", "InternalHosts refile:@/patterns", "sign.networks", None, NoteKind.DECIDE, "is a pattern"),
     (
         "opendkim",

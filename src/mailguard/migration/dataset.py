@@ -15,7 +15,7 @@ from mailguard.migration.option_lines import MAX_LINE_CHARS, MAX_NOTES_A_FILE, R
 
 __all__ = ["DataSet", "Entry", "read_dataset"]
 
-_OTHER_KINDS = re.compile(r"(db|dsn|ldap|ldaps|ldapi|lua|memcache|erlang|mdb|repute|socket):|.*\.db$")
+_OTHER_KINDS = re.compile(r"(?i:db|dsn|ldap|ldaps|ldapi|lua|memcache|erlang|mdb|repute|socket):|.*\.db$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,14 @@ class DataSet:
 
 
 def read_dataset(setting: Setting, read: ReadText, *, directory: str = "") -> DataSet:
-    """What `setting` names. A relative file begins at `directory`, OpenDKIM's BaseDirectory."""
+    """What `setting` names, its type in any case. A relative file begins at `directory`, OpenDKIM's BaseDirectory."""
     text = setting.value
-    kind, colon, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
+    kind = name.lower()
     if colon and kind in ("file", "refile"):
         return _from_file(setting, rest.strip(), read, directory, is_pattern_file=kind == "refile")
     if _OTHER_KINDS.match(text):
-        what = f"{shown(kind) if colon else 'Berkeley DB'} tables are not read: write the entries into a file"
+        what = f"{shown(name) if colon else 'Berkeley DB'} tables are not read: write the entries into a file"
         return DataSet(notes=(Note(NoteKind.DECIDE, what, setting.place, setting.name),))
     if text.startswith(("/", "./", "../")):
         return _from_file(setting, text, read, directory, is_pattern_file=False)
