@@ -80,6 +80,9 @@ CONFIGURATIONS = {
     "in a list": "KeyTable csl:k=one.test:s1:@/keys/a.private\nSigningTable csl:one.test=k, .one.test=k\n",
     "types in capitals": "KeyTable File:@/KeyTable\nSigningTable ReFile:@/refile\n",
     "a list in capitals": "KeyTable CSL:k=one.test:s1:@/keys/a.private\nSigningTable Csl:one.test=k\n",
+    "indented": "KeyTable @/KeyTable\nSigningTable refile:@/indented\n",
+    "indented, flat": "KeyTable @/indented-keys\nSigningTable @/indented-flat\n",
+    "indented keys": "KeyTable refile:@/indented-keys\nSigningTable refile:@/refile\n",
     "one key": "Domain one.test,two.test\nSelector sel\nKeyFile @/keys/a.private\n",
     "one key, subdomains": "Domain one.test\nSelector sel\nKeyFile @/keys/a.private\nSubDomains yes\n",
     "twice": "Domain two.test\nDomain one.test\nSelector x\nSelector y\nKeyFile @/keys/a.private\n",
@@ -93,6 +96,10 @@ def place(opendkim_place: Site) -> Site:
     opendkim_place.write("KeyTable", KEY_TABLE)
     opendkim_place.write("refile", REFILE)
     opendkim_place.write("flat", FLAT)
+    opendkim_place.write("indented", f" *@two.test two\n\t*@none.test any\n{REFILE.lstrip()}")
+    opendkim_place.write("indented-flat", f" two.test two\n\tthird.test %\n{FLAT}")
+    opendkim_place.write("indented-keys", f" one one.test:late:@/keys/a.private\n{KEY_TABLE}")
+    opendkim_place.write("hosts", " 192.0.2.1\n10.0.0.1\n")
     opendkim_place.write("included.conf", "Domain one.test\nSelector sel\n")
     for name in ("a", "each.test.each"):
         shutil.chown(opendkim_place.key(f"keys/{name}.private"), USER, USER)
@@ -134,6 +141,8 @@ CLIENTS = [
     "InternalHosts !192.0.2.0/24,192.0.2.1",
     "InternalHosts 192.0.2.0/24\nPeerList 192.0.2.1",
     "InternalHosts 10.0.0.1\nExternalIgnoreList 192.0.2.1",
+    "InternalHosts refile:@/hosts",
+    "InternalHosts file:@/hosts",
     "# this host alone",
     "PeerList 127.0.0.1",
     "PeerList csl:::1,10.0.0.0/8",
@@ -151,6 +160,24 @@ def test_the_same_clients(place: Site, opendkim: OpenDkim, lines: str) -> None:
     for client in ADDRESSES_OF_CLIENTS:
         ours = any(ip_address(client) in network for network in networks)
         assert ours is bool(signatures(opendkim.socket, "u@one.test", client=client)), client
+
+
+SERVICES = [
+    "MTA smtpd",
+    "MacroList daemon_name=smtpd",
+    "MacroList daemon_name=other|smtpd",
+    "MacroList daemon_name=other",
+    "MacroList daemon_name|smtpd",
+]
+
+
+@pytest.mark.parametrize("line", SERVICES)
+def test_the_same_services(place: Site, opendkim: OpenDkim, line: str) -> None:
+    """What comes in as {daemon_name} smtpd, as the client of these tests says, is signed, or is not."""
+    opendkim.start(f"{CONFIGURATIONS['one key']}InternalHosts 10.0.0.1\n{line}\n")
+    imported, _ = imported_from(place)
+    ours = "smtpd" in imported.to_json()["configuration"]["sign"].get("daemon_names", [])
+    assert ours is bool(signatures(opendkim.socket, "u@one.test"))
 
 
 NOT_FOR_ALL = ["Domain *.one.test", "Domain refile:@/below", "Domain refile:@/end"]

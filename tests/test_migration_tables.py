@@ -106,6 +106,17 @@ def test_signing_tables(migration_site: Site, kind: str, extra: str, table: str,
         assert not [text for text in decisions if "Table" in text.partition(": ")[2]], decisions
 
 
+def test_an_indented_line_of_a_pattern_file(migration_site: Site) -> None:
+    """OpenDKIM drops it; dkimpy-milter does not."""
+    table = "*@one.test one\n\t*@two.test two\n *@four.test any\n"
+    imported = tables(migration_site, KEYS, table)
+    assert signed(imported) == "one.test:s1"
+    told = [text for text in said(imported, NoteKind.BROKEN) if "white space is before it" in text]
+    assert [text.partition("SigningTable:")[2][:1] for text in told] == ["2", "3"]
+    text = "KeyTable file:@/KeyTable\nSigningTable refile:@/SigningTable\n"
+    assert signed(migration_site.imported(dkimpy_milter=text)) == "one.test:s1 two.test:s2 four.test:sp"
+
+
 def test_a_name_that_is_there_twice(migration_site: Site) -> None:
     imported = tables(migration_site, f"{KEYS}one one.test:late:@/keys/a.private\n", "*@one.test one")
     assert signed(imported) == "one.test:s1"

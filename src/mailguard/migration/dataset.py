@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 from mailguard.migration.option_lines import MAX_LINE_CHARS, MAX_NOTES_A_FILE, ReadText
@@ -37,18 +37,22 @@ class DataSet:
     """refile: in each key * stands for any text."""
 
 
-def read_dataset(setting: Setting, read: ReadText, *, directory: str = "") -> DataSet:
-    """What `setting` names, its type in any case. A relative file begins at `directory`, OpenDKIM's BaseDirectory."""
+def read_dataset(setting: Setting, read: ReadText, *, directory: str = "", drops_indented: bool = False) -> DataSet:
+    """What `setting` names, its type in any case. A relative file begins at `directory`, OpenDKIM's BaseDirectory.
+
+    `drops_indented`: of a refile: table, lines that begin with white space are not entries, as in OpenDKIM.
+    """
     text = setting.value
     name, colon, rest = text.partition(":")
     kind = name.lower()
     if colon and kind in ("file", "refile"):
-        return _from_file(setting, rest.strip(), read, directory, is_pattern_file=kind == "refile")
+        table = _from_file(setting, rest.strip(), read, directory, drops_indented=drops_indented and kind == "refile")
+        return replace(table, is_pattern_file=kind == "refile")
     if _OTHER_KINDS.match(text):
         what = f"{shown(name) if colon else 'Berkeley DB'} tables are not read: write the entries into a file"
         return DataSet(notes=(Note(NoteKind.DECIDE, what, setting.place, setting.name),))
     if text.startswith(("/", "./", "../")):
-        return _from_file(setting, text, read, directory, is_pattern_file=False)
+        return _from_file(setting, text, read, directory)
     return _from_list(setting, rest if kind == "csl" and colon else text)
 
 
@@ -64,7 +68,9 @@ def _from_list(setting: Setting, text: str) -> DataSet:
     return DataSet(tuple(entries), tuple(notes))
 
 
-def _from_file(setting: Setting, file: str, read: ReadText, directory: str, *, is_pattern_file: bool) -> DataSet:
+def _from_file(
+    setting: Setting, file: str, read: ReadText, directory: str, *, drops_indented: bool = False
+) -> DataSet:
     path = posixpath.join(directory, file)
     found = read(path)
     if found.problem:
@@ -80,9 +86,13 @@ def _from_file(setting: Setting, file: str, read: ReadText, directory: str, *, i
         if len(line) > MAX_LINE_CHARS or "\0" in statement or "\ufffd" in statement:
             notes.append(Note(NoteKind.BROKEN, f"not read: {shown(statement)}", place, setting.name))
             continue
+        if drops_indented and line[:1].isspace():
+            what = f"{shown(statement)} is no entry of a refile: table, because white space is before it"
+            notes.append(Note(NoteKind.BROKEN, what, place, setting.name))
+            continue
         key, *rest = statement.split(maxsplit=1)
         entries.append(Entry(key, rest[0] if rest else "", place))
     if len(notes) > MAX_NOTES_A_FILE:
         more = Note(NoteKind.BROKEN, f"{len(notes) - MAX_NOTES_A_FILE} more such lines", Place(path), setting.name)
         notes = [*notes[:MAX_NOTES_A_FILE], more]
-    return DataSet(tuple(entries), tuple(notes), is_pattern_file)
+    return DataSet(tuple(entries), tuple(notes))

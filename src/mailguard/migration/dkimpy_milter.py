@@ -61,7 +61,7 @@ _OWN: Mapping[str, Remark] = {
 def read_dkimpy_milter(file: str, read: ReadText) -> Found:
     """What the configuration in `file` comes to. Raises ConfigError if it cannot be read."""
     found = Found("dkimpy-milter", blank_settings(file, read))
-    known: dict[str, Treatment] = {**REMARKS, **option_handlers(read, "")}
+    known: dict[str, Treatment] = {**REMARKS, **option_handlers(read)}
     found.treat({name: known[name] for name in _SHARED} | dict(_OWN))
     if found.settings.get("Canonicalization") is None:
         found.put(("sign", "canonicalization"), "relaxed/simple")

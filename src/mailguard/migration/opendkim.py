@@ -28,7 +28,7 @@ DAY_S = 86_400
 MAX_LIFETIME_DAYS = 365
 MAX_SIGNATURES = 50
 _CANONICALIZATION = re.compile("(?:simple|relaxed)(?:/(?:simple|relaxed))?")
-_MACRO = re.compile(r"\{?(?P<name>[A-Za-z0-9_]+)\}?(?:[|=](?P<values>.*))?")
+_MACRO = re.compile(r"\{?([A-Za-z0-9_]+)\}?")
 
 OptionHandlers = Mapping[str, Treatment]
 KeyOptions = Sequence[tuple[str, str, str]]
@@ -39,7 +39,7 @@ _KEY_OPTIONS: KeyOptions = ((KEY_TABLE, "KeyFile", "Selector"),)
 def read_opendkim(file: str, read: ReadText) -> Found:
     """What the configuration in `file` comes to. Raises ConfigError if it cannot be read."""
     found = Found("OpenDKIM", blank_settings(file, read, includes=True))
-    reading = option_handlers(read, _base_directory(found))
+    reading = option_handlers(read)
     found.treat({**REMARKS, **reading}, PREFIXES)
     if found.settings.get("Canonicalization") is None:
         found.put(("sign", "canonicalization"), "simple/simple")
@@ -56,12 +56,12 @@ def read_opendkim(file: str, read: ReadText) -> Found:
     return found
 
 
-def option_handlers(read: ReadText, directory: str) -> dict[str, Treatment]:
+def option_handlers(read: ReadText) -> dict[str, Treatment]:
     """How the options that OpenDKIM and dkimpy-milter share are taken over, by their names in lower case."""
 
     def of_entries(take: Callable[[Found, Setting, DataSet], None]) -> Treatment:
         def treat(found: Found, setting: Setting) -> None:
-            table = read_dataset(setting, read, directory=directory)
+            table = _data_set(found, setting, read)
             found.notes += table.notes
             take(found, setting, table)
 
@@ -94,6 +94,14 @@ def _used_later(found: Found, setting: Setting) -> None:
 def _base_directory(found: Found) -> str:
     setting = found.settings.get("BaseDirectory")
     return setting.value if setting is not None else ""
+
+
+def _is_opendkim(found: Found) -> bool:
+    return found.program == "OpenDKIM"
+
+
+def _data_set(found: Found, setting: Setting, read: ReadText) -> DataSet:
+    return read_dataset(setting, read, directory=_base_directory(found), drops_indented=_is_opendkim(found))
 
 
 def _take_mode(found: Found, setting: Setting) -> None:
@@ -174,10 +182,16 @@ def _add_daemon_names(found: Found, names: Sequence[str], setting: Setting) -> N
 
 def _take_macros(found: Found, setting: Setting, table: DataSet) -> None:
     for entry in table.entries:
-        match = _MACRO.fullmatch(f"{entry.key}={entry.value}" if entry.value else entry.key)
-        name = match["name"] if match else ""
-        values = [value for value in (match["values"] or "").split("|") if value] if match else []
-        if name == "daemon_name" and values:
+        text = f"{entry.key}={entry.value}" if entry.value else entry.key
+        # dkimpy-milter(8) writes NAME|VALUE|VALUE; to OpenDKIM that is the name of one macro, which no MTA has.
+        macro, _, rest = text.partition("=" if _is_opendkim(found) else "|")
+        match = _MACRO.fullmatch(macro)
+        values = [value for value in rest.split("|") if value]
+        name = match[1] if match else ""
+        if not match:
+            what = f'"{shown(text)}": no macro has such a name, and so {found.program} signed nothing by it'
+            found.note(NoteKind.BROKEN, what, setting)
+        elif name == "daemon_name" and values:
             _add_daemon_names(found, values, setting)
         elif not (name in ("auth_type", "auth_authen") and not values):  # a login is always one of our users
             what = f'"{shown(entry.key)}": our users are known by login, {{daemon_name}} and network'
@@ -197,7 +211,7 @@ def _take_peers(found: Found, setting: Setting, table: DataSet) -> None:
 
 
 def _hosts(found: Found, setting: Setting, table: DataSet) -> Hosts:
-    program = found.program if found.program == "OpenDKIM" else ""
+    program = found.program if _is_opendkim(found) else ""
     hosts = parse_hosts(table.entries, setting.name, compared_by=program, patterns=table.is_pattern_file)
     found.take_hosts(hosts)
     return hosts
@@ -214,7 +228,7 @@ def take_internal_hosts(found: Found, read: ReadText) -> None:
             found.note(NoteKind.DECIDE, f"{what} remove it if a content filter returns mail from there")
     if setting is None:
         return
-    table = read_dataset(setting, read, directory=_base_directory(found))
+    table = _data_set(found, setting, read)
     found.notes += table.notes
     hosts = _hosts(found, setting, table)
     found.spared.append(Spared(hosts.networks, "not verified by DKIM", setting))
@@ -243,8 +257,8 @@ def plan_signing(found: Found, options: KeyOptions, read: ReadText) -> None:
     if signing_table is not None and tables:
         several = found.settings.get("MultipleSignatures")
         found.plan = plan_tables(
-            [read_dataset(setting, read, directory=directory) for setting in tables],
-            read_dataset(signing_table, read, directory=directory),
+            [_data_set(found, setting, read) for setting in tables],
+            _data_set(found, signing_table, read),
             several=several is not None and several.is_on,
             directory=directory,
         )
@@ -276,7 +290,7 @@ def _same_key(found: Found, key_file: str, selector: str, read: ReadText, direct
     except DomainError as error:
         found.note(NoteKind.BROKEN, f'"{shown(name.value)}" is not a selector: {error}', name)
         return []
-    table = read_dataset(domain, read, directory=directory)
+    table = _data_set(found, domain, read)
     found.notes += table.notes
     path = file.value if file.value.startswith("/") else f"{directory.rstrip('/')}/{file.value}"
     subdomains = found.settings.get("SubDomains")
