@@ -272,6 +272,17 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("policyd-spf", "a = b = c", "", None, NoteKind.BROKEN, "not a name, = and a value"),
     ("policyd-spf", "Colour = red", "", None, NoteKind.BROKEN, "policyd-spf has no such option"),
     ("dkimpy-milter", "# nothing", "sign.canonicalization", "relaxed/simple", None, ""),
+    ("dkimpy-milter", "Canonicalization relaxed", "sign.canonicalization", "relaxed/relaxed", None, ""),
+    ("dkimpy-milter", "Canonicalization simple/relaxed", "sign.canonicalization", "simple/relaxed", None, ""),
+    (
+        "dkimpy-milter",
+        "InternalHosts 192.0.2.1",
+        "sign.networks",
+        ...,
+        NoteKind.DECIDE,
+        "mail of any client was signed",
+    ),
+    ("dkimpy-milter", "Mode v", "sign.networks", None, None, ""),
     ("dkimpy-milter", "Canonicalization simple", "sign.canonicalization", "simple/simple", None, ""),
     ("dkimpy-milter", "MacroListVerify daemon_name|VERIFYING", "", None, NoteKind.DECIDE, 'role = "verify"'),
     ("dkimpy-milter", "debugLevel 3", "", None, NoteKind.LEFT_OUT, "one line in the log"),
@@ -336,9 +347,26 @@ def test_the_ed25519_key_of_dkimpy_milter(migration_site: Site) -> None:
     assert [each["name"] for each in at(imported, 'domains."one.test".selectors')] == ["s", "e"]
     migration_site.write("keys", "one one.test:s:@/a.private\n")
     migration_site.write("ekeys", "one one.test:e:@/e.private\n")
-    tables = "KeyTable @/keys\nKeyTableEd25519 @/ekeys\nSigningTable csl:one.test=one\nInternalHosts 192.0.2.1\n"
+    migration_site.write("signing", "*@one.test one\n")
+    tables = "KeyTable @/keys\nKeyTableEd25519 @/ekeys\nSigningTable @/signing\nInternalHosts 192.0.2.1\n"
     imported = migration_site.imported(dkimpy_milter=tables)
     assert [each["name"] for each in at(imported, 'domains."one.test".selectors')] == ["s", "e"]
+
+
+def test_the_clients_of_dkimpy_milter(migration_site: Site) -> None:
+    """It signs whatever has one of the domains in From."""
+    migration_site.key("a.private")
+    alone = SIGNING.replace("InternalHosts 192.0.2.1\n", "")
+    imported = migration_site.imported(dkimpy_milter=alone)
+    assert at(imported, "sign.networks") == [{"networks": ["127.0.0.1/32", "::1/128"], "domains": ["one.test"]}]
+    told = "\n".join(said(imported, NoteKind.DECIDE))
+    assert "mail of any client was signed" in told
+    assert "without InternalHosts" not in told
+    assert not [
+        text
+        for text in said(migration_site.imported(dkimpy_milter="Mode v\n"), NoteKind.DECIDE)
+        if "any client" in text
+    ]
 
 
 # Of opendkim.conf(5), opendmarc.conf(5), dkimpy-milter.conf(5) and policydspfsupp.py.

@@ -106,6 +106,16 @@ def test_signing_tables(migration_site: Site, kind: str, extra: str, table: str,
         assert not [text for text in decisions if "Table" in text.partition(": ")[2]], decisions
 
 
+@pytest.mark.parametrize("kind", ["", "file:", "refile:"])
+def test_each_table_of_dkimpy_milter_has_patterns(migration_site: Site, kind: str) -> None:
+    migration_site.key("keys/a.private")
+    migration_site.write("KeyTable", KEYS)
+    migration_site.write("SigningTable", "*@one.test one\nthird.test third.test\n*@two.test two\n")
+    imported = migration_site.imported(dkimpy_milter=f"KeyTable @/KeyTable\nSigningTable {kind}@/SigningTable\n")
+    assert signed(imported) == "one.test:s1 two.test:s2"
+    assert any('"third.test" never fits' in text for text in said(imported, NoteKind.BROKEN))
+
+
 def test_an_indented_line_of_a_pattern_file(migration_site: Site) -> None:
     """OpenDKIM drops it; dkimpy-milter does not."""
     table = "*@one.test one\n\t*@two.test two\n *@four.test any\n"

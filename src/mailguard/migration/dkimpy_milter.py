@@ -71,4 +71,10 @@ def read_dkimpy_milter(file: str, read: ReadText) -> Found:
         plan_signing(found, _KEY_OPTIONS, read)
         found.note(NoteKind.DIFFERS, "signatures had no end; with lifetime_days in [sign] they have one (x=)")
     take_internal_hosts(found, read)
+    if found.plan.rules or found.plan.patterns:
+        what = (
+            "mail of any client was signed, if the domain in From was one of these; now only of a login, or of a"
+            " client in [[sign.networks]]: name yours there, and none that returns mail from outside"
+        )
+        found.note(NoteKind.DECIDE, what, found.settings.get("InternalHosts"))
     return found

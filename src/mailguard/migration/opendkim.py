@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 from mailguard.dkim.sign import OVERSIGNED
@@ -117,7 +118,8 @@ def _take_canonicalization(found: Found, setting: Setting) -> None:
     if not _CANONICALIZATION.fullmatch(forms):
         found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not simple or relaxed', setting)
         return
-    found.put(("sign", "canonicalization"), forms if "/" in forms else f"{forms}/simple", setting)
+    body = "simple" if _is_opendkim(found) else forms
+    found.put(("sign", "canonicalization"), forms if "/" in forms else f"{forms}/{body}", setting)
 
 
 def _take_lifetime(found: Found, setting: Setting) -> None:
@@ -218,11 +220,11 @@ def _hosts(found: Found, setting: Setting, table: DataSet) -> Hosts:
 
 
 def take_internal_hosts(found: Found, read: ReadText) -> None:
-    """InternalHosts: clients that are signed without a login. DKIM does not judge them; others may have."""
+    """InternalHosts: clients to be signed without a login. DKIM does not judge them; others may have."""
     setting = found.settings.get("InternalHosts")
     if setting is None and (found.plan.rules or found.plan.patterns):
         found.sign_networks = without(LOCALHOST, found.peers)
-        if found.sign_networks:
+        if found.sign_networks and _is_opendkim(found):
             ours = " and ".join(str(network.network_address) for network in found.sign_networks)
             what = f"without InternalHosts, {found.program} signs what comes from {ours}, and [[sign.networks]] does:"
             found.note(NoteKind.DECIDE, f"{what} remove it if a content filter returns mail from there")
@@ -256,9 +258,12 @@ def plan_signing(found: Found, options: KeyOptions, read: ReadText) -> None:
     signing_table = found.settings.get(SIGNING_TABLE)
     if signing_table is not None and tables:
         several = found.settings.get("MultipleSignatures")
+        signing = _data_set(found, signing_table, read)
+        if not _is_opendkim(found):  # dkimpy-milter looks for * in a table of any type
+            signing = replace(signing, is_pattern_file=True)
         found.plan = plan_tables(
             [_data_set(found, setting, read) for setting in tables],
-            _data_set(found, signing_table, read),
+            signing,
             several=several is not None and several.is_on,
             directory=directory,
         )
