@@ -214,6 +214,27 @@ def test_octodns_reads_its_yaml(publication: Publication, tmp_path: Path) -> Non
     assert found == own(publication)
 
 
+@pytest.mark.parametrize(
+    ("selectors", "hosts"),
+    [
+        (("mg202611r2", "mg202611e2", "mg202611r", "mg202611e"), ("mx",)),
+        (("mail", "20261101", "m0", "0m", "m"), ("mx10", "mx1", "mx2", "mx02", "10.mx", "9.mx", "mx-3", "mx")),
+    ],
+)
+def test_octodns_takes_the_order_of_the_names(
+    choices: Choices, tmp_path: Path, selectors: tuple[str, ...], hosts: tuple[str, ...]
+) -> None:
+    keys = [replace(choices.keys[0], selector=name, name=f"{name}._domainkey.us.test") for name in selectors]
+    servers = [MailHost(name=Domain.parse(f"{name}.us.test"), key_digests=[DIGEST], is_signed=True) for name in hosts]
+    found = records(replace(choices, keys=keys, hosts=servers))
+    (tmp_path / "us.test.yaml").write_text(FORMATS["octodns"](Publication(US, found, "", "")))
+    zone = Zone("us.test.", [])
+    YamlProvider("test", str(tmp_path), escaped_semicolons=True).populate(zone)
+    names = {record.fqdn for record in zone.records}
+    assert names >= {f"{name}._domainkey.us.test." for name in selectors}
+    assert names >= {f"_25._tcp.{name}.us.test." for name in hosts}
+
+
 HEAD = """\
 $TTL 300
 @ IN SOA ns1.us.test. h.us.test. 1 60 60 60 60

@@ -6,6 +6,7 @@ RFC 1035 §5.1 (zone files), RFC 2136 (what nsupdate sends). Pure.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,12 +127,20 @@ def _octodns(publication: Publication) -> str:
         else:
             types = by_name.setdefault(_relative(record.name, zone), {})
             types.setdefault(record.rdtype, []).append(record)
-    for name in sorted(by_name):
+    for name in sorted(by_name, key=_natural):
         lines.append(f"{json.dumps(name)}:")
         for rdtype, found in sorted(by_name[name].items()):
             values = [_OCTODNS_VALUES.get(rdtype, _plain)(record) for record in found]
             lines += [f"- ttl: {found[0].ttl_s}", f"  type: {rdtype}", f"  values: {json.dumps(values)}"]
     return "\n".join([*lines, ""])
+
+
+def _natural(name: str) -> list[str | int]:
+    """The key of natsort's order, in which mx2 is before mx10: texts and numbers by turns."""
+    pieces = re.split("([0-9]+)", name)
+    if not pieces[-1]:
+        pieces.pop()
+    return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)]
 
 
 def _plain(record: Record) -> Any:
