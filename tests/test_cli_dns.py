@@ -20,6 +20,7 @@ from cli_process import Command, mailguard_command
 from dane_certificates import server as made_certificate
 from mailguard.cli import mail_hosts
 from mailguard.cli.live_records import live_records
+from mailguard.dkim.signing_key import generate_ed25519
 from mailguard.dmarc.report_uri import ReportUri
 from mailguard.dns.authoritative import (
     MAX_ADDRESSES,
@@ -405,13 +406,31 @@ def test_hosts_in_other_zones(mailguard_command: Command, zones: None, config: s
         assert all(line.startswith((";", "#")) for line in tlsa), tlsa
 
 
+@pytest.mark.parametrize("named", [(), ("--zone", "us.test")])
+def test_what_is_delegated_below_the_domain(
+    mailguard_command: Command, both: tuple[Nsd, Nsd], config: str, named: tuple[str, ...]
+) -> None:
+    both[0].serve({**zone(), "_domainkey.us.test": OTHER, "_dmarc.us.test": OTHER})
+    key = Path(config).with_name("r.pem")
+    key.write_bytes(generate_ed25519())
+    key.chmod(0o600)
+    with open(config, "a", encoding="utf-8") as file:
+        file.write(f'[domains."us.test"]\nselectors = [{{ name = "r", key_file = "{key}" }}]\n')
+    done = mailguard_command("dns", "us.test", "-c", config, *MX, *named, "--json")
+    apart = {each["name"]: each["zone"] for each in json.loads(done.out)["records"] if each["zone"] != "us.test"}
+    assert apart == {"r._domainkey.us.test": "_domainkey.us.test", "_dmarc.us.test": "_dmarc.us.test"}
+    sent = mailguard_command("dns", "us.test", "-c", config, *MX, *named, "--format", "nsupdate").out
+    assert "update add _dmarc.us.test" not in sent
+
+
 def test_without_dns_the_names_still_say_which_zone(mailguard_command: Command, tmp_path: Path) -> None:
     path = tmp_path / "mailguard.toml"
     path.write_text(f'authserv_id = "mx.us.test"\n[dns]\nnameservers = ["{SILENT}"]\n')
     done = mailguard_command("dns", "us.test", "-c", str(path), *MX, "--report-to", "a@other.test", "--json")
     assert done.code == 0
     assert {each["zone"] for each in json.loads(done.out)["records"]} == {"us.test", "other.test"}
-    assert "the zone of us.test, other.test is not known" in done.err
+    names = "us.test, other.test, _domainkey.us.test, _dmarc.us.test"
+    assert f"the zone of {names} is not known" in done.err
 
 
 # What the DNS says of mail hosts

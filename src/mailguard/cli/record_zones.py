@@ -31,14 +31,21 @@ def zones_of(choices: Choices, authoritative: AuthoritativeDns) -> RecordZones:
     reports = choices.report_address.rpartition("@")[2]
     if reports and not f".{reports}".endswith(f".{choices.domain}"):
         names[reports] = None
+    names.update((name, None) for name in choices.delegable)
     with at_once(PARALLEL) as threads:
         zones = dict(zip(names, threads.map(lambda name: _zone(authoritative, name), names), strict=True))
+    # Where nothing is delegated, they are in the domain's zone, which may have been given.
+    zones = {
+        name: zone
+        for name, zone in zones.items()
+        if name not in choices.delegable or zone == name or isinstance(zone, Unreachable)
+    }
     known = {name: zone for name, zone in zones.items() if not isinstance(zone, Unreachable) and "." in zone}
     zone = choices.zone or known.get(choices.domain, choices.domain)
     notes: list[str] = []
     if zone != choices.domain and not choices.zone:
         notes.append(f"{choices.domain} is in the zone {zone}; name another with --zone")
-    unknown = [name for name in names if name not in known and "." in name]
+    unknown = [name for name in zones if name not in known and "." in name]
     if unknown:
         fault = next((f": {zones[name]}" for name in unknown if isinstance(zones[name], Unreachable)), "")
         notes.append(f"the zone of {', '.join(unknown)} is not known{fault}")

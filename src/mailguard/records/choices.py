@@ -70,6 +70,11 @@ class Choices:
         """Empty where a domain without mail names no address elsewhere."""
         return self.reports or (f"postmaster@{self.domain}" if self.takes_mail else "")
 
+    @property
+    def delegable(self) -> tuple[str, str]:
+        """Below the domain, what is often delegated or given to a provider: the keys, and the policy of DMARC."""
+        return f"_domainkey.{self.domain}", f"_dmarc.{self.domain}"
+
     def zone_of(self, name: str, owner: str) -> str:
         """The zone for a record at `name` of the host or domain `owner`; empty for the domain's own."""
         own = self.zone or self.domain

@@ -73,9 +73,10 @@ def _spf(choices: Choices) -> Iterator[Record]:
 
 
 def _dkim(choices: Choices) -> Iterator[Record]:
+    zone = choices.zones.get(choices.delegable[0], "")
     for key in choices.keys:
         why = f"DKIM: the public half of the {key.algorithm} key {key.selector}, {key.bits} bits{key.note}"
-        yield Record(name=key.name, rdtype="TXT", value=key.record.decode("ascii"), why=why)
+        yield Record(name=key.name, rdtype="TXT", value=key.record.decode("ascii"), why=why, zone=zone)
 
 
 def _dmarc(choices: Choices) -> Iterator[Record]:
@@ -85,7 +86,8 @@ def _dmarc(choices: Choices) -> Iterator[Record]:
     if address:
         value += f"; rua={_mailto(address)}"
         why += f", and to send daily reports to {address}"
-    yield Record(name=f"_dmarc.{choices.domain}", rdtype="TXT", value=value, why=why)
+    name = choices.delegable[1]
+    yield Record(name=name, rdtype="TXT", value=value, why=why, zone=choices.zones.get(name, ""))
     other = address.rpartition("@")[2]
     if address and other != choices.domain and not other.endswith(f".{choices.domain}"):
         # RFC 9990 §4: without it, receivers send no reports there.
