@@ -46,6 +46,9 @@ def zones_of(choices: Choices, authoritative: AuthoritativeDns) -> RecordZones:
     if zone != choices.domain and not choices.zone:
         notes.append(f"{choices.domain} is in the zone {zone}; name another with --zone")
     unknown = [name for name in zones if name not in known and "." in name]
+    if choices.domain in unknown:
+        # What is below it goes without saying.
+        unknown = [name for name in unknown if name not in choices.delegable]
     if unknown:
         fault = next((f": {zones[name]}" for name in unknown if isinstance(zones[name], Unreachable)), "")
         notes.append(f"the zone of {', '.join(unknown)} is not known{fault}")
