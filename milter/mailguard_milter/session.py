@@ -208,8 +208,10 @@ def _differ_in_case_alone(written: bytes, read: bytes) -> bool:
     """Postfix tells a path in lower case, beyond ASCII by Unicode's case folding (U+00DF is "ss"), and keeps it as
     it was written: that is the address.
     """
+    if written.lower() == read.lower():
+        return True
     try:
         one, other = (unicodedata.normalize("NFC", path.decode("utf-8").casefold()) for path in (written, read))
     except UnicodeDecodeError:
-        return written.lower() == read.lower()
+        return False
     return one == other
