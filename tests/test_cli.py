@@ -317,9 +317,9 @@ def test_who_starts_it_may_ignore_the_end_of_children() -> None:
 def test_a_stream_that_was_closed_is_nobodys_socket() -> None:
     program = (
         "import os, sys; sys.argv = ['mailguard', '--help']\n"
+        "import mailguard.cli\n"
         "kept = os.dup(1)\n"
         "for each in range(3):\n    os.close(each)\n"
-        "import mailguard.cli\n"
         "try:\n    mailguard.cli.main()\n"
         "finally:\n    os.write(kept, ' '.join(os.readlink(f'/proc/self/fd/{each}') for each in range(3)).encode())\n"
     )
