@@ -97,7 +97,7 @@ def judge_message(
 
     def judged(answers: Answers) -> Outcome:
         found = judge_inbound(plan, digests, answers, now=now)
-        decision = decide(found.evidence, found.verdict, policy=policy, verdicts=found.verdicts)
+        decision = decide(found, policy=policy)
         return Outcome(message=plan.message, judged=found, decision=decision, now=now, answers=answers.consumed)
 
     outcome = evaluate(judged, resolver or ZoneResolver(zone()), deadline=0.0)

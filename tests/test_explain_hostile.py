@@ -154,8 +154,8 @@ def test_no_result_makes_it_raise_or_print_what_strangers_wrote(
     answers: list[Answer],
     mode: Mode,
 ) -> None:
-    decision = decide(evidence, verdict, policy=Policy(mode=mode))
-    tree = explain(Message.parse(raw), Judged(evidence, verdict, tuple(verdicts)), decision, answers=answers)
+    judged = Judged(evidence, verdict, tuple(verdicts))
+    tree = explain(Message.parse(raw), judged, decide(judged, policy=Policy(mode=mode)), answers=answers)
     assert_printable(tree)
 
 

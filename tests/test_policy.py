@@ -17,6 +17,7 @@ from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus,
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
 from mailguard.evidence import Evidence
+from mailguard.inbound import Judged
 from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.message import MalformedReason
 from mailguard.policy import (
@@ -86,7 +87,7 @@ PASSES = verdict("pass", "reject", aligned_pass=True)
 
 
 def ruled(policy: Policy = Policy(), found: DmarcVerdict | None = FAILS, **more: Any) -> Decision:  # noqa: B008 - frozen
-    return decide(evidence(**more), found, policy=policy)
+    return decide(Judged(evidence(**more), found), policy=policy)
 
 
 def actions(**by_name: Disposition) -> Policy:
@@ -104,7 +105,6 @@ DMARC: list[tuple[str, DmarcVerdict, Rule, Disposition, str]] = [
     ("temperror, quarantine", verdict("temperror", "quarantine"), Rule.DMARC_TEMPERROR, TEMPFAIL, "451 4.7.0"),
     ("temperror, none", verdict("temperror", "none"), Rule.NO_OBJECTION, ACCEPT, ""),
     ("M04 temperror, aligned pass", verdict("temperror", aligned_pass=True), Rule.NO_OBJECTION, ACCEPT, ""),
-    ("permerror", verdict("permerror"), Rule.DMARC_PERMERROR, ACCEPT, ""),
 ]
 
 

@@ -188,7 +188,7 @@ def _malformed(service: Service, state: Transaction, message: Message) -> Conclu
 
 def _judged(service: Service, state: Transaction, plan: InboundPlan, answers: Answers, now: float) -> Conclusion:
     judged = judge_inbound(plan, state.digests, answers, now=now)
-    decision = decide(judged.evidence, judged.verdict, policy=service.policy, verdicts=judged.verdicts)
+    decision = decide(judged, policy=service.policy)
     outcome = Outcome(message=plan.message, judged=judged, decision=decision, now=now, answers=answers.consumed)
     trace: Trace | None = None
     if service.config.trace.enabled:

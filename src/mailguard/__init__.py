@@ -34,7 +34,7 @@ from mailguard.envelope import Envelope
 from mailguard.errors import MailguardError, SigningRefused
 from mailguard.evidence import Evidence
 from mailguard.explain import Explanation
-from mailguard.inbound import InboundRules
+from mailguard.inbound import InboundRules, Judged
 from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.message import HeaderField, MalformedReason, Message
 from mailguard.outcome import Outcome
@@ -101,6 +101,7 @@ __all__ = [
     "InsecureMx",
     "IprevResult",
     "IprevStatus",
+    "Judged",
     "KeyCheck",
     "KeyPermissions",
     "MailguardError",

@@ -197,5 +197,5 @@ def _outcome(
     plan: InboundPlan, digests: BodyDigests, answers: Answers, *, now: float, policy: Policy | None
 ) -> Outcome:
     judged = judge_inbound(plan, digests, answers, now=now)
-    decision = decide(judged.evidence, judged.verdict, policy=policy or Policy(), verdicts=judged.verdicts)
+    decision = decide(judged, policy=policy or Policy())
     return Outcome(message=plan.message, judged=judged, decision=decision, now=now, answers=answers.consumed)

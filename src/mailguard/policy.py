@@ -11,15 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
 from mailguard.dkim.result import DkimStatus
 from mailguard.dmarc.record import DmarcPolicy
-from mailguard.dmarc.result import DmarcReason, DmarcStatus, DmarcVerdict
+from mailguard.dmarc.result import DmarcStatus, DmarcVerdict
 from mailguard.domain import Domain
 from mailguard.evidence import Evidence
 from mailguard.evidence_text import identifiers_text
 from mailguard.iprev import IprevStatus
 from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
+
+if TYPE_CHECKING:
+    from mailguard.inbound import Judged
 
 __all__ = [
     "MAX_REASON_CHARS",
@@ -285,16 +289,13 @@ class Decision:
     """Every rule that applies, the strictest first."""
 
 
-def decide(
-    evidence: Evidence, verdict: DmarcVerdict | None, *, policy: Policy, verdicts: Sequence[DmarcVerdict] = ()
-) -> Decision:
-    """Apply `policy`. `verdict` is None for a client of our own, for whom sender policy means nothing.
+def decide(judged: Judged, *, policy: Policy) -> Decision:
+    """Apply `policy`. Sender policy means nothing for a client of our own, who has no verdict.
 
-    `verdicts` are those of the author domains, where there are several: what `policy` makes of each is compared.
+    Where From names several domains, what `policy` makes of each is compared, not their verdicts.
     """
-    findings = sorted(
-        _findings(evidence, verdict, verdicts, policy), key=lambda each: STRICTNESS[each.disposition], reverse=True
-    )
+    evidence, verdict = judged.evidence, judged.verdict
+    findings = sorted(_findings(judged, policy), key=lambda each: STRICTNESS[each.disposition], reverse=True)
     deciding = _deciding(findings, verdict)
     override: Override | None = None
     if verdict is None:
@@ -322,17 +323,17 @@ def _deciding(findings: Sequence[Finding], verdict: DmarcVerdict | None) -> Find
     return Finding(Rule.NO_OBJECTION, _ACCEPT, reason)
 
 
-def _findings(
-    evidence: Evidence, verdict: DmarcVerdict | None, verdicts: Sequence[DmarcVerdict], policy: Policy
-) -> Iterator[Finding]:
+def _findings(judged: Judged, policy: Policy) -> Iterator[Finding]:
     """Every rule that applies, with its action."""
+    evidence = judged.evidence
     authors = evidence.author_domains
     if evidence.malformed is not None:
         reason = f"malformed message: {evidence.malformed_detail}"
         yield Finding(Rule.MALFORMED, policy.action(Rule.MALFORMED, authors), reason)
-    if verdict is None:
+    if judged.verdict is None:
         return
-    yield from _dmarc_findings(evidence, verdicts if len(verdicts) > 1 else (verdict,), policy)
+    verdicts = judged.verdicts if len(judged.verdicts) > 1 else (judged.verdict,)
+    yield from _dmarc_findings(evidence, verdicts, policy)
     for rule, reason in _applying(evidence, policy):
         # A missing answer delays no message whose fate it cannot change.
         could = any(policy.action(each, authors).keeps_back for each in _DEPENDS.get(rule, ()))
@@ -374,8 +375,6 @@ def _dmarc_rule(verdict: DmarcVerdict, domains: Sequence[Domain], policy: Policy
     match verdict.status:
         case DmarcStatus.FAIL:
             return _DMARC_RULES[verdict.policy or DmarcPolicy.NONE]
-        case DmarcStatus.PERMERROR if verdict.reason is not DmarcReason.MALFORMED:
-            return Rule.DMARC_PERMERROR
         case DmarcStatus.TEMPERROR if not verdict.has_aligned_pass:
             # RFC 9989 §5.3.6 leaves errors to the receiver. What fails if the DNS says so must not pass without it,
             # and what would be accepted anyhow is not delayed.

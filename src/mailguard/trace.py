@@ -223,7 +223,7 @@ def _judge(trace: Trace, plan: InboundPlan, known: Mapping[Question, Answer], po
     answers = Answers(known, closed=True)
     digests = RecordedDigests(dict(trace.digests), dict(trace.totals))
     judged = judge_inbound(plan, digests, answers, now=trace.now)
-    decision = decide(judged.evidence, judged.verdict, policy=policy, verdicts=judged.verdicts)
+    decision = decide(judged, policy=policy)
     return Outcome(message=plan.message, judged=judged, decision=decision, now=trace.now, answers=answers.consumed)
 
 

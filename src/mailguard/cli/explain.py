@@ -128,8 +128,7 @@ def _without_client(outcome: Outcome, policy: Policy) -> Outcome:
         verdict=_said_without_spf(judged.verdict) if judged.verdict is not None else None,
         verdicts=tuple(map(_said_without_spf, judged.verdicts)),
     )
-    decision = decide(judged.evidence, judged.verdict, policy=policy, verdicts=judged.verdicts)
-    return replace(outcome, judged=judged, decision=decision)
+    return replace(outcome, judged=judged, decision=decide(judged, policy=policy))
 
 
 def _said_without_spf(verdict: DmarcVerdict) -> DmarcVerdict:
