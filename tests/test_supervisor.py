@@ -15,7 +15,8 @@ import stat
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -149,16 +150,24 @@ def test_when_the_supervisor_is_killed_sessions_end_well_and_a_new_one_starts(da
     eventually(lambda: len(daemon.family()) == 4)
 
 
+@contextmanager
+def orphaned_session(daemon: Daemon) -> Iterator[MilterClient]:
+    """A message is under way; the parent of its worker was killed, and a new generation serves."""
+    (first, *_) = daemon.workers()
+    with daemon.client() as client:
+        client.open()
+        client.mail()
+        kill(parent(first), signal.SIGKILL)
+        daemon.await_ready()
+        yield client
+
+
 @pytest.mark.attack("V03")
 @per_engine
 def test_when_a_generation_parent_is_killed_its_sessions_end_well_and_a_new_one_starts(daemon: Daemon) -> None:
     daemon.started()
     old = daemon.workers()
-    with daemon.client() as client:
-        client.open()
-        client.mail()
-        kill(parent(old[0]), signal.SIGKILL)
-        daemon.await_ready()
+    with orphaned_session(daemon) as client:
         client.end_of_header()
         assert client.end_of_message()[-1] == (b"c", b"")
         assert daemon.verdict() == "mx1.us.test"
@@ -398,12 +407,7 @@ def test_sigterm_finishes_the_message_under_way_and_refuses_new_sessions(daemon:
 @per_engine
 def test_sigterm_waits_for_a_message_whose_generation_parent_was_killed(daemon: Daemon) -> None:
     daemon.started()
-    old = daemon.workers()
-    with daemon.client() as client:
-        client.open()
-        client.mail()
-        kill(parent(old[0]), signal.SIGKILL)
-        daemon.await_ready()
+    with orphaned_session(daemon) as client:
         daemon.signal(signal.SIGTERM)
         assert daemon.process is not None
         with pytest.raises(subprocess.TimeoutExpired):
