@@ -237,7 +237,7 @@ def test_the_largest_key_that_we_accept_is_no_work_for_dkimpy() -> None:
     raw = (b"DKIM-Signature: " + value + b"\r\n") * 10 + MAIL
     resolver = ZoneResolver({RSA.public_name: {"TXT": [rsa_record(BITS_8192, (1 << 64) - 1)]}})
     assert {each.detail for each in asked(raw, resolver)} == {"it says False and gives no reason"}
-    assert best_cpu_s(lambda: asked(raw, resolver)) < 1
+    assert best_cpu_s(lambda: asked(raw, resolver)) < 2
 
 
 def test_ten_signatures_are_asked() -> None:
