@@ -77,10 +77,11 @@ def write_file(path: Path, text: str) -> None:
 
 
 def reserve_port() -> socket.socket:
-    """A socket that holds a port of 127.0.0.1 for Postfix, until it is closed.
+    """A socket that holds a port of 127.0.0.1 for Postfix or another server, until it is closed.
 
     Postfix binds with SO_REUSEPORT, so that two instances would share a port and each get half of the other's mail.
-    Set after the bind, it lets Postfix in; a bind without it, as another reservation's, is refused.
+    Set after the bind, it lets Postfix in, as SO_REUSEADDR does a server that binds with it, under whatever user; a
+    bind without them, as another reservation's, is refused.
     """
     for port in random.sample(PORTS, 100):
         held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -90,6 +91,7 @@ def reserve_port() -> socket.socket:
             held.close()
             continue
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return held
     raise SandboxError("no free port was found on 127.0.0.1")
 

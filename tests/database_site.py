@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -25,7 +26,7 @@ import sqlalchemy
 
 from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
-from sandbox_place import HOST, SYSTEM_PATH, free_port, make_public_directory
+from sandbox_place import HOST, SYSTEM_PATH, make_public_directory, port_of, reserve_port
 
 __all__ = [
     "AMPLE_S",
@@ -103,6 +104,7 @@ class DatabaseServer(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         self.directory = Path()
         self.port = 0
+        self._held: socket.socket | None = None
 
     @property
     @abstractmethod
@@ -124,7 +126,9 @@ class DatabaseServer(ABC):
     def __enter__(self) -> Self:
         self.directory = make_public_directory("mailguard-database-")
         os.chown(self.directory, NOBODY, NOBODY)
-        self.port = free_port()
+        # Held also while it does not run: its first start takes seconds, and others look for ports meanwhile.
+        self._held = reserve_port()
+        self.port = port_of(self._held)
         try:
             self._initialize()
             self.start()
@@ -255,6 +259,8 @@ class DatabaseServer(ABC):
         if self._process is not None and self._process.poll() is None:
             self._signal_all(signal.SIGCONT)
             self.kill()
+        if self._held is not None:
+            self._held.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import sandbox_place
 from daemon_process import eventually
 from sandbox import PostfixSandbox
 from sandbox_daemon import Daemon
-from sandbox_place import SandboxError, free_port, make_public_directory, port_of, processes_in, reserve_port
+from sandbox_place import HOST, SandboxError, free_port, make_public_directory, port_of, processes_in, reserve_port
 from sandbox_smtp import login_with_xclient, transmit
 
 IS_ROOT = os.geteuid() == 0
@@ -157,6 +158,17 @@ def test_a_port_is_for_one_sandbox(monkeypatch: pytest.MonkeyPatch, postfix: Pos
             with pytest.raises(SandboxError, match="no free port"):
                 reserve_port()
     assert free_port() == mine
+
+
+def test_a_held_port_lets_in_a_server_that_binds_with_reuse() -> None:
+    """A database holds its port while it is set up, and while it is down."""
+    with reserve_port() as held, socket.socket() as server:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((HOST, port_of(held)))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((HOST, port_of(held)))
+        server.listen()
+        socket.create_connection((HOST, port_of(held))).close()
 
 
 def test_without_root_it_says_so() -> None:
