@@ -250,6 +250,7 @@ UNCLEAR: list[tuple[str, Change]] = [
     ("private-key", host(files={**HARDENED.files, KEY: "Permission denied"})),
     ("open-relay", main(smtpd_relay_restrictions=f"check_sender_access mysql:/x.cf, {BARRIER}")),
     ("open-relay", main(smtpd_relay_restrictions=f"check_policy_service inet:192.0.2.1:9, {BARRIER}")),
+    ("open-relay", main(smtpd_relay_restrictions=f"warn_if_reject check_policy_service inet:192.0.2.1:9, {BARRIER}")),
     ("trusted-networks", main(mynetworks="127.0.0.0/8 socketmap:inet:192.0.2.1:9:nets")),
     ("certificate-present", host(certificates={})),
     ("trusted-networks", main(mynetworks="127.0.0.0/8 cidr:/etc/postfix/nets")),

@@ -66,6 +66,11 @@ BAD: list[Row] = [
     ("open-relay", "OK for all", main(smtpd_relay_restrictions=f"check_client_access static:OK, {BARRIER}")),
     (
         "open-relay",
+        "OK of a table that only warns",
+        main(smtpd_relay_restrictions=f"warn_if_reject check_client_access static:OK, {BARRIER}"),
+    ),
+    (
+        "open-relay",
         "OK for a sender",
         both(
             main(

@@ -59,7 +59,8 @@ def open_relay(facts: HostFacts) -> Iterator[Found | Unclear]:
 
 def _ways_past(facts: HostFacts, restrictions: Iterable[str]) -> Iterator[tuple[type[Found | Unclear], str]]:
     """What stands before the barrier and lets strangers in, or may do so: as a finding or a doubt, and its words."""
-    found = tuple(effective(restrictions))
+    # `warn_if_reject` in front of a table takes away what it rejects, and not its OK.
+    found = tuple(effective(restrictions, permitting=("permit", "check_")))
     doors = OPEN_DOORS if facts.postfix.value("permit_mx_backup_networks") else OPEN_DOORS | {"permit_mx_backup"}
     for word, after in pairwise((*found, "")):
         if word in BARRIERS:

@@ -52,14 +52,14 @@ def expanded(text: str, classes: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(found[:MAX_WORDS])
 
 
-def effective(restrictions: Iterable[str]) -> Iterator[str]:
+def effective(restrictions: Iterable[str], *, permitting: tuple[str, ...] = ("permit",)) -> Iterator[str]:
     """Without what stands behind a word that ends the list, and without what only warns.
 
-    What permits is not a rejection: `warn_if_reject permit` permits.
+    What permits is not a rejection: `warn_if_reject permit` permits. Names that begin with one of `permitting` stay.
     """
     previous = ""
     for word in restrictions:
-        if previous != "warn_if_reject" or word.startswith("permit"):
+        if previous != "warn_if_reject" or word.startswith(permitting):
             yield word
             if word in ENDS:
                 return
