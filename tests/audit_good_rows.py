@@ -161,6 +161,25 @@ GOOD: list[Row] = [
         "as a restriction",
         main(smtpd_reject_unlisted_recipient="no", smtpd_relay_restrictions="reject_unlisted_recipient, reject"),
     ),
+    (
+        "unknown-recipients",
+        "tables of each class",
+        main(
+            relay_domains="example.org",
+            relay_recipient_maps="hash:/etc/postfix/relay",
+            virtual_mailbox_domains="example.net",
+            virtual_mailbox_maps=f"proxy:mysql:{TABLE}",
+        ),
+    ),
+    (
+        "unknown-recipients",
+        "the server behind is asked",
+        main(
+            relay_domains="example.org",
+            smtpd_recipient_restrictions=f"{PERMITTED}, {BARRIER}, reject_unverified_recipient",
+        ),
+    ),
+    ("unknown-recipients", "local domains", main(relay_domains="mx.example.com, localhost")),
     ("blocklists", "rspamd", RSPAMD),
     ("blocklists", "postscreen", POSTSCREEN),
     (

@@ -60,6 +60,8 @@ DEFAULTS: Mapping[str, str] = {
     "postscreen_non_smtp_command_enable": "no",
     "postscreen_pipelining_enable": "no",
     "receive_override_options": "",
+    "relay_domains": "",
+    "relay_recipient_maps": "",
     "smtp_dns_support_level": "",
     "smtp_enforce_tls": "no",
     "smtp_sasl_auth_enable": "no",
@@ -119,6 +121,8 @@ DEFAULTS: Mapping[str, str] = {
     "soft_bounce": "no",
     "tls_append_default_CA": "no",
     "tls_ssl_options": "",
+    "virtual_mailbox_domains": "",
+    "virtual_mailbox_maps": "",
 }
 ALIASES: Mapping[str, str] = {
     "smtpd_sasl_tls_security_options": "smtpd_sasl_security_options",

@@ -213,6 +213,8 @@ BAD: list[Row] = [
         main(smtpd_recipient_restrictions="check_policy_service inet:127.0.0.1:10023, reject_rbl_client x.test"),
     ),
     ("unknown-recipients", "accepted", main(smtpd_reject_unlisted_recipient="no")),
+    ("unknown-recipients", "of mailboxes elsewhere", main(virtual_mailbox_domains="example.org")),
+    ("unknown-recipients", "of a server behind", main(relay_domains="mx.example.com, example.org")),
     ("unknown-recipients", "no table", main(local_recipient_maps="")),
     ("vrfy-disabled", "no", main(disable_vrfy_command="no")),
     ("banner-version", "in it", main(smtpd_banner="mx.example.com ESMTP Postfix (3.7.11)")),

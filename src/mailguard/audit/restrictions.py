@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Check, Found, Severity
 from mailguard.audit.postfix import Service
+from mailguard.audit.restriction_list import words
 
 __all__ = ["CHECKS"]
 
@@ -19,6 +20,8 @@ BLOCKLISTS = frozenset(
     {"reject_rbl_client", "reject_rhsbl_client", "reject_rhsbl_helo", "reject_rhsbl_sender"}
     | {"reject_rhsbl_reverse_client"}
 )
+# postconf(5), smtpd_reject_unlisted_recipient: where the table is empty, every recipient in the domains is known.
+OTHER_CLASSES = (("virtual_mailbox_domains", "virtual_mailbox_maps"), ("relay_domains", "relay_recipient_maps"))
 # Where local(8) has somebody else deliver.
 ELSEWHERE = ("mailbox_transport", "mailbox_transport_maps", "fallback_transport", "luser_relay")
 # How the addresses of known greylisting services read, by name or by their usual port.
@@ -55,16 +58,30 @@ def unknown_recipients(facts: HostFacts) -> Iterator[Found]:
     """At RCPT TO, and for each class of domains."""
     postfix = facts.postfix
     for service in postfix.mx_services:
-        listed = postfix.is_on("smtpd_reject_unlisted_recipient", service)
-        if not listed and "reject_unlisted_recipient" not in facts.all_restrictions(service):
+        asked, own = facts.all_restrictions(service), words(postfix.value("mydestination", service))
+        if "reject_unverified_recipient" in asked:
+            continue  # who has the mailbox is asked, whatever the tables say
+        if not postfix.is_on("smtpd_reject_unlisted_recipient", service) and "reject_unlisted_recipient" not in asked:
             command = postfix.setting("smtpd_reject_unlisted_recipient", "yes", service)
             yield Found(service.place, "smtpd_reject_unlisted_recipient = no", (command,))
-        elif not postfix.value("local_recipient_maps", service) and postfix.value("mydestination", service):
+            continue
+        if own and not postfix.value("local_recipient_maps", service):
             command = postfix.setting("local_recipient_maps", "proxy:unix:passwd.byname $alias_maps", service)
             if not postfix.value("local_transport").startswith("local") or any(map(postfix.value, ELSEWHERE)):
                 # Users of the system may have nothing to do with it.
                 command = "# set local_recipient_maps to a table of those who have a mailbox"
             yield Found(service.place, "local_recipient_maps is empty: every local part is accepted", (command,))
+        for domains, maps in OTHER_CLASSES:
+            # What is in both is local: below level 2 of compatibility, relay_domains is $mydestination.
+            others = [word for word in words(postfix.value(domains, service)) if word not in own]
+            if others and not postfix.value(maps, service):
+                added = "reject_unauth_destination, reject_unverified_recipient"
+                commands = (
+                    f"# set {maps} to a table of those who have a mailbox; or have their server asked for each:",
+                    _for_strangers(facts, added, service),
+                )
+                what = f"{maps} is empty: every local part is accepted in {', '.join(others)}"
+                yield Found(service.place, what, commands)
 
 
 def vrfy(facts: HostFacts) -> Iterator[Found]:
@@ -172,8 +189,9 @@ CHECKS = (
     Check(
         "unknown-recipients",
         Severity.WARNING,
-        "Recipients that do not exist are refused at once (`smtpd_reject_unlisted_recipient`,"
-        " `local_recipient_maps`)",
+        "Recipients that do not exist are refused at once (`smtpd_reject_unlisted_recipient`, with"
+        " `local_recipient_maps`, `virtual_mailbox_maps` and `relay_recipient_maps`; or"
+        " `reject_unverified_recipient`)",
         "Otherwise the host sends bounces to forged senders, and ends on blocklists for it.",
         unknown_recipients,
     ),
