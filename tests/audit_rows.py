@@ -248,6 +248,7 @@ BAD: list[Row] = [
     ("authentication", "DKIM alone", both(main(smtpd_milters="inet:opendkim:12301"), host(mailguard=None))),
     ("authentication", "passed by", service("smtp/inet", receive_override_options="no_milters")),
     ("milter-default-action", "accept", main(milter_default_action="accept")),
+    ("milter-default-action", "of users' mail", service("submission/inet", milter_default_action="accept")),
     (
         "milter-default-action",
         "of one milter",

@@ -237,6 +237,11 @@ def test_monitor_mode_holds_no_login_to_its_addresses() -> None:
     assert "refuses nothing in monitor mode" in found["sender-login"].found[0].what
 
 
+def test_what_stands_in_main_cf_is_found_once() -> None:
+    found = tripped(main(milter_default_action="accept")(HARDENED))["milter-default-action"].found
+    assert [each.place for each in found] == ["smtp/inet"]
+
+
 def test_a_finding_is_the_same_at_another_time() -> None:
     """A baseline goes by its text."""
     change: Callable[[HostFacts], HostFacts] = certificate(begins_day=-355, ends_day=10)

@@ -54,19 +54,26 @@ def verified(facts: HostFacts) -> Iterator[Found | Unclear]:
 
 
 def default_action(facts: HostFacts) -> Iterator[Found]:
-    """For all milters, and for a single one in braces."""
+    """For all milters, and for a single one in braces; mail of strangers and of users, each place named once."""
     postfix = facts.postfix
-    for service in postfix.mx_services:
+    seen = set()
+    for service in postfix.public_services:
         milters = facts.milters(service)
         own = [_default_action(each) for each in milters]
         if "" in own and postfix.value("milter_default_action", service).lower() == "accept":
-            command = postfix.setting("milter_default_action", "tempfail", service)
-            yield Found(service.place, "milter_default_action = accept", (command,))
+            name, what = "milter_default_action", "milter_default_action = accept"
+            command = postfix.setting(name, "tempfail", service)
         elif "accept" in own:
+            name, what = "smtpd_milters", "a milter in smtpd_milters has default_action=accept"
             new = (re.sub(r"\s*=\s*", "=", re.sub(r"([{}])", r" \1 ", each)) for each in milters)
             mended = (_ACTION.sub("default_action=tempfail", " ".join(each.split())) for each in new)
-            command = postfix.setting("smtpd_milters", ", ".join(mended), service)
-            yield Found(service.place, "a milter in smtpd_milters has default_action=accept", (command,))
+            command = postfix.setting(name, ", ".join(mended), service)
+        else:
+            continue
+        place = postfix.place(name, service)
+        if (name, place) not in seen:
+            seen.add((name, place))
+            yield Found(service.place, what, (command,))
 
 
 def originating(facts: HostFacts) -> Iterator[Found]:
