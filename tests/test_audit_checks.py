@@ -77,7 +77,7 @@ COMMANDS: list[tuple[str, Change, str]] = [
     (
         "smuggling-end-of-data",
         main(smtpd_forbid_bare_newline="no"),
-        "postconf -e 'smtpd_forbid_bare_newline = normalize'",
+        "postconf -e 'smtpd_forbid_bare_newline = yes'",
     ),
     (
         "misspelt-parameters",

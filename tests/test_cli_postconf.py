@@ -255,9 +255,9 @@ CASES: list[tuple[str, str, dict[str, str], dict[str, Mapping[str, str]], dict[s
         {"smtpd_milters": OURS, "smtpd_forbid_bare_newline": "no", "smtpd_forbid_unauth_pipelining": "no"},
         {"submission": {**SUBMISSION, "smtpd_forbid_bare_newline": "reject"}, "2525": SMUGGLED},
         {
-            "smtpd_forbid_bare_newline": "normalize",
+            "smtpd_forbid_bare_newline": "yes",
             "smtpd_forbid_unauth_pipelining": "yes",
-            "2525/inet/smtpd_forbid_bare_newline": "normalize",
+            "2525/inet/smtpd_forbid_bare_newline": "yes",
         },
     ),
     (

@@ -33,13 +33,13 @@ SMUGGLING: list[tuple[str, Change, str, list[str]]] = [
         "bare-newline",
         main(smtpd_forbid_bare_newline="no"),
         "problem",
-        ["smtpd_forbid_bare_newline = no", "postconf -e 'smtpd_forbid_bare_newline = normalize'"],
+        ["smtpd_forbid_bare_newline = no", "postconf -e 'smtpd_forbid_bare_newline = yes'"],
     ),
     (
         "bare-newline-in-a-service",
         service("smtp/inet", smtpd_forbid_bare_newline="no"),
         "problem",
-        ["smtp/inet: ", "postconf -P 'smtp/inet/smtpd_forbid_bare_newline=normalize'"],
+        ["smtp/inet: ", "postconf -P 'smtp/inet/smtpd_forbid_bare_newline=yes'"],
     ),
     (
         "pipelining",

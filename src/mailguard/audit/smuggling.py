@@ -9,10 +9,12 @@ from mailguard.audit.finding import Check, Found, Severity
 from mailguard.audit.postfix import Postfix, Service
 from mailguard.audit.restriction_list import words
 
-__all__ = ["BARE_NEWLINE", "CHECKS", "GOOD", "PIPELINING"]
+__all__ = ["BARE_NEWLINE", "CHECKS", "GOOD", "NORMALIZE", "PIPELINING"]
 
 GOOD = frozenset({"yes", "normalize", "reject"})
 BARE_NEWLINE = "smtpd_forbid_bare_newline"
+NORMALIZE = "yes"
+"""The older name of `normalize`: 3.5.23, 3.6.13, 3.7.9 and 3.8.4 know no other, and do not start with that."""
 PIPELINING = "smtpd_forbid_unauth_pipelining"
 
 
@@ -23,7 +25,7 @@ def end_of_data(facts: HostFacts) -> Iterator[Found]:
         value = postfix.value(BARE_NEWLINE, service).lower()
         if postfix.knows(BARE_NEWLINE):
             if value not in GOOD:
-                command = postfix.setting(BARE_NEWLINE, "normalize", service)
+                command = postfix.setting(BARE_NEWLINE, NORMALIZE, service)
                 yield Found(postfix.place(BARE_NEWLINE, service), f"{BARE_NEWLINE} = {value}", (command,))
         elif not _older_way(facts, postfix, service):
             shown = ".".join(map(str, postfix.version))
@@ -60,7 +62,7 @@ CHECKS = (
     Check(
         "smuggling-end-of-data",
         Severity.CRITICAL,
-        "The end of a message is where every other server sees it (`smtpd_forbid_bare_newline = normalize`)",
+        "The end of a message is where every other server sees it (`smtpd_forbid_bare_newline = yes`)",
         "A message hidden in another one arrives as the sending server's own, and passes its SPF.",
         end_of_data,
     ),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.postfix import MX_PORTS, SUBMISSION_PORTS, Postfix, Service, parameters, quoted
 from mailguard.audit.restriction_list import effective, words
-from mailguard.audit.smuggling import BARE_NEWLINE, GOOD, PIPELINING
+from mailguard.audit.smuggling import BARE_NEWLINE, GOOD, NORMALIZE, PIPELINING
 from mailguard.config import Config, Listener
 from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_listener
 from mailguard.setup_host.milter_list import BRACES_SINCE, MILTERS, OTHER_MILTERS, MilterLists, Written, is_ours
@@ -58,7 +58,7 @@ LOOPBACK_6 = ip_address("::1")
 # Of a host with more domains, so many are named.
 MAX_DOMAINS_SHOWN = 5
 # What keeps one message from being two, the value for it, and those that do as well.
-SMUGGLING = ((BARE_NEWLINE, "normalize", GOOD), (PIPELINING, "yes", frozenset({"yes"})))
+SMUGGLING = ((BARE_NEWLINE, NORMALIZE, GOOD), (PIPELINING, "yes", frozenset({"yes"})))
 
 
 @dataclass(frozen=True, slots=True)
