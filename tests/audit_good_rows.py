@@ -154,7 +154,15 @@ GOOD: list[Row] = [
     (
         "sender-login",
         "mailguard's",
-        both(main(smtpd_sender_login_maps=""), host(mailguard=MailguardFacts("enforce", ("postfixadmin",), ()))),
+        both(main(smtpd_sender_login_maps=""), host(mailguard=MailguardFacts("enforce", ("postfixadmin",), {}))),
+    ),
+    (
+        "sender-login",
+        "mailguard's, by another name of its host",
+        both(
+            main(smtpd_sender_login_maps="", smtpd_milters="inet:localhost:7777"),
+            host(mailguard=MailguardFacts("enforce", ("inline",), {"inet:127.0.0.1:7777": "auto"})),
+        ),
     ),
     (
         "unknown-recipients",
@@ -237,7 +245,7 @@ GOOD: list[Row] = [
         "an address of our configuration",
         both(
             main(smtpd_milters="inet:127.0.0.1:7777"),
-            host(mailguard=MailguardFacts("enforce", (), ("inet:127.0.0.1:7777",))),
+            host(mailguard=MailguardFacts("enforce", (), {"inet:127.0.0.1:7777": "auto"})),
         ),
     ),
     (

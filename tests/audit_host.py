@@ -18,6 +18,7 @@ __all__ = [
     "HARDENED_MAIN",
     "KEY",
     "NOW",
+    "OUR_SOCKET",
     "PASSWORDS",
     "SERVICES",
     "TABLE",
@@ -39,6 +40,7 @@ CERTIFICATE = "/etc/ssl/mail/fullchain.pem"
 KEY = "/etc/ssl/mail/privkey.pem"
 TABLE = "/etc/postfix/sql/mailboxes.cf"
 PASSWORDS = "/etc/postfix/sasl_passwd"
+OUR_SOCKET = "unix:/var/spool/postfix/mailguard/mailguard.sock"
 
 DEFAULTS: Mapping[str, str] = {
     "allow_untrusted_routing": "no",
@@ -217,7 +219,7 @@ HARDENED = HostFacts(
         "fail2ban": ("[DEFAULT]", "enabled = false", "[postfix-sasl]", "port = smtp", "enabled = true"),
     },
     nameservers=("127.0.0.1",),
-    mailguard=MailguardFacts("enforce", (), ("unix:/var/spool/postfix/mailguard/mailguard.sock",)),
+    mailguard=MailguardFacts("enforce", (), {OUR_SOCKET: "auto"}),
 )
 
 Change = Callable[[HostFacts], HostFacts]

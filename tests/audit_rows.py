@@ -9,6 +9,7 @@ from audit_host import (
     CERTIFICATE,
     HARDENED,
     KEY,
+    OUR_SOCKET,
     PASSWORDS,
     TABLE,
     Change,
@@ -193,6 +194,31 @@ BAD: list[Row] = [
             smtpd_sender_restrictions="permit_sasl_authenticated,reject_sender_login_mismatch",
         ),
     ),
+    (
+        "sender-login",
+        "past mailguard",
+        both(
+            main(smtpd_sender_login_maps=""),
+            service("submission/inet", smtpd_milters="unix:opendkim/opendkim.sock"),
+            host(mailguard=MailguardFacts("enforce", ("inline",), {OUR_SOCKET: "auto"})),
+        ),
+    ),
+    (
+        "sender-login",
+        "at a listener that only verifies",
+        both(
+            main(smtpd_sender_login_maps=""),
+            host(mailguard=MailguardFacts("enforce", ("inline",), {OUR_SOCKET: "verify"})),
+        ),
+    ),
+    (
+        "sender-login",
+        "mailguard only tells",
+        both(
+            main(smtpd_sender_login_maps=""),
+            host(mailguard=MailguardFacts("enforce", ("inline",), {OUR_SOCKET: "auto"}, keeps_senders_back=False)),
+        ),
+    ),
     ("sender-login", "not asked", service("submissions/inet", smtpd_sender_restrictions="-")),
     ("helo-required", "no", main(smtpd_helo_required="no")),
     ("helo-restrictions", "empty", main(smtpd_helo_restrictions="")),
@@ -246,6 +272,11 @@ BAD: list[Row] = [
     ("smuggling-pipelining", "no", main(smtpd_forbid_unauth_pipelining="no")),
     ("authentication", "no milter", both(main(smtpd_milters=""), host(mailguard=None))),
     ("authentication", "DKIM alone", both(main(smtpd_milters="inet:opendkim:12301"), host(mailguard=None))),
+    (
+        "authentication",
+        "a listener that only signs",
+        host(mailguard=MailguardFacts("enforce", (), {OUR_SOCKET: "sign"})),
+    ),
     ("authentication", "passed by", service("smtp/inet", receive_override_options="no_milters")),
     ("milter-default-action", "accept", main(milter_default_action="accept")),
     ("milter-default-action", "of users' mail", service("submission/inet", milter_default_action="accept")),
@@ -255,7 +286,7 @@ BAD: list[Row] = [
         main(smtpd_milters="{ unix:mailguard/mailguard.sock, default_action = accept }"),
     ),
     ("originating", "in main.cf", main(milter_macro_daemon_name="ORIGINATING")),
-    ("mailguard-enforces", "monitor", host(mailguard=MailguardFacts("monitor", (), ()))),
+    ("mailguard-enforces", "monitor", host(mailguard=MailguardFacts("monitor", (), {}))),
     ("resolver-local", "a provider's", host(nameservers=("127.0.0.1", "9.9.9.9"))),
     ("resolver-validates", "no anchor", settings("unbound", "server:")),
     (

@@ -231,7 +231,7 @@ def test_a_configuration_of_ours_that_cannot_be_read() -> None:
 
 
 def test_monitor_mode_holds_no_login_to_its_addresses() -> None:
-    ours = host(mailguard=MailguardFacts("monitor", ("inline",), ()))
+    ours = host(mailguard=MailguardFacts("monitor", ("inline",), {}))
     found = tripped(both(main(smtpd_sender_login_maps=""), ours)(HARDENED))
     assert list(found) == ["sender-login", "mailguard-enforces"]
     assert "refuses nothing in monitor mode" in found["sender-login"].found[0].what

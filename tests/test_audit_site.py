@@ -124,6 +124,35 @@ def test_a_user_without_rights_is_told_what_is_not_known(site: Site) -> None:
     }
 
 
+OURS = """mode = "enforce"
+[senders]
+sources = ["inline"]
+[senders.actions]
+envelope = "{envelope}"
+header_from = "log"
+[[listeners]]
+address = "unix:/var/spool/postfix/mailguard/mailguard.sock"
+role = "{role}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "envelope", "wanted"),
+    [
+        ("auto", "reject", set()),
+        ("auto", "log", {"sender-login"}),
+        ("verify", "reject", {"sender-login"}),
+        ("sign", "quarantine", {"authentication"}),
+    ],
+)
+def test_what_mailguard_does_is_read_from_its_configuration(
+    mailguard_command: Command, site: Site, role: str, envelope: str, wanted: set[str]
+) -> None:
+    site.write_postfix({"smtpd_sender_login_maps": "-"})
+    site.write("/etc/mailguard/mailguard.toml", OURS.format(role=role, envelope=envelope))
+    assert found_in(findings(mailguard_command, site)[1]) == wanted
+
+
 def reachable(site: Site) -> None:
     """For other users than root."""
     for path in (site.root, *site.root.parents):

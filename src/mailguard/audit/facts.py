@@ -65,8 +65,10 @@ class MailguardFacts:
 
     mode: str
     sender_sources: tuple[str, ...]
-    listeners: tuple[str, ...]
-    """Their addresses."""
+    listeners: Mapping[str, str]
+    """Their roles, by their addresses."""
+    keeps_senders_back: bool = True
+    """Whether a login does not get through under a reverse path or a From that it may not use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,9 @@ SETTINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("postfixadmin", ("etc/postfixadmin/config.local.php", "etc/postfixadmin/dbconfig.inc.php")),
 )
 COMMENTS = ("#", ";", "//")
+# Of [senders.actions]: what mail that is not under a login's own name is known by, and what becomes of it.
+SENDER_RULES = ("envelope", "header_from")
+KEPT_BACK = ("reject", "quarantine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,10 +348,13 @@ def _mailguard(places: Places, host: _Host) -> tuple[MailguardFacts | None, str]
         raise ConfigError(f"{path}: not TOML: {error}; see mailguard-milter --check-config") from None
     senders, listeners = content.get("senders"), content.get("listeners")
     sources = senders.get("sources") if isinstance(senders, dict) else None
+    found = senders.get("actions") if isinstance(senders, dict) else None
+    actions = found if isinstance(found, dict) else {}
     tables = [each for each in listeners if isinstance(each, dict)] if isinstance(listeners, list) else []
     facts = MailguardFacts(
         mode=str(content.get("mode", "monitor")),
         sender_sources=tuple(map(str, sources)) if isinstance(sources, list) else (),
-        listeners=tuple(str(each.get("address", "")) for each in tables),
+        listeners={str(each.get("address", "")): str(each.get("role", "auto")) for each in tables},
+        keeps_senders_back=any(actions.get(rule, KEPT_BACK[0]) in KEPT_BACK for rule in SENDER_RULES),
     )
     return facts, ""

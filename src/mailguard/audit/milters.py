@@ -7,15 +7,14 @@ from collections.abc import Iterator
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Check, Found, Severity, Unclear
-from mailguard.audit.postfix import quoted
+from mailguard.audit.postfix import Service, quoted
 from mailguard.audit.restriction_list import words
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "roles"]
 
 ALL = ("SPF", "DKIM", "DMARC")
 # What stands in the address of a milter or a policy service, by name or by its usual port, and what that verifies.
 VERIFIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("mailguard", ALL),
     ("rspamd", ALL),
     ("11332", ALL),
     ("opendkim", ("DKIM",)),
@@ -29,6 +28,8 @@ VERIFIERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("pyspf-milter", ("SPF",)),
     ("authentication_milter", ALL),
 )
+OWN_NAME = "mailguard"
+"""In the address of a milter: it is a listener of ours, though the configuration names no such address."""
 _ACTION = re.compile(r"\bdefault_action\s*=\s*(\w+)", re.IGNORECASE)
 _SPF_ITSELF = re.compile(r"SPFSelfValidate\s+(?:true|yes|on|1)\b", re.IGNORECASE)
 
@@ -41,7 +42,8 @@ def verified(facts: HostFacts) -> Iterator[Found | Unclear]:
         if "DMARC" in known and _opendmarc_checks_spf(facts):
             known.add("SPF")
         missing = [what for what in ALL if what not in known]
-        strange = [each for each in map(address_of, facts.milters(service)) if not _verifies(facts, each)]
+        others = (each for each in map(address_of, facts.milters(service)) if not _role(facts, each))
+        strange = [each for each in others if not _verifies(facts, each)]
         if missing and strange:
             yield Unclear(f"{service.place}: whether {', '.join(strange)} verifies {', '.join(missing)} is not known")
         elif missing:
@@ -119,17 +121,37 @@ def address_of(milter: str) -> str:
     return words(milter.strip("{}"))[0] if words(milter.strip("{}")) else milter
 
 
+def roles(facts: HostFacts, service: Service) -> frozenset[str]:
+    """Those of mailguard's listeners that mail through the service passes."""
+    return frozenset(filter(None, (_role(facts, address_of(each)) for each in facts.milters(service))))
+
+
+def _role(facts: HostFacts, address: str) -> str:
+    """That of mailguard's listener at the address; empty if it is another's milter."""
+    listeners = facts.mailguard.listeners if facts.mailguard is not None else {}
+    named = "auto" if OWN_NAME in address else ""
+    return next((role for each, role in listeners.items() if _is_same(address, each)), named)
+
+
 def _verifies(facts: HostFacts, address: str) -> tuple[str, ...]:
-    if facts.mailguard is not None and any(_is_same(address, each) for each in facts.mailguard.listeners):
-        return ALL
+    role = _role(facts, address)
+    if role:
+        # With the role "sign", mail of strangers is passed by.
+        return () if role == "sign" else ALL
     found = (what for name, what in VERIFIERS if name in address)
     return tuple(dict.fromkeys(each for what in found for each in what))
 
 
 def _is_same(address: str, listener: str) -> bool:
-    """A chrooted smtpd names a socket by its path below the queue directory."""
+    """A chrooted smtpd names a socket by its path below the queue directory; a host has many names, a port one."""
     kind, _, path = address.partition(":")
-    return address == listener or (kind == "unix" and listener.endswith(f"/{path.lstrip('/')}"))
+    if kind == "unix":
+        return address == listener or listener.endswith(f"/{path.lstrip('/')}")
+    return kind.startswith("inet") and listener.startswith("inet") and _port(address) == _port(listener)
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
 
 
 CHECKS = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mailguard.audit.facts import HostFacts
+from mailguard.audit.facts import HostFacts, MailguardFacts
 from mailguard.audit.finding import Check, Found, Severity, Unclear
+from mailguard.audit.milters import roles
 from mailguard.audit.postfix import Service
 from mailguard.audit.restriction_list import reaches, words
 from mailguard.audit.tls_server import requires_tls
@@ -62,22 +63,34 @@ def separate(facts: HostFacts) -> Iterator[Found]:
 def own_address(facts: HostFacts) -> Iterator[Found | Unclear]:
     """Either Postfix or mailguard holds a login to its addresses."""
     ours = facts.mailguard if facts.mailguard is not None and facts.mailguard.sender_sources else None
-    if ours is not None and ours.mode == "enforce":
-        return
     postfix = facts.postfix
     for service in postfix.login_services:
         maps = postfix.value("smtpd_sender_login_maps", service)
         if maps and _rejects_mismatch(facts, service):
+            continue
+        loophole = _loophole(facts, ours, service) if ours is not None else ""
+        if ours is not None and not loophole:
             continue
         if facts.mailguard_problem:
             yield Unclear(f"{service.place}: whether mailguard does is not known: {facts.mailguard_problem}")
             continue
         command = postfix.prepended("smtpd_sender_restrictions", MISMATCHES[0], service, for_it_alone=True)
         missing = "no restriction refuses a mismatch" if maps else "smtpd_sender_login_maps is empty"
-        if ours is not None:
-            missing += ", and mailguard refuses nothing in monitor mode"
+        if loophole:
+            missing += f", and {loophole}"
         commands = (command,) if maps else (MAPS_HINT, command)
         yield Found(service.place, f"a login may send as anybody: {missing}", commands)
+
+
+def _loophole(facts: HostFacts, ours: MailguardFacts, service: Service) -> str:
+    """Why mailguard does not hold the logins of a service to their addresses; empty if it does."""
+    if ours.mode != "enforce":
+        return "mailguard refuses nothing in monitor mode"
+    if not ours.keeps_senders_back:
+        return "[senders.actions] of mailguard keeps nothing back"
+    if roles(facts, service) <= {"verify"}:
+        return "its mail passes no listener of mailguard that looks at logins"
+    return ""
 
 
 def _rejects_mismatch(facts: HostFacts, service: Service) -> bool:
