@@ -278,6 +278,22 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         "ok",
         "us.test takes no mail",
     ),
+    ("an MX without address", "MX", with_changes({"mx.us.test": {}}), "problem", "10 mx.us.test: it has no address"),
+    (
+        "an MX that is an address",
+        "MX",
+        with_changes({"us.test": {"TXT": [b"v=spf1 -all"], "MX": [(10, "192.0.2.1")]}}),
+        "problem",
+        "10 192.0.2.1: it is an address",
+    ),
+    (
+        "null MX beside another",
+        "MX",
+        with_changes({"us.test": {"TXT": [b"v=spf1 -all"], "MX": [(0, ""), (10, "mx.us.test")]}}),
+        "problem",
+        "a null MX stands beside other hosts",
+    ),
+    ("an MX with IPv6 alone", "MX", with_changes({"mx.us.test": {"AAAA": ["2001:db8::1"]}}), "ok", "10 mx.us.test"),
     ("no TLSRPT", "TLSRPT", with_changes({"_smtp._tls.us.test": {}}), "note", "_smtp._tls.us.test has no record"),
     (
         "TLSRPT without rua",
@@ -367,6 +383,13 @@ def test_a_dns_that_does_not_answer_is_neither_good_nor_bad() -> None:
         ("MX", "SPF", "DKIM", "DMARC", "MTA-STS", "TLSRPT", "DANE"), "unknown"
     ) | {"DMARC": part(card, "DMARC").status}
     assert part(card, "DMARC").status in ("unknown", "problem")
+
+
+def test_a_host_whose_address_the_dns_does_not_tell_is_unknown() -> None:
+    status = {("mx.us.test", "A"): Status.TEMPFAIL}
+    assert part(scored(GOOD, status=status), "MX").status == "unknown"
+    both = with_changes({"mx.us.test": {"A": ["192.0.2.1"], "AAAA": ["2001:db8::1"]}})
+    assert part(scored(both, status=status), "MX").status == "ok"
 
 
 @pytest.mark.parametrize(

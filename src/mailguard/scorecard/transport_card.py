@@ -1,18 +1,19 @@
 """How mail to a domain is protected on its way: MX, DANE, MTA-STS and the reports about them.
 
-RFC 7505 (null MX), RFC 7672 (DANE), RFC 8461 (MTA-STS), RFC 8460 §3 (TLSRPT). Pure: the policy of MTA-STS, which is
-fetched over HTTPS, is an argument.
+RFC 5321 §5.1 (MX), RFC 7505 (null MX), RFC 7672 (DANE), RFC 8461 (MTA-STS), RFC 8460 §3 (TLSRPT). Pure: the policy of
+MTA-STS, which is fetched over HTTPS, is an argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from mailguard.dane.destination import Destination
+from mailguard.dane.destination import Destination, is_address
+from mailguard.dane.discover import MAX_HOSTS
 from mailguard.dane.discover import discover as discover_dane
 from mailguard.dane.result import DaneStatus, HostOutcome, HostPolicy
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import MX, Answer, Question, RecordType, Status
 from mailguard.domain import Domain
 from mailguard.explain.explanation import Explanation, octets_text
 from mailguard.mtasts.policy import StsMode, StsPolicy
@@ -48,11 +49,41 @@ def mx_card(domain: Domain, answers: Answers) -> Explanation:
     elif not hosts:
         advice = "publish MX: senders fall back on the address of the name, which many see as a mistake"
         found = [finding(Mark.NOTE, f"{domain} has no MX record", advice)]
-    elif any(not host.exchange for host in hosts):
+    elif not any(host.exchange for host in hosts):
         found = [finding(Mark.OK, f"{domain} takes no mail (null MX)")]
     else:
-        found = [finding(Mark.OK, f"{host.preference} {host.exchange}") for host in hosts]
+        found = _mail_hosts(hosts, answers)
     return card("MX", found)
+
+
+def _mail_hosts(hosts: Sequence[MX], answers: Answers) -> list[Explanation]:
+    """Whether mail can get to each of them."""
+    named = [host for host in hosts if host.exchange]
+    types = (RecordType.A, RecordType.AAAA)
+    asked = {
+        host: [Question(host.exchange, rdtype) for rdtype in types if not is_address(host.exchange)]
+        for host in named[:MAX_HOSTS]
+    }
+    answers.need(question for questions in asked.values() for question in questions)
+    found = [_mail_host(host, [answers.get(question) for question in asked[host]]) for host in asked]
+    if len(named) < len(hosts):
+        advice = "remove it, or the others: some senders take it to mean that there is no mail here (RFC 7505)"
+        found.append(finding(Mark.PROBLEM, "a null MX stands beside other hosts", advice))
+    if len(named) > MAX_HOSTS:
+        found.append(finding(Mark.NOTE, f"{len(named) - MAX_HOSTS} more hosts are not looked at"))
+    return found
+
+
+def _mail_host(host: MX, addresses: Sequence[Answer]) -> Explanation:
+    text = f"{host.preference} {host.exchange}"
+    failed = [answer for answer in addresses if answer.status in (Status.TEMPFAIL, Status.BOGUS)]
+    if is_address(host.exchange):
+        return finding(Mark.PROBLEM, f"{text}: it is an address", "let the MX record name a host")
+    if any(answer.names() for answer in addresses):
+        return finding(Mark.OK, text)
+    if failed:
+        return finding(Mark.UNKNOWN, f"{text}: {failed[0].detail or 'the DNS did not answer'}")
+    return finding(Mark.PROBLEM, f"{text}: it has no address", "give the host an address, or remove the MX record")
 
 
 def dane_card(domain: Domain, answers: Answers) -> Explanation:
