@@ -19,6 +19,7 @@ from cli_process import Command, mailguard_command
 from mailguard.dkim.signing_key import SigningKey, generate_ed25519, generate_rsa
 from mailguard.dns.answers import Answers, evaluate
 from mailguard.dns.question import Dnssec, Status
+from mailguard.dns.validation import ValidationStatus
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
@@ -72,11 +73,16 @@ def scored(
     dnssec: Mapping[tuple[str, str], Dnssec] | None = None,
     selectors: Sequence[str] = ("s",),
     policy_file: FetchOutcome | None = None,
+    validation: ValidationStatus = ValidationStatus.VALIDATES,
 ) -> Explanation:
     resolver = ZoneResolver(zone, status=status or {}, dnssec=SIGNED if dnssec is None else dnssec)
     return evaluate(
         lambda answers: domain_card(
-            US, selectors, answers, policy_file=fetched() if policy_file is None else policy_file
+            US,
+            selectors,
+            answers,
+            policy_file=fetched() if policy_file is None else policy_file,
+            resolver=validation,
         ),
         resolver,
         deadline=0,
@@ -476,6 +482,25 @@ def test_the_command(mailguard_command: Command, tmp_path: Path, text: str, code
     assert done.out.startswith("mail of us.test: ")
     as_json = json.loads(mailguard_command("check", "us.test", "--zone", zone, "--json").out)
     assert [each["title"] for each in as_json["children"]][:2] == ["MX", "SPF"]
+
+
+@pytest.mark.parametrize("status", [Status.TEMPFAIL, Status.BOGUS])
+def test_tlsa_records_that_the_dns_does_not_tell_are_unknown(status: Status) -> None:
+    found = part(scored(GOOD, status={("_25._tcp.mx.us.test", "TLSA"): status}), "DANE")
+    assert (found.status, "senders that know DANE do not deliver" in found.text()) == ("unknown", True)
+
+
+def test_a_resolver_that_does_not_validate_says_nothing_of_dane(mailguard_command: Command, tmp_path: Path) -> None:
+    """Whose zone is signed is not told to sign it."""
+    blind = part(scored(GOOD, dnssec={}, validation=ValidationStatus.NO_TRUSTED_SERVER), "DANE")
+    assert (blind.status, "cannot be told: no-trusted-server" in blind.text()) == ("note", True)
+    assert "sign the zone" in part(scored(GOOD, dnssec={}), "DANE").text()
+    assert part(scored(GOOD, validation=ValidationStatus.SOME_UNTRUSTED), "DANE").status == "ok"
+    zone = tmp_path / "zone"
+    zone.write_text("$ORIGIN us.test.\n@ MX 10 mx\nmx A 192.0.2.1\n")
+    done = mailguard_command("check", "us.test", "--zone", zone)
+    assert "mx.us.test: whether it has DANE cannot be told" in done.out
+    assert "sign the zone" not in done.out
 
 
 @pytest.mark.parametrize(

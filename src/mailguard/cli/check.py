@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from mailguard.cli.dane_settings import settings
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE, as_domain, as_selectors
 from mailguard.cli.tree_report import show
@@ -17,6 +18,7 @@ from mailguard.configured_dns import resolver_config
 from mailguard.dns.answers import Resolver, evaluate
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Question, RecordType
+from mailguard.dns.validation import check_validation
 from mailguard.domain import Domain
 from mailguard.errors import MissingExtraError
 from mailguard.key_places import keys_of
@@ -70,8 +72,10 @@ def check(
     with waiting(f"asking the DNS about {domain}"), open_resolver(asked) as resolver:
         fetched = None if no_fetch or asked.zone_file is not None else _policy_file(domain, resolver)
         deadline = time.monotonic() + LOOKUP_TIME_S
+        validation = check_validation(asked, deadline=deadline, probe=settings(config_file).probe).status
+        selected = tuple(dict.fromkeys(known))
         card = evaluate(
-            lambda answers: domain_card(domain, tuple(dict.fromkeys(known)), answers, policy_file=fetched),
+            lambda answers: domain_card(domain, selected, answers, policy_file=fetched, resolver=validation),
             resolver,
             deadline=deadline,
         )

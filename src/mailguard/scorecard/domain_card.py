@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mailguard.dns.answers import Answers, Unanswered
+from mailguard.dns.validation import ValidationStatus
 from mailguard.domain import Domain
 from mailguard.explain.dmarc_check import Usability, check_domain
 from mailguard.explain.dmarc_problem import DmarcProblem
@@ -26,9 +27,17 @@ _DMARC_MARKS = {
 
 
 def domain_card(
-    domain: Domain, selectors: Sequence[str], answers: Answers, *, policy_file: FetchOutcome | None = None
+    domain: Domain,
+    selectors: Sequence[str],
+    answers: Answers,
+    *,
+    policy_file: FetchOutcome | None = None,
+    resolver: ValidationStatus = ValidationStatus.VALIDATES,
 ) -> Explanation:
-    """What `domain` publishes. Raises Unanswered while an answer is missing; each part names what it lacks."""
+    """What `domain` publishes, `resolver` being what is known of the one that the answers come from.
+
+    Raises Unanswered while an answer is missing; each part names what it lacks.
+    """
     cards: list[Explanation] = []
     is_missing = False
     parts: tuple[Callable[[], Explanation], ...] = (
@@ -38,7 +47,7 @@ def domain_card(
         lambda: _dmarc_card(domain, answers),
         lambda: mta_sts_card(domain, answers, policy_file),
         lambda: tls_report_card(domain, answers),
-        lambda: dane_card(domain, answers),
+        lambda: dane_card(domain, answers, resolver),
     )
     for part in parts:
         try:

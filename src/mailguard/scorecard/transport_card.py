@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from mailguard.dane.destination import Destination, is_address
 from mailguard.dane.discover import MAX_HOSTS
 from mailguard.dane.discover import discover as discover_dane
-from mailguard.dane.result import DaneStatus, HostOutcome, HostPolicy
+from mailguard.dane.result import DaneStatus, HostOutcome, HostPolicy, HostReason
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import MX, Answer, Question, RecordType, Status
+from mailguard.dns.validation import ValidationStatus
 from mailguard.domain import Domain
 from mailguard.explain.explanation import Explanation, octets_text
 from mailguard.mtasts.policy import StsMode, StsPolicy
@@ -36,6 +37,10 @@ _HOST_ADVICE: Mapping[HostOutcome, str] = {
     HostOutcome.OPPORTUNISTIC: "sign the zone with DNSSEC and publish TLSA records, or use MTA-STS",
     HostOutcome.SKIP: "senders that know DANE do not deliver to this host: repair its DNS",
 }
+
+
+# What a resolver that does not validate, or whose word does not count, makes of all that is signed.
+_UNSIGNED = frozenset({HostReason.INSECURE_MX, HostReason.INSECURE_ADDRESS, HostReason.INSECURE_RECORDS})
 
 
 def mx_card(domain: Domain, answers: Answers) -> Explanation:
@@ -86,12 +91,12 @@ def _mail_host(host: MX, addresses: Sequence[Answer]) -> Explanation:
     return finding(Mark.PROBLEM, f"{text}: it has no address", "give the host an address, or remove the MX record")
 
 
-def dane_card(domain: Domain, answers: Answers) -> Explanation:
-    """Raises Unanswered while an answer is missing."""
+def dane_card(domain: Domain, answers: Answers, resolver: ValidationStatus) -> Explanation:
+    """`resolver` is what was found out about the one that was asked. Raises Unanswered while an answer is missing."""
     policy = discover_dane(Destination.parse(domain), answers)
     match policy.status:
         case DaneStatus.HOSTS:
-            found = [_host(host) for host in policy.hosts]
+            found = [_host(host, resolver) for host in policy.hosts]
         case DaneStatus.DEFER:
             found = [finding(Mark.UNKNOWN, policy.detail)]
         case _:
@@ -99,9 +104,13 @@ def dane_card(domain: Domain, answers: Answers) -> Explanation:
     return card("DANE", found)
 
 
-def _host(host: HostPolicy) -> Explanation:
+def _host(host: HostPolicy, resolver: ValidationStatus) -> Explanation:
+    if host.reason in _UNSIGNED and resolver is not ValidationStatus.VALIDATES:
+        advice = "ask a resolver that validates, on loopback or in trust_ad under [dns]"
+        return finding(Mark.NOTE, f"{host.name}: whether it has DANE cannot be told: {resolver.value}", advice)
+    is_failed = host.reason is HostReason.LOOKUP_FAILED
     return finding(
-        _HOST_MARKS[host.outcome],
+        Mark.UNKNOWN if is_failed else _HOST_MARKS[host.outcome],
         f"{host.name}: {host.outcome.value}: {host.detail}",
         _HOST_ADVICE.get(host.outcome, ""),
     )
