@@ -315,6 +315,23 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         "problem",
         "_smtp._tls.us.test has 2 records",
     ),
+    *(
+        (f"TLSRPT {label}", "TLSRPT", with_changes({"_smtp._tls.us.test": {"TXT": [text]}}), mark, detail)
+        for label, text, mark, detail in (
+            ("without mailto", b"v=TLSRPTv1; rua=tls@us.test", "problem", "v=TLSRPTv1; rua=tls@us.test: no rua="),
+            ("to http", b"v=TLSRPTv1; rua=http://us.test/r", "problem", "v=TLSRPTv1; rua=http://us.test/r: no rua="),
+            ("with nothing in rua", b"v=TLSRPTv1; rua=", "problem", "v=TLSRPTv1; rua=: no rua="),
+            ("in another tag", b"v=TLSRPTv1; xrua=mailto:a@us.test", "problem", "v=TLSRPTv1; xrua="),
+            (
+                "without a semicolon",
+                b"v=TLSRPTv1 rua=mailto:a@us.test",
+                "problem",
+                "v=TLSRPTv1 rua=mailto:a@us.test:",
+            ),
+            ("in small letters", b"v=tlsrptv1; rua=mailto:a@us.test", "problem", "v=tlsrptv1; rua=mailto:a@us.test:"),
+            ("to https", b"v=TLSRPTv1 ;rua=mailto:a@us.test , https://us.test/r; x=y", "ok", ""),
+        )
+    ),
     ("no MTA-STS", "MTA-STS", with_changes({"_mta-sts.us.test": {}}), "note", "us.test has no MTA-STS record"),
     ("broken MTA-STS", "MTA-STS", with_changes({"_mta-sts.us.test": {"TXT": [b"v=STSv1;"]}}), "problem", ""),
     ("no TLSA", "DANE", with_changes({"_25._tcp.mx.us.test": {}}), "note", "mx.us.test: opportunistic: "),

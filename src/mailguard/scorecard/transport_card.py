@@ -6,12 +6,14 @@ MTA-STS, which is fetched over HTTPS, is an argument.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from mailguard.dane.destination import Destination, is_address
 from mailguard.dane.discover import MAX_HOSTS
 from mailguard.dane.discover import discover as discover_dane
 from mailguard.dane.result import DaneStatus, HostOutcome, HostPolicy, HostReason
+from mailguard.dmarc.report_uri import ReportUri
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import MX, Answer, Question, RecordType, Status
 from mailguard.dns.validation import ValidationStatus
@@ -25,7 +27,7 @@ from mailguard.scorecard.card import Mark, card, finding
 
 __all__ = ["dane_card", "mta_sts_card", "mx_card", "tls_report_card"]
 
-_TLS_REPORTS = b"v=TLSRPTv1"
+_TLS_REPORTS = re.compile(rb"v=TLSRPTv1[ \t]*;")
 _HOST_MARKS: Mapping[HostOutcome, Mark] = {
     HostOutcome.AUTHENTICATE: Mark.OK,
     HostOutcome.ENCRYPT: Mark.PROBLEM,
@@ -155,19 +157,29 @@ def tls_report_card(domain: Domain, answers: Answers) -> Explanation:
     """Raises Unanswered while an answer is missing."""
     name = f"_smtp._tls.{domain}"
     answer = answers.get(Question(name, RecordType.TXT))
-    texts = [text for text in answer.texts() if text.startswith(_TLS_REPORTS)]
+    # RFC 8460 §3: what does not begin with the version and a semicolon is discarded, before they are counted.
+    texts = [text for text in answer.texts() if _TLS_REPORTS.match(text)]
+    meant = [text for text in answer.texts() if b"tlsrpt" in text.lower()]
     if answer.status in (Status.TEMPFAIL, Status.BOGUS):
         found = [finding(Mark.UNKNOWN, answer.detail or "the DNS did not answer")]
+    elif not texts and meant:
+        advice = "let it begin with: v=TLSRPTv1;"
+        found = [finding(Mark.PROBLEM, f"{octets_text(meant[0])}: it counts as none", advice)]
     elif not texts:
         found = [
             finding(Mark.NOTE, f"{name} has no record", "mailguard dns prints one: senders then report failures")
         ]
     elif len(texts) > 1:
         found = [finding(Mark.PROBLEM, f"{name} has {len(texts)} records: they count as none", "leave one")]
-    elif b"rua=" not in texts[0].replace(b" ", b""):
-        found = [
-            finding(Mark.PROBLEM, f"{octets_text(texts[0])}: no rua=", "say where reports go: rua=mailto:ADDRESS")
-        ]
+    elif not _report_uris(texts[0]):
+        detail = f"{octets_text(texts[0])}: no rua= with an address that can be used"
+        found = [finding(Mark.PROBLEM, detail, "say where reports go: rua=mailto:ADDRESS")]
     else:
         found = [finding(Mark.OK, octets_text(texts[0]))]
     return card("TLSRPT", found)
+
+
+def _report_uris(record: bytes) -> tuple[ReportUri, ...]:
+    """The destinations in rua, as DMARC has them: mailto and https (RFC 8460 §3)."""
+    fields = (field.strip(b" \t").partition(b"=") for field in record.split(b";"))
+    return next((ReportUri.parse_list(value) for name, _, value in fields if name == b"rua"), ())
