@@ -246,10 +246,10 @@ def test_what_cannot_be_taken_back_is_said(place: Place) -> None:
     """Somebody writes to a file that has just been changed, and then something fails."""
     journal = place.journal()
     journal.begin()
-    (place.host / "main.cf").write_bytes(b"theirs")
 
     def others() -> None:
         place.others()
+        (place.host / "main.cf").write_bytes(b"theirs")
         (place.host / "etc" / "new.toml").write_bytes(b"theirs, too")
 
     with pytest.raises(ConfigError) as error:
@@ -307,6 +307,47 @@ def test_somebody_else_was_faster(place: Place) -> None:
     with pytest.raises(ConfigError, match="has just been changed by somebody else; nothing was changed"):
         journal.begin()
     assert place.kept() == []
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_two_at_once(place: Place, is_over: bool) -> None:
+    """What the one has made is not taken back when the other fails, though both would make the same."""
+    first, second = place.journal(), place.journal()
+    for each in (first, second):
+        each.begin()
+    faults: list[str] = []
+
+    def fails() -> None:
+        with pytest.raises(ConfigError) as caught:
+            second.carry_out(place.others)
+        faults.append(str(caught.value))
+
+    def others() -> None:
+        place.others()
+        if not is_over:
+            fails()
+            with pytest.raises(ConfigError, match="another command changes files"):
+                undo(first.directory)
+
+    first.carry_out(others)
+    done = tree(place.host)
+    if is_over:
+        fails()
+    assert faults[0].endswith("; nothing was changed")
+    assert tree(place.host) == done
+    assert place.kept() == [Path(first.directory)], "nothing that could be undone by mistake"
+    assert done["keys/us.test/r1.pem"][1] == b"a key"
+    undo(first.directory)
+    assert tree(place.host) == place.before
+
+
+def test_a_key_that_somebody_else_has_just_made_stays(place: Place) -> None:
+    journal = place.journal()
+    journal.begin()
+    store_keys(str(place.keys), "us.test", [("e1", b"of somebody else")], owner=None)
+    with pytest.raises(ConfigError, match=r"e1\.pem has just been made by somebody else; nothing was changed"):
+        journal.carry_out(place.others)
+    assert (place.keys / "us.test" / "e1.pem").read_bytes() == b"of somebody else"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"mailguard": 2}', "[" * 100_000, '{"mailguard": 1}'])

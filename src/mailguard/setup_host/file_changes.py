@@ -2,16 +2,19 @@
 
 What is about to be done is written down, with copies, before anything is done: so it can be undone from any point,
 and the undoing, too, may be interrupted and done again. What somebody has changed since is never overwritten. Files
-that were made anew are moved into that directory by the undoing, private keys among them: nothing is lost.
+that were made anew are moved into that directory by the undoing, private keys among them: nothing is lost. One
+process at a time changes or undoes, for one directory of copies: what another one has just made is not taken back.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -144,18 +147,34 @@ class Journal:
     def carry_out(self, others: Callable[[], None] = lambda: None) -> None:
         """What others make, then each file, whole or not at all. Raises ConfigError; all is as before then, unless
         the text says what is not."""
-        try:
-            others()
-            self._write()
-        except BaseException as error:
-            text = _text(error)
+        with ExitStack() as held:
             try:
-                undo(self.directory)
-            except MailguardError as second:
-                raise ConfigError(f"{text}; and not all of it could be taken back: {second}") from error
-            if isinstance(error, MailguardError | OSError):
-                raise ConfigError(f"{text}; all is as it was before") from None
-            raise
+                held.enter_context(_alone(self.directory))
+                self._check()
+            except (ConfigError, OSError) as error:
+                # There is nothing to undo: that would take somebody else's files for these.
+                shutil.rmtree(self.directory, ignore_errors=True)
+                raise ConfigError(f"{_text(error)}; nothing was changed") from None
+            try:
+                others()
+                self._write()
+            except BaseException as error:
+                text = _text(error)
+                try:
+                    _undo(self.directory)
+                except MailguardError as second:
+                    raise ConfigError(f"{text}; and not all of it could be taken back: {second}") from error
+                if isinstance(error, MailguardError | OSError):
+                    raise ConfigError(f"{text}; all is as it was before") from None
+                raise
+
+    def _check(self) -> None:
+        """Nobody has changed or made one of the files since they were looked at."""
+        for change in self._changes:
+            _unchanged(change)
+        for path in self._made:
+            if os.path.lexists(path):
+                raise ConfigError(f"{path} has just been made by somebody else")
 
     def _write(self) -> None:
         for change in self._changes:
@@ -174,6 +193,23 @@ def _unchanged(change: FileChange) -> Content | None:
     return present
 
 
+@contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """No other process changes or undoes anything meanwhile that is kept beside `directory`. Raises ConfigError."""
+    place = os.path.dirname(directory)
+    with ExitStack() as opened:
+        try:
+            outer = opened.enter_context(guarded_directory(place))
+            lock = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=outer)
+            opened.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{place}: another command changes files at this moment; run this again") from None
+        except OSError as error:
+            raise ConfigError(f"{place}: {error.strerror}") from None
+        yield
+
+
 def _text(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
@@ -187,6 +223,12 @@ def undo(directory: str) -> Undone:
     """Put back what a Journal kept in `directory`. Raises ConfigError, before anything is done, where a file has been
     changed since, or where others than root could have written the directory."""
     directory = os.path.realpath(directory)
+    _manifest(directory)
+    with _alone(directory):
+        return _undo(directory)
+
+
+def _undo(directory: str) -> Undone:
     manifest = _manifest(directory)
     # The last first: Postfix does without mailguard before that loses its configuration.
     entries = [_Entry(**each) for each in reversed(manifest["files"])]
