@@ -95,7 +95,7 @@ def test_what_would_have_mail_of_strangers_signed(
     facts = gather(Places(Path("/"), str(site.path)), now=0.0)
     config = load(site.config_file)
     plan = milter_plan(facts, config, chrooted=frozenset())
-    card = milters_card(facts, config, plan)
+    card = milters_card(facts, config, plan, chrooted=frozenset())
     problems = [
         each.detail for each in card.children if each.title == "problem" and "does not name it" not in each.detail
     ]

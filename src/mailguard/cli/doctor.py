@@ -212,7 +212,7 @@ def _postfix_cards(
     except ConfigError as error:
         yield card("milters of Postfix", [finding(Mark.PROBLEM, str(error))])
     else:
-        yield milters_card(facts, config, plan)
+        yield milters_card(facts, config, plan, chrooted=chroots)
     yield default_action_card(facts, config)
     yield macro_card(facts, probes)
     yield smuggling_card(facts)

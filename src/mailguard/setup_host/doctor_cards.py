@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from mailguard.audit.postfix import Postfix, Service
 from mailguard.config import Config, Listener
 from mailguard.explain.explanation import Explanation
 from mailguard.scorecard.card import Mark, card, finding
-from mailguard.setup_host.milter_entry import DEFAULT_ACTION, Entry, entries
+from mailguard.setup_host.milter_entry import DEFAULT_ACTION, Entry, entries, looked_for_at
 from mailguard.setup_host.milter_plan import (
     DAEMON_NAME,
     MACROS,
@@ -168,10 +169,13 @@ def clock_card(now: float, newest: tuple[str, float], *, synchronised: bool | No
 # -- Postfix -------------------------------------------------------------------------------------------------------
 
 
-def milters_card(facts: HostFacts, config: Config, plan: MilterPlan) -> Explanation:
-    """Where mailguard stands among the milters, and what else `mailguard postconf` would change."""
+def milters_card(facts: HostFacts, config: Config, plan: MilterPlan, *, chrooted: frozenset[str]) -> Explanation:
+    """Where mailguard stands among the milters, and what else `mailguard postconf` would change.
+
+    `chrooted` are the places of the services in a chroot.
+    """
     postfix = facts.postfix
-    found = list(_of_plan(facts, config, plan))
+    found = [*_of_plan(facts, config, plan), *_not_found(postfix, config, chrooted)]
     found += [
         finding(Mark.PROBLEM if note.is_problem else Mark.NOTE, note.text)
         for note in plan.notes
@@ -180,6 +184,25 @@ def milters_card(facts: HostFacts, config: Config, plan: MilterPlan) -> Explanat
     found += [each for place, value in _lists(postfix) for each in _after_ours(place, value, config, postfix)]
     shown = [(place, _order(value, config, postfix)) for place, value in _lists(postfix)]
     return card("milters of Postfix", found or [finding(Mark.OK, "as mailguard postconf sets them")], facts=shown)
+
+
+def _not_found(postfix: Postfix, config: Config, chrooted: frozenset[str]) -> Iterator[Explanation]:
+    """Addresses under which a service does not find the socket that they mean: with all its mail, it has to wait."""
+    queue = postfix.value("queue_directory")
+    sockets = {posixpath.normpath(each.socket_address.path) for each in config.listeners}
+    places = [(service, MILTERS) for service in milter_services(postfix)]
+    places += [(service, OTHER_MILTERS) for service in postfix.running("cleanup")]
+    for service, name in places:
+        is_chrooted = service.place in chrooted
+        for entry in entries(postfix.value(name, service)):
+            path = looked_for_at(entry, queue_directory=queue, is_chrooted=is_chrooted)
+            if path and path not in sockets and is_ours(entry, config, postfix):
+                where = "in a chroot" if is_chrooted else "in no chroot"
+                detail = (
+                    f"{service.place} runs {where}: by {entry.address} in {name} it looks for {path}, which is none"
+                    " of the [[listeners]]"
+                )
+                yield finding(Mark.PROBLEM, detail, "mailguard postconf --apply names the socket as it is found")
 
 
 def _lists(postfix: Postfix) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from mailguard.audit.restriction_list import words
 from mailguard.config import Listener
 from mailguard.errors import ConfigError
 
-__all__ = ["Entry", "entries", "is_listener", "postfix_address"]
+__all__ = ["Entry", "entries", "is_listener", "looked_for_at", "postfix_address"]
 
 # Postfix's own defaults, written down because others may have changed them for all milters. content_timeout must
 # stay well above dns.deadline_s.
@@ -88,6 +88,17 @@ def is_listener(entry: Entry, listener: Listener, *, queue_directory: str) -> bo
     except ValueError:
         return False
     return kind == "inet" and port == str(address.port) and named in (address.ip, _reached(listener))
+
+
+def looked_for_at(entry: Entry, *, queue_directory: str, is_chrooted: bool) -> str:
+    """The path of the socket that a service of Postfix connects to; empty for what is no unix socket.
+
+    All daemons of Postfix work in the queue directory, which is the root of those in a chroot.
+    """
+    kind, _, path = entry.address.partition(":")
+    if kind != "unix":
+        return ""
+    return posixpath.normpath(posixpath.join(queue_directory, path.lstrip("/") if is_chrooted else path))
 
 
 def postfix_address(listener: Listener, *, queue_directory: str, chrooted: Sequence[str]) -> str:

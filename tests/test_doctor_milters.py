@@ -1,0 +1,73 @@
+"""Mail that does not pass mailguard though Postfix seems to name it: what `mailguard doctor` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from audit_site import POSTCONF
+from mailguard.audit.gather import Places, gather
+from mailguard.config import load
+from mailguard.explain.explanation import Explanation
+from mailguard.setup_host.doctor_cards import milters_card
+from mailguard.setup_host.milter_plan import milter_plan
+from mailguard.setup_host.postfix_files import read_chroots
+from setup_site import SUBMISSION, ConfigDirectory
+
+pytestmark = pytest.mark.skipif(POSTCONF is None, reason="postconf is not installed")
+
+Services = Mapping[str, Mapping[str, str]]
+
+
+def card(
+    site: ConfigDirectory, main: Mapping[str, str], services: Services | None = None, *, chroot: str = "n"
+) -> Explanation:
+    site.write({"non_smtpd_milters": "$smtpd_milters", **main}, services, chroot=chroot)
+    facts = gather(Places(Path("/"), str(site.path)), now=0.0)
+    config = load(site.config_file)
+    chrooted = read_chroots(facts.postfix)
+    plan = milter_plan(facts, config, chrooted=chrooted)
+    return milters_card(facts, config, plan, chrooted=chrooted)
+
+
+def said(found: Explanation, mark: str) -> Sequence[str]:
+    return [each.detail for each in found.children if each.title == mark]
+
+
+# -- a socket that is not where Postfix looks for it ---------------------------------------------------------------
+
+BELOW, AS_IN_A_CHROOT, RELATIVE = "unix:{queue}/mailguard/m.sock", "unix:/mailguard/m.sock", "unix:mailguard/m.sock"
+ADDRESSES: list[tuple[str, str, str, str]] = [
+    # id, whether the services run in a chroot, what main.cf has, where the socket is looked for; empty if it is there
+    ("relative", "y", RELATIVE, ""),
+    ("from-the-root-of-the-chroot", "y", AS_IN_A_CHROOT, ""),
+    ("the-whole-path-in-a-chroot", "y", BELOW, "{queue}{queue}/mailguard/m.sock"),
+    ("relative-and-no-chroot", "n", RELATIVE, ""),
+    ("the-whole-path", "n", BELOW, ""),
+    ("as-in-a-chroot-without-one", "n", AS_IN_A_CHROOT, "/mailguard/m.sock"),
+]
+
+
+@pytest.mark.parametrize(
+    ("chroot", "address", "place"), [row[1:] for row in ADDRESSES], ids=[row[0] for row in ADDRESSES]
+)
+def test_a_socket_that_a_service_does_not_find(tmp_path: Path, chroot: str, address: str, place: str) -> None:
+    site = ConfigDirectory(tmp_path)
+    site.configure((BELOW.format(queue=site.queue), "auto"))
+    found = card(site, {"smtpd_milters": address.format(queue=site.queue)}, chroot=chroot)
+    problems = said(found, "problem")
+    assert [each.partition(" ")[0] for each in problems] == (
+        ["smtp/inet", "submission/inet", "cleanup/unix"] if place else []
+    )
+    assert all(f"it looks for {place.format(queue=site.queue)}, " in each for each in problems)
+
+
+def test_one_service_in_a_chroot_does_not_find_what_others_do(tmp_path: Path) -> None:
+    site = ConfigDirectory(tmp_path)
+    whole = BELOW.format(queue=site.queue)
+    site.configure((whole, "auto"))
+    services = {"submission": {**SUBMISSION, "smtpd_milters": whole}}
+    found = card(site, {"smtpd_milters": RELATIVE}, services, chroot="y")
+    assert [each.partition(" ")[0] for each in said(found, "problem")] == ["submission/inet"]
