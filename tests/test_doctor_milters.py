@@ -71,3 +71,38 @@ def test_one_service_in_a_chroot_does_not_find_what_others_do(tmp_path: Path) ->
     services = {"submission": {**SUBMISSION, "smtpd_milters": whole}}
     found = card(site, {"smtpd_milters": RELATIVE}, services, chroot="y")
     assert [each.partition(" ")[0] for each in said(found, "problem")] == ["submission/inet"]
+
+
+# -- services without milters --------------------------------------------------------------------------------------
+
+SOCKET = "unix:/run/mailguard/mailguard.sock"
+NO_MILTERS = {"receive_override_options": "no_address_mappings,no_milters"}
+EMPTIED = {"smtpd_milters": ""}
+PASSED_BY: list[tuple[str, Mapping[str, str], Services, str, list[str]]] = [
+    # id, main.cf, services, the mark, the services that are named
+    ("none", {}, {}, "", []),
+    ("port-25", {}, {"smtp": NO_MILTERS}, "note", ["smtp/inet"]),
+    ("submission", {}, {"submission": {**SUBMISSION, **NO_MILTERS}}, "note", ["submission/inet"]),
+    ("all", NO_MILTERS, {}, "problem", ["smtp/inet", "submission/inet"]),
+    (
+        "all-but-what-comes-from-a-filter",
+        NO_MILTERS,
+        {"127.0.0.1:10026": {"receive_override_options": "no_address_mappings"}},
+        "note",
+        ["smtp/inet", "submission/inet"],
+    ),
+    ("port-25-is-emptied", {}, {"smtp": EMPTIED}, "note", ["smtp/inet"]),
+    ("from-a-filter-on-this-host", {}, {"127.0.0.1:10026": NO_MILTERS}, "", []),
+]
+
+
+@pytest.mark.parametrize(
+    ("main", "services", "mark", "places"), [row[1:] for row in PASSED_BY], ids=[row[0] for row in PASSED_BY]
+)
+def test_services_whose_mail_passes_no_milter(
+    tmp_path: Path, main: Mapping[str, str], services: Services, mark: str, places: list[str]
+) -> None:
+    found = card(ConfigDirectory(tmp_path), {"smtpd_milters": SOCKET, **main}, services)
+    named = [(each.title, each.detail) for each in found.children if "mail does not pass" in each.detail]
+    assert [(title, detail.partition(": ")[0]) for title, detail in named] == [(mark, place) for place in places]
+    assert all("no_milters" in detail or "smtpd_milters is empty" in detail for _, detail in named)

@@ -17,6 +17,7 @@ from mailguard.setup_host.milter_plan import (
     MACROS,
     MILTERS,
     OTHER_MILTERS,
+    OVERRIDE,
     MilterPlan,
     Setting,
     is_ours,
@@ -175,7 +176,7 @@ def milters_card(facts: HostFacts, config: Config, plan: MilterPlan, *, chrooted
     `chrooted` are the places of the services in a chroot.
     """
     postfix = facts.postfix
-    found = [*_of_plan(facts, config, plan), *_not_found(postfix, config, chrooted)]
+    found = [*_of_plan(facts, config, plan), *_not_found(postfix, config, chrooted), *_passed_by(facts)]
     found += [
         finding(Mark.PROBLEM if note.is_problem else Mark.NOTE, note.text)
         for note in plan.notes
@@ -203,6 +204,24 @@ def _not_found(postfix: Postfix, config: Config, chrooted: frozenset[str]) -> It
                     " of the [[listeners]]"
                 )
                 yield finding(Mark.PROBLEM, detail, "mailguard postconf --apply names the socket as it is found")
+
+
+def _passed_by(facts: HostFacts) -> Iterator[Explanation]:
+    """Services that others can reach and whose mail passes no milter: it may pass one behind a content filter."""
+    postfix = facts.postfix
+    every, with_lists = postfix.running("smtpd"), milter_services(postfix)
+    # What main.cf lacks is said with the settings.
+    without = [
+        each for each in every if not facts.milters(each) and (each not in with_lists or MILTERS in each.overrides)
+    ]
+    mark = Mark.NOTE if len(without) < len(every) else Mark.PROBLEM
+    for service in (each for each in without if each in postfix.public_services):
+        is_emptied = service in with_lists
+        name = MILTERS if is_emptied else OVERRIDE
+        detail = f"{service.place}: mail does not pass mailguard: {postfix.shown(name, service)}"
+        advice = "unless a content filter has it pass mailguard later: take "
+        advice += f"{'that' if is_emptied else 'no_milters'} out of {postfix.place(name, service)}"
+        yield finding(mark, detail, advice)
 
 
 def _lists(postfix: Postfix) -> Iterator[tuple[str, str]]:

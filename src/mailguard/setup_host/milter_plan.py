@@ -23,6 +23,7 @@ from mailguard.setup_host.milter_list import BRACES_SINCE, MILTERS, OTHER_MILTER
 __all__ = [
     "MILTERS",
     "OTHER_MILTERS",
+    "OVERRIDE",
     "MilterPlan",
     "Note",
     "Setting",
