@@ -192,6 +192,14 @@ def record_missing(host: Host) -> None:
     (host.daemon.directory / "zone").write_text(zone_file(["r1"]))
 
 
+def not_reloaded(host: Host) -> None:
+    """A domain that the daemon has not heard of, with its record."""
+    with open(host.daemon.config_file, "a") as file:
+        file.write('[domains."new.test"]\nselectors = [{ name = "r1", key_file = "keys/r1.pem" }]\n')
+    zone = host.daemon.directory / "zone"
+    zone.write_text(zone.read_text() + zone_file(["r1"]).replace("us.test", "new.test"))
+
+
 def accepts(host: Host) -> None:
     directory = host.postfix.directory / "config"
     main = directory / "main.cf"
@@ -232,6 +240,12 @@ FAULTS: list[tuple[str, Fault, int, list[str]]] = [
         keys(lambda path: shutil.chown(path, "root")),
         1,
         ["keys", "nobody cannot sign with it", "e1.pem", "Permission denied", "chown nobody"],
+    ),
+    (
+        "daemon-not-reloaded",
+        not_reloaded,
+        1,
+        ["keys", "new.test: the daemon that runs signs with no key", "names r1", "systemctl reload mailguard-milter"],
     ),
     ("key-for-all", keys(lambda path: path.chmod(0o644)), 1, ["keys", "mode 0644", "chmod 600"]),
     (
