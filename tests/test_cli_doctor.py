@@ -192,6 +192,11 @@ def record_missing(host: Host) -> None:
     (host.daemon.directory / "zone").write_text(zone_file(["r1"]))
 
 
+def second_record(host: Host) -> None:
+    zone = host.daemon.directory / "zone"
+    zone.write_text(zone.read_text() + 'r1._domainkey.us.test. IN TXT "v=spf1 -all"\n')
+
+
 def not_reloaded(host: Host) -> None:
     """A domain that the daemon has not heard of, with its record."""
     with open(host.daemon.config_file, "a") as file:
@@ -254,6 +259,12 @@ FAULTS: list[tuple[str, Fault, int, list[str]]] = [
         1,
         ["records of the keys", "e1._domainkey.us.test: ", "no record", "publish: e1"],
     ),
+    (
+        "record-beside-another",
+        second_record,
+        1,
+        ["records of the keys", "r1._domainkey.us.test: ", "2 TXT records are there", "leave only this one"],
+    ),
     ("resolver-dead", configured('zone_file = "zone"', DEAD), 1, ["resolver", "it does not answer", "delv"]),
     (
         "default-action-accept",
@@ -308,6 +319,14 @@ def test_each_fault_names_itself(
     # And nothing else is blamed: what follows from it is in the same card, or could not be told.
     others = [each for each in said(tree, "problem") if each.split(" |")[0] != named[0].split(" |")[0]]
     assert not others, others
+
+
+def test_a_key_in_testing(mailguard_command: Command, sound: Site) -> None:
+    zone = sound.host.daemon.directory / "zone"
+    zone.write_text(zone.read_text().replace("v=DKIM1;", "v=DKIM1; t=y;", 1))
+    code, tree = diagnosed(mailguard_command, sound.host)
+    assert (code, said(tree, "problem", "unknown")) == (0, [])
+    assert [each for each in said(tree, "note") if "t=y is set" in each]
 
 
 def test_keys_below_directories_of_root(mailguard_command: Command, sound: Site) -> None:

@@ -327,10 +327,10 @@ def _record(checked: CheckedKey) -> Explanation:
         return finding(Mark.PROBLEM, detail, f"publish: {zone_line(checked.name, checked.record.encode('ascii'))}")
     marks = {
         KeyOutcome.PUBLISHED: Mark.OK,
+        KeyOutcome.TESTING: Mark.NOTE,
         KeyOutcome.WRONG: Mark.PROBLEM,
         KeyOutcome.UNKNOWN: Mark.UNKNOWN,
         KeyOutcome.UNUSABLE: Mark.UNKNOWN,
     }
-    return finding(
-        marks[checked.outcome], detail, "" if checked.outcome is KeyOutcome.PUBLISHED else "mailguard key test"
-    )
+    advice = {KeyOutcome.PUBLISHED: "", KeyOutcome.TESTING: "take t=y out of the record"}
+    return finding(marks[checked.outcome], detail, advice.get(checked.outcome, "mailguard key test"))

@@ -27,8 +27,10 @@ class KeyOutcome(Enum):
     """What the check of one key found."""
 
     PUBLISHED = "pass"
+    TESTING = "testing"
+    """It is published, and verifiers are asked to take its signatures for none (t=y)."""
     WRONG = "fail"
-    """No record, or one with which this key's signatures do not verify."""
+    """No record, one with which this key's signatures do not verify, or others beside it."""
     UNKNOWN = "temperror"
     """The DNS did not answer."""
     UNUSABLE = "unusable"
@@ -38,6 +40,7 @@ class KeyOutcome(Enum):
     def exit_code(self) -> ExitCode:
         return {
             KeyOutcome.PUBLISHED: ExitCode.PASS,
+            KeyOutcome.TESTING: ExitCode.PASS,
             KeyOutcome.WRONG: ExitCode.FAIL,
             KeyOutcome.UNKNOWN: ExitCode.TEMPORARY,
             KeyOutcome.UNUSABLE: ExitCode.CONFIGURATION,
@@ -130,12 +133,15 @@ def _compare(key: SigningKey, answer: Answer) -> tuple[KeyOutcome, str]:
             faults.append(str(error))
             continue
         if published.key == own.key:
-            notes = [f"the published record fits ({key.algorithm}, {key.bits} bits)"]
+            detail = f"the published record fits ({key.algorithm}, {key.bits} bits)"
             if len(texts) > 1:
-                notes.append(f"{len(texts)} TXT records are there: leave only this one")
+                # RFC 6376 §3.6.2.2: undefined. Some verifiers take the first, others fail.
+                detail += f"; {len(texts)} TXT records are there, and which counts is undefined: leave only this one"
+                return KeyOutcome.WRONG, detail
             if published.testing:
-                notes.append("t=y is set: verifiers treat the signature as if there were none")
-            return KeyOutcome.PUBLISHED, "; ".join(notes)
+                detail += "; t=y is set: verifiers treat the signature as if there were none"
+                return KeyOutcome.TESTING, detail
+            return KeyOutcome.PUBLISHED, detail
         faults.append("the record holds another key")
     found = "; ".join(dict.fromkeys(faults))
     return KeyOutcome.WRONG, f"the key is sound, but what is published does not fit: {found}"
