@@ -10,7 +10,7 @@
 set -eu
 
 # What can be set in the environment, or here.
-HOST=${MAILGUARD_HOST:-$(postconf -h myhostname)}
+HOST=${MAILGUARD_HOST:-$(postconf -hx myhostname)}
 CHAIN=${MAILGUARD_CHAIN:-/etc/postfix/tls/chain.pem}
 MAILGUARD=${MAILGUARD:-/opt/mailguard/bin/mailguard}
 RELOAD=${MAILGUARD_RELOAD:-postfix reload}
@@ -20,9 +20,10 @@ if [ -z "$lineage" ]; then
   echo "mailguard-rollover: usage: mailguard-rollover.sh /etc/letsencrypt/live/NAME" >&2
   exit 64
 fi
-# certbot tells the names of what was renewed: a certificate for something else is none of ours.
+# certbot tells the names of what was renewed: a certificate for something else is none of ours. *.example.com is for
+# mx.example.com, too.
 case " ${RENEWED_DOMAINS:-$HOST} " in
-  *" $HOST "*) ;;
+  *" $HOST "* | *" *.${HOST#*.} "*) ;;
   *) exit 0 ;;
 esac
 

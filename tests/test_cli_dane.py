@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -425,7 +426,9 @@ def test_rollover_of_other_hosts(mailguard_command: Command, place: Place, host:
 # -- contrib/mailguard-rollover.sh
 
 
-def hook(place: Place, tmp_path: Path, leaf: Issued, *, names: str) -> tuple[int, str, bytes]:
+def hook(
+    place: Place, tmp_path: Path, leaf: Issued, *, names: str, host: str = "mx.good.signed.test"
+) -> tuple[int, str, bytes]:
     """Its exit code, what it said, and what Postfix has for a certificate afterwards."""
     lineage = tmp_path / "lineage"
     lineage.mkdir(exist_ok=True)
@@ -441,9 +444,9 @@ def hook(place: Place, tmp_path: Path, leaf: Issued, *, names: str) -> tuple[int
         chain.parent.mkdir()
         chain.write_bytes(b"before")
     environment = {
-        "PATH": SYSTEM_PATH,
+        "PATH": f"{tmp_path}/bin:{SYSTEM_PATH}",
         "MAILGUARD": str(command),
-        "MAILGUARD_HOST": "mx.good.signed.test",
+        "MAILGUARD_HOST": host,
         "MAILGUARD_CHAIN": str(chain),
         "MAILGUARD_RELOAD": f"touch {tmp_path}/reloaded",
         "RENEWED_LINEAGE": str(lineage),
@@ -459,6 +462,33 @@ def test_the_hook_deploys_what_senders_accept(place: Place, tmp_path: Path) -> N
     assert (tmp_path / "reloaded").exists()
     assert [each.name for each in (tmp_path / "tls").iterdir()] == ["chain.pem"]
     assert (tmp_path / "tls" / "chain.pem").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("names", "is_ours"),
+    [
+        ("*.good.signed.test", True),
+        ("good.signed.test *.good.signed.test", True),
+        ("*.signed.test", False),
+        ("*.mx.good.signed.test", False),
+        ("wmx.good.signed.test", False),
+    ],
+)
+def test_the_hook_knows_a_certificate_for_all_names(place: Place, tmp_path: Path, names: str, is_ours: bool) -> None:
+    code, said, chain = hook(place, tmp_path, place.leaf, names=names)
+    assert (code, chain != b"before") == (0, is_ours), said
+
+
+def test_the_hook_asks_postfix_for_the_name(place: Place, tmp_path: Path) -> None:
+    """As Postfix understands it: main.cf may have $mydomain there."""
+    (tmp_path / "master.cf").touch()
+    (tmp_path / "main.cf").write_text("mydomain = good.signed.test\nmyhostname = mx.$mydomain\n")
+    postconf = tmp_path / "bin" / "postconf"
+    postconf.parent.mkdir()
+    postconf.write_text(f'#!/bin/sh\nexec {shutil.which("postconf", path=SYSTEM_PATH)} -c {tmp_path} "$@"\n')
+    postconf.chmod(0o755)
+    code, said, chain = hook(place, tmp_path, place.leaf, names="mx.good.signed.test", host="")
+    assert (code, chain) == (0, (tmp_path / "made.pem").read_bytes()), said
 
 
 def test_the_hook_keeps_what_senders_would_not_accept(place: Place, tmp_path: Path) -> None:
