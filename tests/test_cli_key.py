@@ -226,7 +226,7 @@ KEY_FAULTS: list[tuple[str, Callable[[str], str], int, str]] = [
     ("absent", lambda text: text.replace("r1._domainkey", "r9._domainkey"), 1, "no record is published"),
     ("revoked", lambda text: re.sub(r"k=rsa; p=.*", 'k=rsa; p="', text), 1, "revoked"),
     ("malformed", lambda text: re.sub(r"k=rsa; p=.*", 'k=rsa; p=!"', text), 1, "not base64"),
-    ("another", lambda text: re.sub(r"r1.*TXT.*", OTHER_LINE, text), 1, "another key"),
+    ("another", lambda text: re.sub(r"r1.*TXT.*", OTHER_LINE, text), 1, "another key: if another host"),
     ("wrong-type", lambda text: text.replace('"v=DKIM1; k=rsa;', '"v=DKIM1; " "k=ed25519;'), 1, "not of type rsa"),
     ("twice", lambda text: OTHER_LINE + "\n" + text, 1, "leave only this one"),
     ("testing", lambda text: text.replace('"v=DKIM1; k=rsa;', '"v=DKIM1; " "k=rsa; t=y;'), 0, "testing: r1."),

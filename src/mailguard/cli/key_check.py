@@ -142,6 +142,9 @@ def _compare(key: SigningKey, answer: Answer) -> tuple[KeyOutcome, str]:
                 detail += "; t=y is set: verifiers treat the signature as if there were none"
                 return KeyOutcome.TESTING, detail
             return KeyOutcome.PUBLISHED, detail
-        faults.append("the record holds another key")
+        faults.append(
+            "the record holds another key: if another host signs with that one, leave it there, and make keys with"
+            " selectors of their own here (mailguard key new --selector)"
+        )
     found = "; ".join(dict.fromkeys(faults))
     return KeyOutcome.WRONG, f"the key is sound, but what is published does not fit: {found}"
