@@ -176,8 +176,8 @@ def zone_file(selectors: Sequence[str] = tuple(OUR_KEYS)) -> str:
 
 
 @contextmanager
-def open_host(*, more: str = "") -> Iterator[Host]:
-    """`more` are tables of the daemon's configuration."""
+def open_host(*, more: str = "", rule: str = "") -> Iterator[Host]:
+    """`more` are tables of the daemon's configuration, `rule` are lines of that for our domain."""
     with Daemon() as daemon:
         for selector, private in OUR_KEYS.items():
             daemon.write_key(f"keys/{selector}.pem", zone0.pem(private))
@@ -186,7 +186,7 @@ def open_host(*, more: str = "") -> Iterator[Host]:
         keys = ", ".join(f'{{ name = "{each}", key_file = "keys/{each}.pem" }}' for each in OUR_KEYS)
         daemon.start(
             f'mode = "enforce"\nauthserv_id = "{AUTHSERV_ID}"\n[dns]\nzone_file = "zone"\n'
-            f'[domains."{zone0.US}"]\nselectors = [{keys}]\n{more}'
+            f'[domains."{zone0.US}"]\n{rule}selectors = [{keys}]\n{more}'
         )
         with PostfixSandbox(
             main={"enable_long_queue_ids": "yes"},

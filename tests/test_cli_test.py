@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 # What sendmail(1) hands over has the client 127.0.0.1.
-SIGNED_HERE = '[[sign.networks]]\nnetworks = ["127.0.0.1/32"]\ndomains = ["us.test", "nokey.test"]\n'
+SIGNED_HERE = '[[sign.networks]]\nnetworks = ["127.0.0.1/32"]\ndomains = ["us.test", "sub.us.test", "nokey.test"]\n'
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Site:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     from mailguard.cli.group import run
 
-    with receiving() as port, open_host(more=SIGNED_HERE) as host:
+    with receiving() as port, open_host(more=SIGNED_HERE, rule="subdomains = true\n") as host:
         config, saved = host.postfix.directory / "config", tmp_path_factory.mktemp("saved")
         with open(config / "main.cf", "a") as file:
             file.write(f"transport_maps = inline:{{ far.test=smtp:[127.0.0.1]:{port} }}\n")
@@ -158,6 +158,14 @@ def test_signed_and_delivered(mailguard_command: Command, site: Site) -> None:
     done = mailguard_command("test", "--send", "one@them.test", *site.arguments)
     assert (done.code, done.out.splitlines()[0]) == (0, "test message to one@them.test: ok")
     assert str(message["Message-ID"]) not in done.out
+
+
+def test_signed_by_the_domain_above(mailguard_command: Command, site: Site) -> None:
+    arguments: list[str | Path] = ["--send", "one@them.test", "--from", "a@sub.us.test", *site.arguments]
+    code, tree, text = send(mailguard_command, *arguments, "--mailbox", site.mailbox)
+    assert (code, said(tree, "problem", "unknown", "note")) == (0, [])
+    assert facts(tree, "mailguard, ")["d"] == "us.test"
+    assert "a signature of us.test passes" in text
 
 
 def test_submitted_with_a_login(mailguard_command: Command, site: Site, tmp_path: Path) -> None:

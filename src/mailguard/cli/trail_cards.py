@@ -18,6 +18,7 @@ from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.domain import Domain
 from mailguard.explain.dkim_node import dkim_nodes
 from mailguard.explain.explanation import Explanation
+from mailguard.key_places import signer_of
 from mailguard.scorecard.card import Mark, card, finding
 from mailguard.setup_host.milter_entry import Entry, entries
 from mailguard.setup_host.milter_plan import MILTERS, OTHER_MILTERS, MilterPlan, is_ours, milter_services
@@ -117,7 +118,13 @@ def exit_code_of(
 
 
 def _counts(result: DkimResult, trial: Trial) -> bool:
-    return result.status is DkimStatus.PASS and result.domain == trial.message.sender.domain
+    return result.status is DkimStatus.PASS and result.domain == _signer(trial)
+
+
+def _signer(trial: Trial) -> Domain:
+    """The d= with which mail of the sender is signed: with `subdomains = true`, a domain above its own."""
+    domain = trial.message.sender.domain
+    return signer_of(trial.config, domain) or domain
 
 
 # -- handed over ---------------------------------------------------------------------------------------------------
@@ -244,7 +251,7 @@ def _judged_as_foreign(trial: Trial, record: Mapping[str, str]) -> Explanation:
         f" printf '\\n%s\\n%s\\n%s\\n' {' '.join(map(quoted, lines))} >> {shlex.quote(trial.config_file)};"
         f" then {RELOAD_DAEMON}. To see how mail of your users is signed: --smtp 127.0.0.1 --login USER"
     )
-    if domain not in trial.signing:
+    if _signer(trial) not in trial.signing:
         advice = f"{_new_key(trial)}. Then {advice}"
     return finding(Mark.NOTE, detail, advice)
 
@@ -354,7 +361,7 @@ def copy_card(trial: Trial, mailbox: str, results: Sequence[DkimResult] | None) 
             Mark.UNKNOWN, f"it is not in {mailbox}", "is this the mailbox of the address? Or wait longer: --wait"
         )
         return card("as delivered", [said])
-    domain = trial.message.sender.domain
+    domain = _signer(trial)
     if any(_counts(each, trial) for each in results):
         said = finding(Mark.OK, f"a signature of {domain} passes")
     elif results:
