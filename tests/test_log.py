@@ -158,11 +158,10 @@ def test_fields_are_left_out_where_the_line_would_become_too_long(
         record = {f"k{number}": char * (length // width) + "a" * (length % width) for number in range(7)}
         record["end"] = "word"
         alone = [format_line({key: value}, format).decode().strip(brackets) for key, value in record.items()]
-        room, expected = MAX_LINE_BYTES - len(', "cut": true}'), []
-        for part in alone:
-            if len(part.encode()) + 2 <= room:
-                room -= len(part.encode()) + 2
-                expected.append(part)
+        room, expected = MAX_LINE_BYTES - len(', "cut": true}'), alone.copy()
+        while sum(len(part.encode()) + 2 for part in expected) > room:
+            # Of several that are the longest, the last.
+            expected.remove(max(reversed(expected), key=lambda part: len(part.encode())))
         if len(expected) < len(alone):
             expected.append(cut_mark)
         seen.add(cut_mark in expected)
@@ -170,6 +169,17 @@ def test_fields_are_left_out_where_the_line_would_become_too_long(
         assert line.decode().strip(brackets) == separator.join(expected)
         assert len(line) <= MAX_LINE_BYTES
     assert seen == {False, True}
+
+
+@pytest.mark.attack("G01", "P26")
+@pytest.mark.parametrize("format", list(Format))
+def test_nothing_that_strangers_write_takes_out_what_became_of_the_message(format: Format) -> None:
+    ends = {"action": "accept", "would": "reject", "rule": "dmarc-reject"}
+    told = [format_line({key: word}, format).strip(b"{}") for key, word in ends.items()]
+    for length in range(600):
+        long = {"helo": "\\" * 600, "mail_from": "\\" * 600, "from": "\\" * 600, "dkim": "x" * length}
+        line = format_line({"role": "verify", **long, **ends, "reason": "x" * 100, "seconds": 0.1}, format)
+        assert [each for each in told if each not in line] == []
 
 
 @pytest.mark.attack("G01", "P26")

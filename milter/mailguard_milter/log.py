@@ -146,7 +146,7 @@ def format_line(record: Mapping[str, object], format: Format) -> bytes:
     """`record` as one line without its line end: printable, valid UTF-8, at most MAX_LINE_BYTES octets.
 
     Keys are ours and are not escaped. A field whose value is None is left out. When the line would become too
-    long, the fields that do not fit are left out and `cut=true` says so.
+    long, the longest fields are left out and `cut=true` says so.
     """
     if format is Format.JSON:
         return b"{%b}" % _joined(_json_members(record), separator=", ", cut_mark='"cut": true')
@@ -185,15 +185,18 @@ def _joined(parts: list[str], *, separator: str, cut_mark: str) -> bytes:
     room = MAX_LINE_BYTES - len(', "cut": true}')
     if len(line) + 2 * len(parts) <= room:
         return line  # nearly every one
-    fitting: list[str] = []
-    for part in parts:
-        size = len(part.encode()) + 2
-        if size <= room:
-            room -= size
-            fitting.append(part)
-    if len(fitting) < len(parts):
-        fitting.append(cut_mark)
-    return separator.join(fitting).encode()
+    # The shortest first: what became of the message is said in short words, and the long ones are strangers'.
+    sizes = [len(part.encode()) + 2 for part in parts]
+    fitting = set()
+    for place in sorted(range(len(parts)), key=sizes.__getitem__):
+        if sizes[place] > room:
+            break
+        room -= sizes[place]
+        fitting.add(place)
+    kept = [part for place, part in enumerate(parts) if place in fitting]
+    if len(kept) < len(parts):
+        kept.append(cut_mark)
+    return separator.join(kept).encode()
 
 
 class Sink(ABC):
