@@ -251,6 +251,33 @@ def test_a_source_is_a_client_or_its_network(clients: list[str], source: str) ->
     assert (row["source"], row["count"]) == (source, len(clients))
 
 
+def test_each_address_that_a_login_may_not_use_is_a_line(mailguard_command: Command, tmp_path: Path) -> None:
+    """One that is to have an alias must not hide behind one that is not."""
+    used = ["sales@us.test"] * 3 + ["bob@us.test", "info@us.test"]
+    lines = [
+        LINES["logfmt"](
+            record(
+                role="sign",
+                login=b"alice@us.test",
+                domain=None,
+                rule="sender-from",
+                reason=f"signed although login alice@us.test may not use {address} in From",
+                **{"from": address},
+            ),
+            NOW,
+        )
+        for address in used
+    ]
+    done = dry_run(mailguard_command, "--json", "--log", written(tmp_path / "mail.log", *lines))
+    rows = json.loads(done.out)["groups"]
+    assert {(row["source"], row["domain"]) for row in rows} == {("alice@us.test", "us.test")}
+    assert [(row["count"], row["reason"].split()[-3]) for row in rows] == [
+        (3, "sales@us.test"),
+        (1, "bob@us.test"),
+        (1, "info@us.test"),
+    ]
+
+
 def test_the_largest_are_shown_and_the_rest_counted(mailguard_command: Command, tmp_path: Path) -> None:
     lines = [LINES["logfmt"](record(domain=f"d{n}.test"), NOW) for n in range(150)]
     done = dry_run(mailguard_command, "--log", written(tmp_path / "mail.log", *lines))

@@ -57,7 +57,8 @@ def enforce(
 
     It reads the traces, if [trace] is enabled in the configuration, or the log files that --log names. Each line of
     the table is a source (a network where it has several addresses; the login, for mail of your own users), a domain
-    in From, and a rule; the reason is that of the last such message. Traces are kept of mail from outside alone.
+    in From, and a rule; the reason is that of the last such message. For each address that a login may not use there
+    is a line of its own. Traces are kept of mail from outside alone.
 
     Ends with 0 if everything could be read, otherwise 1.
     """

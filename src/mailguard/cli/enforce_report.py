@@ -18,11 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mailguard.submission import ACTION_KEYS
+
 __all__ = ["REFUSALS", "Report", "show"]
 
 # Disposition.keeps_back, by the words of the log, the worst first.
 REFUSALS = ("reject", "quarantine", "tempfail")
 """What keeps a message from its reader."""
+
+# Their reasons name an address that a login may not use: each is another entry in a table, or another refusal.
+_OF_AN_ADDRESS = frozenset(rule.value for rule in ACTION_KEYS)
 
 # Clients within one network usually are one sender.
 IPV4_PREFIX, IPV6_PREFIX = 24, 56
@@ -42,7 +47,7 @@ class _Group:
     """That of the last message."""
 
 
-_Key = tuple[str, str, str, str]
+_Key = tuple[str, str, str, str, str]
 
 
 @dataclass(slots=True)
@@ -89,7 +94,7 @@ class Report:
         self.refused_already += action == effect
         # Our own users are known by their login, wherever they are.
         source = login or client
-        key = login or _network(client), domain, effect, rule
+        key = login or _network(client), domain, effect, rule, reason if rule in _OF_AN_ADDRESS else ""
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= MAX_GROUPS:
@@ -117,7 +122,7 @@ class Report:
                 "reason": _plain(group.reason),
                 "count": group.count,
             }
-            for (network, domain, effect, rule), group in ordered
+            for (network, domain, effect, rule, _), group in ordered
         ]
 
     def to_json(self) -> dict[str, object]:
