@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import datetime
 
 import pytest
@@ -92,6 +93,48 @@ def test_what_cannot_be_read_is_told_and_the_next_line_is_read(line: bytes, what
     after = LINES["logfmt"](record(), NOW)
     assert [type(each) for each in read(line, after)] == [Unreadable, LogRecord]
     assert read(line, after)[0] is what
+
+
+@pytest.mark.parametrize("format", list(Format))
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        # journalctl, in French and in German, and with three of its other formats.
+        "nov. 22 20:00:00 mx1 mailguard-milter[12]: ",
+        "M\u00e4r 22 20:00:00 mx1 mailguard-milter[12]: ",
+        "Sun 2026-11-22 20:00:00 UTC mx1 mailguard-milter[12]: ",
+        "Nov 22 20:00:00.123456 mx1 mailguard-milter[12]: ",
+        "1763841600.123456 mx1 mailguard-milter[12]: ",
+        # BusyBox' syslogd, Docker Compose, a pod's log.
+        "Nov 22 20:00:00 mx1 mail.info mailguard-milter[12]: ",
+        "mailguard-1  | ",
+        "2026-11-22T20:00:00.123456789Z stderr F ",
+    ],
+)
+def test_a_record_behind_what_is_not_known_is_told(beginning: str, format: Format) -> None:
+    """And not passed over, as if there had been no message."""
+    line = beginning.encode() + format_line(record(), format)
+    assert read(line, LINES["logfmt"](record(), NOW))[0] is Unreadable.UNKNOWN_BEGINNING
+
+
+@pytest.mark.parametrize("format", list(Format))
+@pytest.mark.parametrize("key", ["log", "MESSAGE"])
+def test_a_record_as_text_in_json_is_told(key: str, format: Format) -> None:
+    """As Docker keeps it, and journalctl writes it with -o json."""
+    line = json.dumps({key: format_line(record(), format).decode() + "\n", "stream": "stderr"}).encode()
+    assert read(line) == [Unreadable.UNKNOWN_BEGINNING]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'time=2026-11-22T20:00:00Z level=error event="internal error" error="role=verify client=x action=accept"',
+        b"Nov 22 20:00:00 mx1 postfix/smtpd[1]: warning: helo=<: role=verify client=x action=accept>",
+    ],
+    ids=["event", "postfix"],
+)
+def test_what_strangers_write_into_other_lines_is_no_record_behind_something(line: bytes) -> None:
+    assert read(line) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 65_536])

@@ -3,7 +3,8 @@
 logfmt and JSON as milter/mailguard_milter/log.py writes them, bare or behind what syslog and journald put before
 them (RFC 3164, RFC 3339 times, `journalctl`); compressed by gzip or not, and refused where by something else. A line
 counts as ours if it is one record from its beginning to its end: what strangers have written into the lines of other
-programs is never taken for one. Linear; a line has a bound. Left out: lines about the daemon itself.
+programs is never taken for one. A record behind a beginning that is not known is told, and not read. Linear; a line
+has a bound. Left out: lines about the daemon itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _PREFIX = re.compile(
 )
 _PAIR = re.compile(r'(?P<key>[a-z0-9_]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^ "]*))(?: |$)')
 _QUOTED = re.compile(r'\\(["\\])')
+# A record, wherever it stands, and also as text in JSON: these two always stand together.
+_RECORD = re.compile(r'role(?:=|\\?": \\?")(?:sign|verify|none)(?: |\\?", \\?")client')
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -44,6 +47,8 @@ class Unreadable(Enum):
     DAMAGED = "damaged"
     """It looks like one of ours and is not whole."""
     TOO_LONG = "too long"
+    UNKNOWN_BEGINNING = "behind what is not known to stand before a line (journalctl needs -o short-iso)"
+    """One of ours, it seems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +125,15 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
     # Most lines of a mail log are Postfix's.
     if b"action" not in line or b"role" not in line:
         return None
-    time, _, content = split_line(line)
+    time, program, content = split_line(line)
     record = record_of(content)
-    if record is None or record is Unreadable.DAMAGED:
+    if record is Unreadable.DAMAGED:
         return record
-    if "role" not in record or "action" not in record:
-        return None
+    if record is None or "role" not in record or "action" not in record:
+        # Whose text it is, a beginning that is known would tell, or the name of an event.
+        if program or "event" in (record or ()) or _RECORD.search(content) is None:
+            return None
+        return Unreadable.UNKNOWN_BEGINNING
     is_ours = record["role"] == "sign"
     return LogRecord(
         time=_time(record.get("time") or time, now),
