@@ -46,11 +46,18 @@ def rfc3339(line: bytes, at: float = NOW) -> bytes:
     return stamp(at)[:-1].encode() + b".000000+00:00 mx1 mailguard-milter[123]: " + line
 
 
+def rfc5424(line: bytes, at: float = NOW) -> bytes:
+    """As rsyslog's RSYSLOG_SyslogProtocol23Format has it."""
+    return b"<22>1 %b.000000+00:00 mx1 mailguard-milter 123 - -  %b" % (stamp(at)[:-1].encode(), line)
+
+
 LINES: dict[str, Callable[[dict[str, object], float], bytes]] = {
     "logfmt": lambda fields, at: format_line({"time": stamp(at), **fields}, Format.LOGFMT),
     "json": lambda fields, at: format_line({"time": stamp(at), **fields}, Format.JSON),
     "syslog": lambda fields, at: syslog(format_line(fields, Format.LOGFMT), at),
     "syslog-json": lambda fields, at: syslog(format_line({"time": stamp(at), **fields}, Format.JSON), at),
     "rfc3339": lambda fields, at: rfc3339(format_line(fields, Format.LOGFMT), at),
+    "rfc5424": lambda fields, at: rfc5424(format_line(fields, Format.LOGFMT), at),
+    "rfc5424-json": lambda fields, at: rfc5424(format_line(fields, Format.JSON), at).replace(b"<22>", b""),
     "crlf": lambda fields, at: format_line({"time": stamp(at), **fields}, Format.LOGFMT) + b"\r",
 }

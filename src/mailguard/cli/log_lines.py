@@ -1,10 +1,10 @@
 """Reading the lines that the daemon logs for messages, out of a file that others may have written to as well.
 
 logfmt and JSON as milter/mailguard_milter/log.py writes them, bare or behind what syslog and journald put before
-them (RFC 3164, RFC 3339 times, `journalctl`); compressed by gzip or not, and refused where by something else. A line
-counts as ours if it is one record from its beginning to its end: what strangers have written into the lines of other
-programs is never taken for one. A record behind a beginning that is not known is told, and not read. Linear; a line
-has a bound. Left out: lines about the daemon itself.
+them (RFC 3164, RFC 5424, RFC 3339 times, `journalctl`); compressed by gzip or not, and refused where by something
+else. A line counts as ours if it is one record from its beginning to its end: what strangers have written into the
+lines of other programs is never taken for one. A record behind a beginning that is not known is told, and not read.
+Linear; a line has a bound. Left out: lines about the daemon itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ MAGIC_OCTETS = 6
 # What syslog and journald begin with: "Jun  5 10:00:00 host name[12]: ", or with 2026-06-05T10:00:00.1+02:00.
 _PREFIX = re.compile(
     r"(?P<time>[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9T:.Z+-]{15,30}) \S+ (?P<program>[^ \[]+)\[[0-9]+\]: "
+)
+# RFC 5424 §6, without structured data: "<22>1 2026-06-05T10:00:00.1+02:00 host name 12 - - "; a file may lack the
+# first part, and rsyslog writes the blank that RFC 3164 has before a message as well.
+_PREFIX_5424 = re.compile(
+    r"(?:<[0-9]{1,3}>)?1 (?P<time>[0-9]{4}-[0-9T:.Z+-]{15,30}) \S+ (?P<program>\S+) [0-9]+ \S+ -  ?"
 )
 _PAIR = re.compile(r'(?P<key>[a-z0-9_]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^ "]*))(?: |$)')
 _QUOTED = re.compile(r'\\(["\\])')
@@ -151,7 +156,8 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
 def split_line(line: bytes) -> tuple[str, str, str]:
     """The time and the program that syslog or journald put before a line, both empty without, and the rest."""
     text = line.decode("utf-8", "replace").rstrip("\r")
-    prefix = _PREFIX.match(text[:MAX_PREFIX_CHARS])
+    beginning = text[:MAX_PREFIX_CHARS]
+    prefix = _PREFIX.match(beginning) or _PREFIX_5424.match(beginning)
     return (prefix["time"], prefix["program"], text[prefix.end() :]) if prefix else ("", "", text)
 
 
