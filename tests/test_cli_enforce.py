@@ -305,6 +305,26 @@ def test_the_traces_are_read_where_they_are_kept(mailguard_command: Command, tmp
     assert row["reason"] == old.reason
 
 
+@pytest.mark.parametrize(
+    ("role", "notes"),
+    [
+        ("auto", ["traces are kept of mail from outside alone; for that of your own users name a --log"]),
+        ("sign", ["traces are kept of mail from outside alone; for that of your own users name a --log"]),
+        ("verify", []),
+    ],
+)
+def test_what_traces_do_not_tell_is_said(
+    mailguard_command: Command, tmp_path: Path, role: str, notes: list[str]
+) -> None:
+    """Without [senders] too: enforcing refuses a malformed From of one's own users whatever is set."""
+    store(tmp_path, traced("000001"))
+    config = site(tmp_path)
+    with config.open("a") as file:
+        file.write(f'[[listeners]]\naddress = "inet:127.0.0.1:8891"\nrole = "{role}"\n')
+    done = dry_run(mailguard_command, "--json", "--config", config)
+    assert (done.code, json.loads(done.out)["notes"]) == (0, notes)
+
+
 def test_without_traces_it_names_both_ways(mailguard_command: Command, tmp_path: Path) -> None:
     config = site(tmp_path, enabled=False)
     done = dry_run(mailguard_command, "--config", config)
