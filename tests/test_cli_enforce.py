@@ -229,6 +229,11 @@ def test_the_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             reason="why",
         )
     assert (len(report.rows()), report.not_grouped, report.refused) == (3, 7, 10)
+    # Strangers leave room for our own users.
+    report.add(
+        time=NOW, client="", login="a", is_ours=True, domain="d", action="reject", would="", rule="r", reason="why"
+    )
+    assert [row["source"] for row in report.rows()] == ["a", "10.0.0.1", "10.1.0.1", "10.2.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -283,6 +288,24 @@ def test_the_largest_are_shown_and_the_rest_counted(mailguard_command: Command, 
     done = dry_run(mailguard_command, "--log", written(tmp_path / "mail.log", *lines))
     assert len([line for line in done.out.splitlines() if ".test" in line and "reject" in line]) == 100
     assert "and 50 lines more, which --json shows" in done.out
+
+
+def test_strangers_do_not_hide_our_own_users(mailguard_command: Command, tmp_path: Path) -> None:
+    own = [
+        record(role="sign", login=b"alice@us.test", domain=None, rule="sender-from"),
+        # Of a listed network, and where Postfix does not tell who logged in: without a login.
+        record(role="sign", domain=None, rule="sender-from"),
+        record(role="none", domain=None, rule="macros-missing", would="tempfail"),
+    ]
+    forged = [record(domain=f"d{n}.test") for n in range(150) for _ in range(2)]
+    lines = [LINES["logfmt"](each, NOW) for each in (*forged, *own)]
+    done = dry_run(mailguard_command, "--log", written(tmp_path / "mail.log", *lines))
+    _, *rows = [line.split() for line in done.out.splitlines()]
+    assert [row[4] for row in rows[:4]] == ["sender-from", "macros-missing", "sender-from", "dmarc-reject"]
+    assert "and 50 lines more, which --json shows" in done.out
+    report = json.loads(dry_run(mailguard_command, "--json", "--log", tmp_path / "mail.log").out)
+    assert [row["rule"] for row in report["groups"][2:4]] == ["sender-from", "dmarc-reject"]
+    assert len(report["groups"]) == 153
 
 
 # From traces

@@ -57,8 +57,8 @@ def enforce(
 
     It reads the traces, if [trace] is enabled in the configuration, or the log files that --log names. Each line of
     the table is a source (a network where it has several addresses; the login, for mail of your own users), a domain
-    in From, and a rule; the reason is that of the last such message. For each address that a login may not use there
-    is a line of its own. Traces are kept of mail from outside alone.
+    in From, and a rule; the reason is that of the last such message. Your own users come first, with a line of its
+    own for each address that a login may not use. Traces are kept of mail from outside alone.
 
     Ends with 0 if everything could be read, otherwise 1.
     """
@@ -130,6 +130,7 @@ def _read_log(report: Report, name: str, file: BinaryIO, now: float) -> None:
         report.add(
             time=found.time,
             client=found.client,
+            is_ours=found.is_ours,
             login=found.login,
             domain=found.domain,
             action=found.action,

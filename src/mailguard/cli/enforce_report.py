@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
@@ -31,8 +31,9 @@ _OF_AN_ADDRESS = frozenset(rule.value for rule in ACTION_KEYS)
 
 # Clients within one network usually are one sender.
 IPV4_PREFIX, IPV6_PREFIX = 24, 56
-# Each takes less than a kilobyte. What does not fit in is counted together.
-MAX_GROUPS = 20_000
+# Of our own users, and of strangers: who forges much is not to hide who may not write as before. Each takes less than
+# a kilobyte. What does not fit in is counted together.
+MAX_GROUPS = 10_000
 MAX_SHOWN_GROUPS = 100
 MAX_CELL_CHARS = 300
 _COLOURS = {"reject": "red", "quarantine": "yellow", "tempfail": "yellow"}
@@ -67,7 +68,8 @@ class Report:
     """What could not be read."""
     remarks: list[str] = field(default_factory=list)
     """What else is worth knowing."""
-    _groups: dict[_Key, _Group] = field(default_factory=dict)
+    _ours: dict[_Key, _Group] = field(default_factory=dict)
+    _strangers: dict[_Key, _Group] = field(default_factory=dict)
 
     def add(
         self,
@@ -79,6 +81,7 @@ class Report:
         would: str,
         rule: str,
         reason: str,
+        is_ours: bool = False,
         login: str = "",
     ) -> None:
         """Count a message. `would` is empty where it is the same as `action`; `login` is that of one of our users."""
@@ -95,12 +98,13 @@ class Report:
         # Our own users are known by their login, wherever they are.
         source = login or client
         key = login or _network(client), domain, effect, rule, reason if rule in _OF_AN_ADDRESS else ""
-        group = self._groups.get(key)
+        groups = self._ours if is_ours else self._strangers
+        group = groups.get(key)
         if group is None:
-            if len(self._groups) >= MAX_GROUPS:
+            if len(groups) >= MAX_GROUPS:
                 self.not_grouped += 1
                 return
-            group = self._groups[key] = _Group(source=source)
+            group = groups[key] = _Group(source=source)
         group.count += 1
         group.source = source if group.source == source else None
         group.reason = reason
@@ -110,20 +114,14 @@ class Report:
         """How many would be refused, held or put off."""
         return self.would.total()
 
-    def rows(self) -> list[dict[str, object]]:
-        """The groups, the largest first."""
-        ordered = sorted(self._groups.items(), key=lambda item: (-item[1].count, item[0]))
-        return [
-            {
-                "source": _plain(group.source if group.source is not None else network) or "unknown",
-                "domain": _plain(domain),
-                "would": effect,
-                "rule": _plain(rule),
-                "reason": _plain(group.reason),
-                "count": group.count,
-            }
-            for (network, domain, effect, rule, _), group in ordered
-        ]
+    def rows(self, most: int | None = None) -> list[dict[str, object]]:
+        """The groups, of our own users and then of strangers; of each the largest first, and `most` at most."""
+        return [row for groups in (self._ours, self._strangers) for row in _rows(groups)[:most]]
+
+    @property
+    def groups(self) -> int:
+        """How many there are."""
+        return len(self._ours) + len(self._strangers)
 
     def to_json(self) -> dict[str, object]:
         """All of it, for `json.dumps`."""
@@ -141,17 +139,32 @@ class Report:
         }
 
 
+def _rows(groups: Mapping[_Key, _Group]) -> list[dict[str, object]]:
+    ordered = sorted(groups.items(), key=lambda item: (-item[1].count, item[0]))
+    return [
+        {
+            "source": _plain(group.source if group.source is not None else network) or "unknown",
+            "domain": _plain(domain),
+            "would": effect,
+            "rule": _plain(rule),
+            "reason": _plain(group.reason),
+            "count": group.count,
+        }
+        for (network, domain, effect, rule, _), group in ordered
+    ]
+
+
 def show(report: Report, *, as_json: bool) -> None:
     """Print it to standard output."""
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
         return
-    rows = report.rows()
+    rows = report.rows(most=MAX_SHOWN_GROUPS)
     console = Console(highlight=False)
     if rows and console.is_terminal:
-        console.print(_table(rows[:MAX_SHOWN_GROUPS]))
+        console.print(_table(rows))
     elif rows:
-        click.echo("\n".join(_lines(rows[:MAX_SHOWN_GROUPS])))
+        click.echo("\n".join(_lines(rows)))
     for line in _summary(report, len(rows)):
         click.echo(line)
 
@@ -176,13 +189,13 @@ def _lines(rows: Sequence[dict[str, object]]) -> list[str]:
     return ["  ".join([*map(str.ljust, line, widths), line[-1]]) for line in cells]
 
 
-def _summary(report: Report, groups: int) -> list[str]:
+def _summary(report: Report, shown: int) -> list[str]:
     lines = []
-    if groups > MAX_SHOWN_GROUPS:
-        lines.append(f"and {groups - MAX_SHOWN_GROUPS} lines more, which --json shows")
+    if report.groups > shown:
+        lines.append(f"and {report.groups - shown} lines more, which --json shows")
     if report.not_grouped:
         lines.append(f"and {report.not_grouped} messages of still other sources")
-    if lines or groups:
+    if lines or shown:
         lines.append("")
     within = f"of the last {report.days} days" if report.days > 1 else "of the last day"
     period = f" ({_iso(report.first)} to {_iso(report.last)})" if report.first is not None else ""

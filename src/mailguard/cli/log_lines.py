@@ -70,8 +70,10 @@ class LogRecord:
     """What enforcing does, where that is something else than `action`."""
     rule: str
     reason: str
+    is_ours: bool = False
+    """Of one of our own users, or of a listener for them alone."""
     login: str = ""
-    """Of one of our own users."""
+    """Theirs, where they logged in."""
 
 
 def read_lines(file: BinaryIO, *, now: datetime) -> Iterator[LogRecord | Unreadable]:
@@ -139,7 +141,7 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
         if program or "event" in (record or ()) or _RECORD.search(content) is None:
             return None
         return Unreadable.UNKNOWN_BEGINNING
-    is_ours = record["role"] == "sign"
+    is_ours = record["role"] != "verify"
     return LogRecord(
         time=_time(record.get("time") or time, now),
         client=record.get("client", ""),
@@ -149,6 +151,7 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
         would=record.get("would", ""),
         rule=record.get("rule", ""),
         reason=record.get("reason", ""),
+        is_ours=is_ours,
         login=record.get("login", "") if is_ours else "",
     )
 
