@@ -110,6 +110,9 @@ PLACES = [
     ("mysql", "inet:localhost:3307", "/run/mysqld/mysqld.sock"),
     ("mysql", "127.0.0.1", "127.0.0.1:3306"),
     ("mysql", "inet:db.us.test:3307, unix:/run/x.sock", "db.us.test:3307 /run/x.sock"),
+    # Postfix ignores a port by itself.
+    ("mysql", "127.0.0.1\nport = 3307", "127.0.0.1:3306"),
+    ("pgsql", "127.0.0.1\nport = 5433", "127.0.0.1:5432"),
     ("pgsql", "", "localhost:5432"),
     ("pgsql", "inet:db.us.test", "db.us.test:5432"),
     ("pgsql", "unix:/run/postgresql", "/run/postgresql/.s.PGSQL.5432"),

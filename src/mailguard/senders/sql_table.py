@@ -40,8 +40,8 @@ _DIALECTS = {"mysql": Dialect.MYSQL, "pgsql": Dialect.POSTGRESQL, "sqlite": Dial
 _LEGACY = frozenset({"select_field", "table", "where_field", "additional_conditions"})
 _QUERY = frozenset({"query", "result_format", "domain", "expansion_limit"}) | _LEGACY
 _SERVER = frozenset({"hosts", "user", "password", "dbname"})
-# How long Postfix keeps connections says nothing about the answer.
-_WITHOUT_EFFECT = frozenset({"idle_interval", "retry_interval"})
+# How long Postfix keeps connections says nothing about the answer; and it knows no `port`, which iRedMail writes.
+_WITHOUT_EFFECT = frozenset({"idle_interval", "retry_interval", "port"})
 _KNOWN = {
     "mysql": _QUERY | _SERVER | _WITHOUT_EFFECT | {"require_result_set", "charset"},
     "pgsql": _QUERY | _SERVER | _WITHOUT_EFFECT | {"select_function", "encoding"},
