@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,6 +256,31 @@ def test_import_of_what_is_not_read(mailguard_command: Command, tmp_path: Path) 
     assert '# not read: "pcre:/b"' in text
     done = mailguard_command("senders", "import", "--config-directory", place, "--json")
     assert (done.code, len(json.loads(done.out)["left_out"])) == (1, 2)
+
+
+def test_import_of_queries(mailguard_command: Command, tmp_path: Path) -> None:
+    """What is printed opens: a file that is not understood is told of here, not when the daemon starts."""
+    query = "query = SELECT login FROM owners WHERE address='%s'\n"
+    (tmp_path / "read.cf").write_text(f"dbpath = {tmp_path}/x\n{query}")
+    (tmp_path / "not.cf").write_text(f"dbname = d\noption_file = /x\n{query}")
+    maps = f"proxy:sqlite:{tmp_path}/read.cf, mysql:{tmp_path}/not.cf, pgsql:{tmp_path}/no.cf"
+    place = postfix(tmp_path, f"smtpd_sender_login_maps = {maps}\n")
+    code, text = imported(mailguard_command, place)
+    assert code == 1
+    assert f'maps = "sqlite:{tmp_path}/read.cf"\n' in text
+    assert f'# not read: {tmp_path}/not.cf: "option_file" is not understood here' in text
+    assert f"# not read: {tmp_path}/no.cf: cannot be read: No such file or directory\n" in text
+    (tmp_path / "mailguard.toml").write_text(text)
+    assert open_senders(load(tmp_path / "mailguard.toml").senders) is not None
+    program = "import sys; sys.modules['sqlalchemy'] = None; import mailguard.cli; mailguard.cli.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "senders", "import", "--config-directory", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f'# not read: "sqlite:{tmp_path}/read.cf": asking a database needs SQLAlchemy; install it' in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailguard.domain import Domain
-from mailguard.errors import ConfigError, DomainError
+from mailguard.errors import ConfigError, DomainError, MissingExtraError
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps, split_union
-from mailguard.senders.table import TableDown
+from mailguard.senders.table import Table, TableDown
 from mailguard.senders.table_file import FILE_KINDS, text_lines
 
 __all__ = ["PostfixSettings", "read_postfix"]
@@ -189,8 +189,12 @@ def _readable(value: str) -> _Tables:
                 parse_maps(part)
                 if found.own:
                     _check_beside_pattern(part)
+                _open(part)
             except (ConfigError, TableDown) as error:
                 found.left_out.append(str(error))
+                continue
+            except MissingExtraError as error:
+                found.left_out.append(f'"{part}": {error}')
                 continue
             fine.append(part)
         if len(fine) > 1:
@@ -200,12 +204,17 @@ def _readable(value: str) -> _Tables:
     return found
 
 
+def _open(name: str) -> Table:
+    """Raises ConfigError for what the daemon would not start with, such as a query that is not understood."""
+    (table,) = open_tables(name, TableOptions(clock=time.monotonic, deadline_s=0.0))
+    return table
+
+
 def _check_beside_pattern(name: str) -> None:
     """Raises ConfigError for entries of whole domains: beside a pattern, Postfix never looks for them."""
     entries = None
     if name.partition(":")[0] in FILE_KINDS | {"inline"}:
-        (table,) = open_tables(name, TableOptions(clock=time.monotonic, deadline_s=0.0))
-        entries = table.entries()
+        entries = _open(name).entries()
     if entries is None:
         raise ConfigError(
             f'"{name}": whether it has entries of whole domains cannot be seen, and Postfix does not look for these'
