@@ -24,6 +24,7 @@ MAILBOXES = {
     "müller@us.test": True,
     "carol@other.test": True,
     "dave@closed.test": True,
+    "alice+box@us.test": True,
 }
 ALIASES = {
     # PostfixAdmin has one for each mailbox; bob forwards to alice, and carol away from herself.
@@ -46,6 +47,10 @@ ALIASES = {
     "shop@alias.test": ("bob@us.test", True),
     "viaalias@us.test": ("alice@alias.test", True),
     "alice+own@us.test": ("bob@us.test", True),
+    "toown@us.test": ("alice+own@us.test", True),
+    "toteam@us.test": ("team+x@us.test", True),
+    "toalias@us.test": ("alice+own@alias.test", True),
+    "tobox@us.test": ("alice+box@us.test", True),
     "@us.test": ("bob@us.test", True),
     "@other.test": ("carol@other.test", False),
 }

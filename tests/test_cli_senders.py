@@ -148,7 +148,7 @@ def test_audit(mailguard_command: Command, config: Path) -> None:
     assert "other tenant other.test" in marked[0]
     assert any(line.strip() == "info@other.test  alias info@other.test" for line in lines)
     assert any(line.strip() == 'press@us.test  "carol@other.test" has "press@us.test"' for line in lines)
-    assert lines[-1].startswith("7 accounts; 3 of them reach a whole domain or another tenant")
+    assert lines[-1].startswith("8 accounts; 3 of them reach a whole domain or another tenant")
     audit = json.loads(mailguard_command("senders", "audit", "-c", config, "--json").out)
     assert audit["accounts"][0]["login"] == "bob@us.test"
     by_login = {each["login"]: each for each in audit["accounts"]}

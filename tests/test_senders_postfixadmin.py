@@ -78,6 +78,26 @@ CASES = [
     ("alias-of-alias", "alice@us.test", "team@us.test", GRANTED, "alias team@us.test, by way of 1 more"),
     ("alias-by-forward", "alice@us.test", "byforward@us.test", DENIED, "alias byforward@us.test"),
     ("alias-to-mailbox-tag", "alice@us.test", "tagged@us.test", GRANTED, "alias tagged@us.test"),
+    # A tag in what an alias goes to: as Postfix delivers, the entry of the address with it goes before the other.
+    ("alias-to-tag-with-own-entry", "alice@us.test", "toown@us.test", DENIED, "alias toown@us.test"),
+    (
+        "alias-to-tag-with-own-entry-2",
+        "bob@us.test",
+        "toown@us.test",
+        GRANTED,
+        "alias toown@us.test, by way of 1 more",
+    ),
+    ("alias-to-tag-in-alias-domain", "alice@us.test", "toalias@us.test", DENIED, "alias toalias@us.test"),
+    (
+        "alias-to-tag-in-alias-domain-2",
+        "bob@us.test",
+        "toalias@us.test",
+        GRANTED,
+        "alias toalias@us.test, by way of 2 more",
+    ),
+    ("alias-to-box-with-tag", "alice@us.test", "tobox@us.test", DENIED, "alias tobox@us.test"),
+    ("alias-to-box-with-tag-2", "alice+box@us.test", "tobox@us.test", GRANTED, "alias tobox@us.test"),
+    ("alias-to-alias-tag", "bob@us.test", "toteam@us.test", GRANTED, "alias toteam@us.test, by way of 2 more"),
     ("alias-away", "alice@us.test", "away@us.test", DENIED, "alias away@us.test"),
     ("alias-inactive", "alice@us.test", "sleeping@us.test", DENIED, "alias sleeping@us.test"),
     ("alias-inactive-catch-all", "bob@us.test", "sleeping@us.test", DENIED, "alias sleeping@us.test"),
@@ -193,7 +213,7 @@ def test_everyone(source: PostfixAdmin) -> None:
         *("alice@us.test", "alice@alias.test", "info@other.test"),
         *(
             f"{name}@{domain}"
-            for name in ("sales", "spaced", "team", "tagged", "viaalias")
+            for name in ("sales", "spaced", "team", "tagged", "toteam", "viaalias")
             for domain in ("us.test", "alias.test")
         ),
     }
@@ -240,9 +260,11 @@ def test_how_far_aliases_are_followed(server: Server) -> None:
     aliases["deepwide@us.test"] = ",".join(f"x{number}@us.test" for number in range(1100))
     aliases["x5@us.test"] = "alice@us.test"
     aliases["self@us.test"] = "self@us.test"
+    aliases["widetags@us.test"] = ",".join(f"w+{number}@us.test" for number in range(3000)) + ",alice@us.test"
     rows.append(mailbox(server.dialect, "alice@us.test"))
     rows += [alias_row(server.dialect, name, goto) for name, goto in aliases.items()]
-    source = PostfixAdmin(Database(server.create("chains", rows), deadline_s=AMPLE_S), rules=LoginRules())
+    database = Database(server.create("chains", rows), deadline_s=AMPLE_S)
+    source = PostfixAdmin(database, rules=LoginRules(), delimiters="+")
     for text, status in (
         ("chain20@us.test", GRANTED),
         ("chain12@us.test", GRANTED),
@@ -251,6 +273,7 @@ def test_how_far_aliases_are_followed(server: Server) -> None:
         ("wide@us.test", GRANTED),
         ("deepwide@us.test", DENIED),
         ("self@us.test", DENIED),
+        ("widetags@us.test", GRANTED),
     ):
         assert ask(source, "alice@us.test", text).status is status, text
     assert source.everyone().status is ListingStatus.LISTED

@@ -20,7 +20,7 @@ from mailguard.senders.listing import Listing, ListingStatus
 from mailguard.senders.permission import Entry, Permission
 from mailguard.senders.postfixadmin_aliases import levels
 from mailguard.senders.postfixadmin_listing import accounts_of
-from mailguard.senders.postfixadmin_tables import AliasRow, Tables, TablesReader
+from mailguard.senders.postfixadmin_tables import AliasRow, TablesReader
 from mailguard.senders.source import Source
 from mailguard.senders.sql import Database, DatabaseDown
 
@@ -132,15 +132,11 @@ class PostfixAdmin(Source):
             reader.read_mailboxes(addresses)
             reader.read_aliases(addresses)
 
-        found = levels(row, form, reader.tables, fetch=fetch, forwards=self._forwards)
+        found = levels(row, form, reader.tables, fetch=fetch, delimiters=self._delimiters, forwards=self._forwards)
         for step, level in enumerate(found):
-            if any(self._is_of(goto, login, reader.tables) for goto in level):
+            if any(reader.tables.are_one(login, goto) for goto in level):
                 return said(self.granted, f"{rule}, by way of {step} more" if step else rule)
         return said(self.denied, rule, "the alias goes to others")
-
-    def _is_of(self, goto: Address, login: Login, tables: Tables) -> bool:
-        bare = without_tag(goto, self._delimiters)
-        return any(tables.are_one(login, each) for each in (goto, bare) if each is not None)
 
 
 def _through(form: Address, address: Address) -> str:

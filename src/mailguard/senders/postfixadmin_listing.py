@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from mailguard.domain import Domain
-from mailguard.senders.identity import Address, Unusable, parse_address, without_tag
+from mailguard.senders.identity import Address, Unusable, parse_address
 from mailguard.senders.listing import Grant
 from mailguard.senders.postfixadmin_aliases import levels
 from mailguard.senders.postfixadmin_tables import AliasRow, Tables
@@ -49,13 +49,11 @@ def accounts_of(tables: Tables, *, delimiters: str, forwards: bool) -> Mapping[s
 
 def _accounts(row: AliasRow, meant: Address | None, tables: Tables, delimiters: str, forwards: bool) -> Iterator[str]:
     """The mailboxes that an alias reaches."""
-    for level in levels(row, meant, tables, fetch=_is_there, forwards=forwards):
+    for level in levels(row, meant, tables, fetch=_is_there, delimiters=delimiters, forwards=forwards):
         for goto in level:
-            for each in (goto, without_tag(goto, delimiters)):
-                name = tables.mailbox_at(each) if each is not None else None
-                if name is not None:
-                    yield name
-                    break
+            name = tables.mailbox_at(goto)
+            if name is not None:
+                yield name
 
 
 def _is_there(addresses: Sequence[Address]) -> None:
