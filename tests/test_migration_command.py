@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cli_process import Command, mailguard_command
 from mailguard.config import load
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey, generate_rsa
-from migration_site import ED25519_KEY, KEY, Site, migration_site
+from mailguard.migration.note import NoteKind
+from migration_site import ED25519_KEY, KEY, Site, migration_site, said
 
 __all__ = ["mailguard_command", "migration_site"]
 
@@ -324,3 +326,30 @@ def test_the_loaded_keys_sign(site: Site, mailguard_command: Command) -> None:
         path, domain="one.test", selector="s", permissions=KeyPermissions.STRICT, owner=path.stat().st_uid
     )
     assert key.record() == SigningKey.from_bytes(KEY, domain="one.test", selector="s").record()
+
+
+OTHER, HOST = "other.test", socket.getfqdn()
+
+
+@pytest.mark.parametrize(
+    ("texts", "whose"),
+    [
+        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": ""}, "this host"),
+        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": "AuthservID HOSTNAME"}, "this host"),
+        ({"policyd_spf": f"Authserv_Id = {OTHER}", "dkimpy_milter": "Mode v"}, "this host"),
+        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": "AuthservID mx.test"}, '"mx.test"'),
+        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": f"AuthservID {OTHER.upper()}"}, ""),
+        ({"opendmarc": f"AuthservID {HOST}", "opendkim": ""}, ""),
+        ({"opendmarc": "", "opendkim": ""}, ""),
+        ({"opendmarc": "", "opendkim": "AuthservID mx.test"}, ""),
+        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": "Mode s"}, ""),
+        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": "KeepAuthResults yes"}, ""),
+        ({"opendmarc": f"AuthservID {OTHER}", "policyd_spf": "TestOnly = 1"}, ""),
+    ],
+)
+def test_in_whose_name_results_can_be_forged_now(migration_site: Site, texts: dict[str, str], whose: str) -> None:
+    """What OpenDKIM removed from mail from outside (RFC 8601 §5) stays, where another program's name is taken."""
+    imported = migration_site.imported(**texts)
+    told = [text for text in said(imported, NoteKind.DECIDE) if "removed results in the name of" in text]
+    assert len(told) == bool(whose)
+    assert all(f"in the name of {whose} from" in text and OTHER in text for text in told)

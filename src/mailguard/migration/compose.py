@@ -61,11 +61,15 @@ class KeysInUse:
     pattern_domains: tuple[Domain, ...] = ()
 
 
-def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note]) -> dict[str, Any]:
-    """The configuration. Of values that differ, that of the first in `founds` counts; `notes` gets what is to say."""
+def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note], *, host: str) -> dict[str, Any]:
+    """The configuration. Of values that differ, that of the first in `founds` counts; `notes` gets what is to say.
+
+    `host`: the full name of this host.
+    """
     configuration: dict[str, Any] = {"mode": "monitor"}
     for path, value in _chosen(founds, notes).items():
         _put(configuration, path, value)
+    _note_given_up_names(founds, configuration.get("authserv_id", host), host, notes)
     if keys.user and keys.user != DEFAULT_USER:
         configuration["user"] = keys.user
     if _role(founds) != "sign" and not _has_dmarc(founds):
@@ -120,6 +124,27 @@ def _chosen(founds: Sequence[Found], notes: list[Note]) -> dict[KeyPath, Any]:
                 place = setting.place if setting is not None else Place(found.file)
                 notes.append(Note(NoteKind.DECIDE, what, place, ".".join(path)))
     return {path: value for path, (value, _) in chosen.items()}
+
+
+def _note_given_up_names(founds: Sequence[Found], name: str, host: str, notes: list[Note]) -> None:
+    """Whose fields were removed from mail from outside (RFC 8601 §5), and are not with `name` as authserv-id.
+
+    OpenDMARC and policyd-spf remove none. OpenDKIM without AuthservID goes by the name of the host.
+    """
+    for found in founds:
+        kept = found.settings.get("KeepAuthResults")
+        if not _is_dkim(found) or not found.is_verifier or (kept is not None and kept.is_on):
+            continue
+        before, setting = found.values.get(("authserv_id",), (host, None))
+        if before.lower() == name.lower():
+            continue
+        whose = f'"{shown(before)}"' if setting is not None else "this host"
+        what = (
+            f"{found.program} removed results in the name of {whose} from mail from outside; with authserv_id ="
+            f' "{shown(name)}" they stay, whoever forged them: set it to the name that filters and users believe'
+        )
+        place = setting.place if setting is not None else Place(found.file)
+        notes.append(Note(NoteKind.DECIDE, what, place, "AuthservID"))
 
 
 def _put(configuration: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -207,8 +232,12 @@ def _has_dmarc(founds: Sequence[Found]) -> bool:
     return any(found.program == "OpenDMARC" for found in founds)
 
 
+def _is_dkim(found: Found) -> bool:
+    return found.program in ("OpenDKIM", "dkimpy-milter")
+
+
 def _role(founds: Sequence[Found]) -> str:
-    if not all(found.program in ("OpenDKIM", "dkimpy-milter") for found in founds):
+    if not all(map(_is_dkim, founds)):
         return "auto"
     signs, verifies = any(found.is_signer for found in founds), any(found.is_verifier for found in founds)
     return "auto" if signs == verifies else "sign" if signs else "verify"

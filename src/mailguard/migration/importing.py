@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,7 @@ def import_files(files: Mapping[str, str], *, copy_to: str | None = None, owner:
     founds = [program.read(files[name], read_text) for name, program in PROGRAMS.items() if name in files]
     notes = [note for found in founds for note in found.notes]
     keys, copies = _keys(founds, notes, copy_to, owner)
-    configuration = compose(founds, keys, notes)
+    configuration = compose(founds, keys, notes, host=socket.getfqdn())
     kept = limited(notes)
     named = tuple(found.file for found in founds)
     text = "\n".join([*_comments(named, kept), toml_text(configuration)])
