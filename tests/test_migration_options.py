@@ -318,6 +318,28 @@ def test_an_option(
         assert not fresh - known
 
 
+NOT_REFUSED = "HELO_reject = False\nMail_From_reject = False\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused"),
+    [
+        ("", True),
+        ("TestOnly = 1\n", True),
+        ("TestOnly = 0\n", False),
+        ("HELO_reject = False\nTestOnly = 1\n", True),
+        (f"{NOT_REFUSED}TestOnly = 1\nPermError_reject = True\nTempError_Defer = True\n", False),
+        ("HELO_reject = No_Check\nMail_From_reject = No_Check\n", False),
+        ("HELO_reject = Perhaps\nMail_From_reject = False\n", False),
+        ("HELO_reject = False\nMail_From_reject = Softfail\n", True),
+    ],
+)
+def test_that_policyd_spf_refused_mail(migration_site: Site, lines: str, refused: bool) -> None:
+    """Where OpenDMARC decides, policyd-spf is told to write its header alone, and that is no refusal."""
+    told = said(migration_site.imported(policyd_spf=lines), NoteKind.DECIDE)
+    assert any("policyd-spf refused mail" in text for text in told) == refused
+
+
 @pytest.mark.parametrize(
     ("peers", "networks", "words"),
     [

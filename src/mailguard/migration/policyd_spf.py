@@ -63,7 +63,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
         **_REMARKS,
         **dict.fromkeys(("helo_reject", "mail_from_reject", "permerror_reject", "temperror_defer"), _used_later),
         "authserv_id": Found.take_authserv_id,
-        "defaultseedonly": _take_test_only,
+        "defaultseedonly": _used_later,
         "domain_whitelist": _take_domains,
         "domain_whitelist_ptr": _take_ptr,
         "header_type": _take_header_type,
@@ -73,7 +73,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
         "reject_not_pass_domains": _take_not_pass_domains,
         "skip_addresses": _take_skipped,
         "socket": Found.take_socket,
-        "testonly": _take_test_only,
+        "testonly": _used_later,
         "umask": Found.take_umask,
         "userid": _used_later,
         "whitelist": _take_whitelist,
@@ -83,8 +83,9 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     if found.settings.get("Header_Type") is None:
         found.put(("results", "received_spf"), True)
     tested = found.settings.get("TestOnly") or found.settings.get("defaultSeedOnly")
-    if tested is None:
-        _note_monitor(found, None)
+    if _keeps_back(found) and (tested is None or tested.value != "0"):
+        what = "policyd-spf refused mail; mode stays monitor, so that nothing is refused until it is enforce"
+        found.note(_DECIDE, f"{what}; the log has what would have been", tested)
     found.note(_DIFFERS, "SPF is answered at the end of a message, not at RCPT TO")
     return found
 
@@ -120,14 +121,8 @@ def _take_refusals(found: Found) -> None:
         found.put(("policy", table, "temperror"), "tempfail" if defers else "accept", temporary)
 
 
-def _take_test_only(found: Found, setting: Setting) -> None:
-    if setting.value != "0":
-        _note_monitor(found, setting)
-
-
-def _note_monitor(found: Found, setting: Setting | None) -> None:
-    what = "policyd-spf refused mail; mode stays monitor, so that nothing is refused until it is enforce"
-    found.note(_DECIDE, f"{what}; the log has what would have been", setting)
+def _keeps_back(found: Found) -> bool:
+    return any(value in ("reject", "tempfail") for path, (value, _) in found.values.items() if path[0] == "policy")
 
 
 def _take_no_mail(found: Found, setting: Setting) -> None:
