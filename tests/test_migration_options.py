@@ -341,6 +341,24 @@ def test_that_policyd_spf_refused_mail(migration_site: Site, lines: str, refused
 
 
 @pytest.mark.parametrize(
+    ("lines", "is_told"),
+    [
+        ("", True),
+        ("TestOnly = 0\n", True),
+        (NOT_REFUSED, False),
+        # pyspf-milter sees the mail of all clients.
+        ("Socket = local:/run/pyspf-milter.sock\n", False),
+    ],
+)
+def test_that_postfix_did_not_ask_policyd_spf_about_everybody(
+    migration_site: Site, lines: str, is_told: bool
+) -> None:
+    """A policy service stands behind permit_mynetworks, and a milter does not."""
+    told = said(migration_site.imported(policyd_spf=lines), NoteKind.DECIDE)
+    assert any("permit_mynetworks" in text for text in told) == is_told
+
+
+@pytest.mark.parametrize(
     ("peers", "networks", "words"),
     [
         ("", ["127.0.0.1/32", "::1/128"], "from 127.0.0.1 and ::1, and"),

@@ -86,6 +86,12 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     if _keeps_back(found) and (tested is None or tested.value != "0"):
         what = "policyd-spf refused mail; mode stays monitor, so that nothing is refused until it is enforce"
         found.note(_DECIDE, f"{what}; the log has what would have been", tested)
+    if _keeps_back(found) and found.socket is None:
+        what = (
+            "whom smtpd_recipient_restrictions permits before policyd-spf, as by permit_mynetworks, it did not check;"
+            " now all are judged but those in policy.internal_networks and those who log in"
+        )
+        found.note(_DECIDE, what)
     found.note(_DIFFERS, "SPF is answered at the end of a message, not at RCPT TO")
     return found
 
