@@ -239,6 +239,28 @@ def test_import_from_master_cf(mailguard_command: Command, tmp_path: Path) -> No
     assert "# not used: smtpd_sender_login_maps in main.cf: inline:{b@us.test=bob}\n" in text
 
 
+def test_import_from_services_that_differ(mailguard_command: Command, tmp_path: Path) -> None:
+    """There is one list of tables here for all services, so that the users of one are judged by those of another."""
+    services = "".join(
+        f"{name} inet n - n - - smtpd\n -o smtpd_sender_login_maps=inline:{{{entry}}}\n"
+        for name, entry in (
+            ("submission", "a@us.test=alice"),
+            ("2587", "b@us.test=bob"),
+            ("smtps", "a@us.test=alice"),
+        )
+    )
+    place = postfix(tmp_path, "smtpd_sender_login_maps = inline:{c@us.test=carol}\n", services)
+    code, text = imported(mailguard_command, place)
+    assert code == 1
+    assert 'maps = "inline:{a@us.test=alice}"\n' in text
+    assert "# not used: smtpd_sender_login_maps in main.cf: inline:{c@us.test=carol}\n" in text
+    told = "# not read: smtpd_sender_login_maps of 2587/inet in master.cf: inline:{b@us.test=bob}; who logs in there"
+    assert [line for line in text.splitlines() if line.startswith("# not read")] == [
+        f"{told} is held to the tables of smtpd_sender_login_maps of smtps/inet in master.cf too: if those are about"
+        " other addresses, name both in maps"
+    ]
+
+
 def test_import_right_after_a_change(mailguard_command: Command, tmp_path: Path) -> None:
     place = postfix(tmp_path, "smtpd_sender_login_maps = texthash:$config_directory/logins\n")
     os.utime(place / "main.cf")

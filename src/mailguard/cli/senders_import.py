@@ -111,7 +111,14 @@ def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings
         )
     # What a service sets, it sets for submission; main.cf is for all.
     place, value = list(found.items())[-1]
-    notes = [f"not used: {other}: {text}" for other, text in found.items() if text != value]
+    others = {other: text for other, text in found.items() if text != value}
+    notes = [f"not used: {other}: {text}" for other, text in others.items() if text == main.get(_MAPS)]
+    elsewhere = [
+        f"{other}: {text}; who logs in there is held to the tables of {place} too: if those are about other"
+        " addresses, name both in maps"
+        for other, text in others.items()
+        if text != main.get(_MAPS)
+    ]
     domains, unread = _local_domains(f"{main.get('myorigin', '')} {main.get('mydestination', '')}")
     notes += [f"not read: {each} in mydestination or myorigin" for each in unread]
     tables = _readable(value)
@@ -124,7 +131,7 @@ def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings
         delimiter=main.get("recipient_delimiter", ""),
         # Beside the pattern, no name without domain is looked up.
         local_domains=() if tables.own else domains,
-        left_out=tuple(tables.left_out),
+        left_out=(*elsewhere, *tables.left_out),
         notes=tuple(notes),
     )
 
