@@ -209,7 +209,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
         "RCPT TO",
     ),
     ("policyd-spf", "# nothing", "results.received_spf", True, None, ""),
-    ("policyd-spf", "TestOnly = 0", "mode", "monitor", None, ""),
+    ("policyd-spf", "TestOnly = 0", "mode", "monitor", NoteKind.DECIDE, "enforce refuses by SPF alone"),
     ("policyd-spf", "TestOnly = 1", "mode", "monitor", NoteKind.DECIDE, "refused mail"),
     ("policyd-spf", "Mail_From_reject = Softfail", "policy.spf.softfail", "reject", None, ""),
     (

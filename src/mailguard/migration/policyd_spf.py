@@ -86,6 +86,9 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     if _keeps_back(found) and (tested is None or tested.value != "0"):
         what = "policyd-spf refused mail; mode stays monitor, so that nothing is refused until it is enforce"
         found.note(_DECIDE, f"{what}; the log has what would have been", tested)
+    elif _keeps_back(found):
+        what = "policyd-spf refused nothing, as mailguard with mode = monitor; enforce refuses by SPF alone, too"
+        found.note(_DECIDE, f"{what}: take [policy.spf] and [policy.helo] out to go on without that", tested)
     if _keeps_back(found) and found.socket is None:
         what = (
             "whom smtpd_recipient_restrictions permits before policyd-spf, as by permit_mynetworks, it did not check;"
