@@ -103,8 +103,9 @@ DAEMON_RULES: Mapping[str, Advice] = {
         "see `logins cannot be seen` below",
     ),
     "too-many-removals": Advice(
-        "The header has more than 1,000 fields that are to be removed, such as results that claim to be ours. Postfix"
-        " cannot remove so many in time, and left in they would speak in our name: 550 5.6.0, in monitor mode too.",
+        "Behind its first 1,000 fields or 262,144 octets, the header has more than 10 fields that are to be removed,"
+        " such as results that claim to be ours. Postfix would be busy with them for many seconds, and left in they"
+        " would speak in our name: 550 5.6.0, in monitor mode too.",
         "",
         "look at who sends such mail; if it is `verify.strip_headers` that names a frequent field, take it out",
     ),

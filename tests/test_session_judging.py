@@ -15,6 +15,7 @@ import pytest
 
 import zone0
 from mailguard.authserv_id import OwnIds
+from mailguard.dns.answers import Answers
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.message import Message
@@ -456,12 +457,29 @@ def test_nothing_is_asked_for_our_own_users(keys: Path) -> None:
 @pytest.mark.attack("R01", "R02")
 @pytest.mark.parametrize("mode", ["monitor", "enforce"])
 @pytest.mark.parametrize("macros", [NOBODY, ALICE], ids=["outside", "our own"])
-def test_more_forged_results_than_postfix_can_remove_are_refused(keys: Path, mode: str, macros: Macros) -> None:
-    """20,000 deletions take Postfix a minute; left in, they would speak in our name."""
-    forged = [(b"Authentication-Results", b" mx.us.test; dmarc=pass")] * 1_000
-    fields = [(b"From", b" <alice@us.test>"), *forged]
-    most = judged(keys, fields[:-2], mode="monitor", macros=macros)
-    assert sum(isinstance(each, DeleteHeader) for each in most.actions) == 998
-    conclusion = judged(keys, [*fields, *forged[:10]], mode=mode, macros=macros)
+@pytest.mark.parametrize(
+    "filling",
+    [[(b"a", b"")] * 997, [(b"a", b"x" * 60_000)] * 5],
+    ids=["behind 1,000 fields", "behind 262,144 octets"],
+)
+def test_more_forged_results_than_postfix_can_remove_are_refused(
+    keys: Path, mode: str, macros: Macros, filling: list[Field]
+) -> None:
+    """Of 1 MB of short fields, 1,000 at the end take Postfix 8 s; left in, they would speak in our name."""
+    forged: Field = (b"Authentication-Results", b" mx.us.test; dmarc=pass")
+
+    def concluded(forgeries: int) -> Conclusion:
+        session = Peer(configuration(keys, mode=mode)).connect().session
+        session.mail(b"<alice@us.test>", macros)
+        for field in [forged, forged, (b"From", b" <alice@us.test>"), *filling, *[forged] * forgeries]:
+            session.headers([field])
+        session.end_of_header()
+        return session.end_of_message(Answers(closed=True), now=zone0.NOW)
+
+    most = concluded(10)
+    assert most.record["rule"] == "malformed"
+    assert most.record["forged_results_removed"] == 12
+    assert sum(isinstance(each, DeleteHeader) for each in most.actions) == (12 if mode == "monitor" else 0)
+    conclusion = concluded(11)
     assert (refusal(conclusion).code, refusal(conclusion).enhanced) == ("550", "5.6.0")
     assert conclusion.record["rule"] == "too-many-removals"
