@@ -104,8 +104,8 @@ DAEMON_RULES: Mapping[str, Advice] = {
     ),
     "too-many-removals": Advice(
         "Behind its first 1,000 fields or 262,144 octets, the header has more than 10 fields that are to be removed,"
-        " such as results that claim to be ours. Postfix would be busy with them for many seconds, and left in they"
-        " would speak in our name: 550 5.6.0, in monitor mode too.",
+        " such as Authentication-Results, of which none is read there. Postfix would be busy with them for many"
+        " seconds, and left in they could speak in our name: 550 5.6.0, in monitor mode too.",
         "",
         "look at who sends such mail; if it is `verify.strip_headers` that names a frequent field, take it out",
     ),

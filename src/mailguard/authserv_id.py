@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
@@ -42,8 +43,10 @@ class OwnIds:
         """
         outside, closed = _without_comments(value)
         found = _read_id(outside) if closed else None
-        if found is not None and _ENCODED_WORD not in found and (found.isascii() or _is_domain(found)):
-            return _normal(found) in self._ids
+        if found is not None and _ENCODED_WORD not in found:
+            name = _normal(found)
+            if found.isascii() or isinstance(name, Domain):
+                return name in self._ids
         return any(self._occurs_in(text.partition(b";")[0]) for text in ([outside, value] if closed else [value]))
 
     def _occurs_in(self, text: bytes) -> bool:
@@ -56,25 +59,18 @@ class OwnIds:
 def _normal(name: bytes) -> str:
     """An authserv-id in one comparable form; EAI: U-labels and A-labels are the same (RFC 8601 §2.5)."""
     name = name.removesuffix(b".")
+    if name.isascii():
+        return name.decode("ascii").lower()  # as Domain has it too, which takes its time for an A-label
     try:
         return Domain.parse(name)
     except DomainError:
         return name.decode("utf-8", "surrogateescape").lower()
 
 
-def _is_domain(name: bytes) -> bool:
-    try:
-        Domain.parse(name.removesuffix(b"."))
-    except DomainError:
-        return False
-    return True
-
-
 def _forms(name: str) -> set[bytes]:
-    normal = _normal(name.encode("utf-8"))
-    forms = {name.lower(), normal}
-    if isinstance(normal, Domain):
-        forms.add(normal.unicode)
+    forms = {name.lower(), _normal(name.encode("utf-8"))}
+    with suppress(DomainError):
+        forms.add(Domain.parse(name.removesuffix(".")).unicode)
     return {form.encode("utf-8", "surrogateescape") for form in forms}
 
 
