@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -203,8 +205,9 @@ def test_of_two_fields_the_lower_one_is_signed() -> None:
         (authors(b",".join(b"a%d@evil.test" % n for n in range(5_000))), 0.05),
         (b"X-A: b\r\n" * 20_000 + authors(b"<x@evil.test>"), 0.2),
         (b"DKIM-Signature: v=1; d=bank.test\r\n" * 5_000 + authors(b"<x@evil.test>"), 0.2),
+        (b"a:\r\n" * 1_000_000 + authors(b"<x@evil.test>"), 0.5),
     ],
-    ids=["F28", "F28 within the size", "F41", "F42", "F42 signatures"],
+    ids=["F28", "F28 within the size", "F41", "F42", "F42 signatures", "F42 nothing but fields"],
 )
 def test_hostile_size_costs_little(raw: bytes, limit_s: float) -> None:
     def work() -> None:
@@ -214,6 +217,29 @@ def test_hostile_size_costs_little(raw: bytes, limit_s: float) -> None:
 
     # The usual time is a tenth of the limit.
     assert best_cpu_s(work) < limit_s
+
+
+@pytest.mark.attack("F42")
+def test_a_header_far_beyond_the_bounds_is_not_kept() -> None:
+    raw = b"a:\r\n" * 500_000 + authors(b"<x@evil.test>")
+    tracemalloc.start()
+    try:
+        message = Message.parse(raw)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert message.malformed is MalformedReason.HEADER_SIZE
+    # It was 88 times the message.
+    assert peak < 20 * len(raw)
+
+
+@pytest.mark.parametrize("before", [1, 60_000])
+def test_what_follows_a_line_that_is_no_field_is_body(before: int) -> None:
+    """However much there is of it before the first empty line."""
+    rest = b"no field\r\n" + b"a: b\r\n" * 100_000 + b"\r\nbody\r\n"
+    message = Message.parse(b"A: " + b"b" * before + b"\r\n" + rest)
+    assert message.malformed is MalformedReason.HEADER_SYNTAX
+    assert message.body == rest
 
 
 @pytest.mark.parametrize(
