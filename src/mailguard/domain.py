@@ -9,6 +9,7 @@ share between threads.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import idna
 
@@ -22,6 +23,7 @@ MAX_LABEL_CHARS = 63
 # A U-label has at least one octet for each character of its A-label; longer input is refused unread.
 MAX_INPUT_BYTES = 1024
 
+_NONE: Collection[str] = ()
 _LDH = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 # All that _check() wants of labels, at once: the right size, no hyphen at either end. A-labels are left to it.
 _PLAIN_LABEL = r"(?!-|xn--)[a-z0-9-]{1,63}+(?<!-)"
@@ -53,9 +55,9 @@ class Domain(str):
                 raise DomainError("the name is not UTF-8") from None
         elif len(text) > MAX_INPUT_BYTES:
             raise DomainError("the name is too long")
-        name = text.lower() if text.isascii() else _to_ascii(text)
+        name, made = (text.lower(), _NONE) if text.isascii() else _to_ascii(text)
         if len(name) > MAX_DOMAIN_CHARS or _PLAIN_NAME.fullmatch(name) is None:
-            _check(name)
+            _check(name, made)
         return cls(name)
 
     def is_equal_or_below(self, ancestor: str) -> bool:
@@ -68,19 +70,21 @@ class Domain(str):
         return ".".join(idna.ulabel(label) if label.startswith("xn--") else label for label in self.split("."))
 
 
-def _to_ascii(text: str) -> str:
+def _to_ascii(text: str) -> tuple[str, Collection[str]]:
+    """The name, and those of its labels that were made from U-labels."""
     try:
         # UTS 46 maps U+3002 and the other full stops of RFC 3490 §3.1 to "." and full-width letters to ASCII.
         mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
         # Label by label: what applies to U-labels (no "--" in place 3) does not bind the ASCII labels beside them.
-        return ".".join(
-            label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split(".")
-        )
+        labels = mapped.split(".")
+        made = {label: idna.alabel(label).decode("ascii") for label in labels if not label.isascii()}
+        return ".".join([made.get(label, label) for label in labels]), made.values()
     except (idna.IDNAError, UnicodeError, IndexError):
         raise DomainError("the name is not a valid internationalized name") from None
 
 
-def _check(name: str) -> None:
+def _check(name: str, made: Collection[str]) -> None:
+    """Raise DomainError for what is no host name. The A-labels in `made` are known to be right."""
     if not name or len(name) > MAX_DOMAIN_CHARS:
         raise DomainError("the name is empty" if not name else "the name is too long")
     for label in name.split("."):
@@ -92,7 +96,7 @@ def _check(name: str) -> None:
             raise DomainError("a label has a character other than letters, digits and hyphen")
         if label[0] == "-" or label[-1] == "-":
             raise DomainError("a label begins or ends with a hyphen")
-        if label.startswith("xn--"):
+        if label.startswith("xn--") and label not in made:
             _check_a_label(label)
 
 
