@@ -31,6 +31,11 @@ CLAIMED = [
     ("R03 quoted", b' "mx.us.test"; dmarc=pass'),
     ("R03 quoted pair", b' "mx.us.te\\st"; dmarc=pass'),
     ("R03 quoted, trailing dot", b' "mx.us.test."; dmarc=pass'),
+    # So reads DKIM Verifier, an extension of Thunderbird.
+    ("R03 quoted, a blank at the end", b' "mx.us.test "; dmarc=pass'),
+    ("R03 quoted, folded at the end", b' "mx.us.test\r\n\t" 1; dmarc=pass'),
+    ("R03 quoted, a quoted blank", b' "mx.us.test\\ "; dmarc=pass'),
+    ("R03 quoted, blanks around", b' " mx.us.test\t"; dmarc=pass'),
     ("R03 version", b" mx.us.test 1; dmarc=pass"),
     ("R03 version after a tab", b" mx.us.test\t1 ; dmarc=pass"),
     ("R03 version after a slash", b" mx.us.test/1; dmarc=pass"),

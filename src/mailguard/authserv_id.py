@@ -36,15 +36,16 @@ class OwnIds:
         """Whether `value`, the octets after the colon of an Authentication-Results field, claims an id of ours.
 
         RFC 8601 §5: such a field is removed.
-        A field whose id can be read is compared by that id: case, a trailing dot, comments, quotes, a version
-        and U-labels make no difference. One that cannot be read is ours if any of our ids occurs in what stands
-        before its first semicolon, or an encoded word does, which in one of a hundred charsets may spell our id:
-        a reader less strict than we might believe it.
+        A field whose id can be read is compared by that id: case, a trailing dot, comments, quotes, blanks in them,
+        a version and U-labels make no difference. One that cannot be read is ours if any of our ids occurs in what
+        stands before its first semicolon, or an encoded word does, which in one of a hundred charsets may spell our
+        id: a reader less strict than we might believe it.
         """
         outside, closed = _without_comments(value)
         found = _read_id(outside) if closed else None
         if found is not None and _ENCODED_WORD not in found:
-            name = _normal(found)
+            # Some readers drop the white space at the end of a quoted string (RFC 5322 §3.2.4).
+            name = _normal(b"".join(found.split()))
             if found.isascii() or isinstance(name, Domain):
                 return name in self._ids
         return any(self._occurs_in(text.partition(b";")[0]) for text in ([outside, value] if closed else [value]))
