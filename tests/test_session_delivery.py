@@ -339,3 +339,13 @@ def test_listed_fields_are_stripped_from_mail_that_is_verified(keys: Path) -> No
     assert signed.named(b"arc-seal"), "our own users' fields are theirs"
     untouched = Peer(configuration(keys)).connect().send(fields)
     assert Message.parse(delivered(fields, b"", untouched)).named(b"received-spf")
+
+
+@pytest.mark.attack("R01", "R08")
+def test_where_results_of_others_are_stripped_ours_stay(keys: Path) -> None:
+    """For readers that believe anybody's (docs/inbound.md)."""
+    anybodys: list[Field] = [(AR, b" ; dkim=pass"), (b"ARC-" + AR, b" i=1; mx.us.test; dmarc=pass"), *FOREIGN[:2]]
+    fields = [*anybodys, *message(), *FORGED]
+    config = configuration(keys, verify={"strip_headers": ["Authentication-Results", "ARC-Authentication-Results"]})
+    after = Message.parse(delivered(fields, b"", Peer(config).connect().send(fields))).fields
+    assert [field.name for field in after] == [AR, *[name for name, _ in message()]]
