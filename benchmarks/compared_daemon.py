@@ -35,7 +35,7 @@ LOG_TAIL_CHARACTERS = 3_000
 
 
 class DaemonError(Exception):
-    """A daemon did not start or did not end; the text has the end of its log."""
+    """A daemon did not start, did not end, or died; the text has the end of its log."""
 
 
 class Task(Enum):
@@ -180,7 +180,7 @@ class ComparedDaemon:
             if self._process.poll() is not None:
                 raise DaemonError(f"{self.name} has ended:\n{self.log_tail()}")
             try:
-                self.negotiated()
+                negotiate(self.path)
             except (OSError, ValueError) as error:
                 if time.monotonic() > deadline:
                     raise DaemonError(
@@ -198,8 +198,11 @@ class ComparedDaemon:
     # What is asked of it
 
     def negotiated(self) -> Negotiated:
-        """What it negotiates with Postfix. Raises OSError, ValueError."""
-        return negotiate(self.path)
+        """What it negotiates with Postfix. Raises DaemonError if it does not, such as one that has died."""
+        try:
+            return negotiate(self.path)
+        except (OSError, ValueError) as error:
+            raise DaemonError(f"{self.name} does not serve any more ({error}):\n{self.log_tail()}") from None
 
     @property
     def root_process(self) -> int:
@@ -216,8 +219,11 @@ class ComparedDaemon:
         return cpu_seconds(self.processes())
 
     def memory(self) -> Memory:
-        """Of all its processes together."""
-        parts = [memory(process) for process in self.processes()]
+        """Of all its processes together. Raises DaemonError if one of them ends meanwhile."""
+        try:
+            parts = [memory(process) for process in self.processes()]
+        except OSError as error:
+            raise DaemonError(f"a process of {self.name} has ended ({error}):\n{self.log_tail()}") from None
         return Memory(rss=sum(part.rss for part in parts), pss=sum(part.pss for part in parts))
 
 

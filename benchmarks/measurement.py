@@ -75,7 +75,7 @@ def measure(
     seconds: float = 3600.0,
     count: int = 0,
 ) -> Measured:
-    """Load for `seconds` or with `count` messages. Raises WrongReply, LoadError."""
+    """Load for `seconds` or with `count` messages. Raises WrongReply, LoadError, DaemonError."""
     prepared = generator.prepare(key, subject.samples, [daemon.negotiated() for daemon in subject.daemons])
     before = {daemon.name: daemon.cpu_seconds() for daemon in subject.daemons}
     load = generator.run(prepared, concurrency=concurrency, seconds=seconds, count=count)
