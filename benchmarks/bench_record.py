@@ -47,6 +47,12 @@ class Record:
         """Of a figure over the runs."""
         return Spread.of([read(run) for run in self.runs])
 
+    def make_void(self, reason: str) -> None:
+        """It has no figures, also none of earlier rounds: those of the others would not belong to them."""
+        self.void = reason
+        self.runs.clear()
+        self.figures.clear()
+
 
 def by_row(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Those of each row, in order."""
@@ -99,9 +105,7 @@ class Context:
         try:
             return act(*arguments, **named)
         except FAILURES as error:
-            record.void = str(error) or type(error).__name__
-            record.runs.clear()
-            record.figures.clear()
+            record.make_void(str(error) or type(error).__name__)
             self.progress.void(f"{record.contender}: VOID: {record.void}")
             return None
 

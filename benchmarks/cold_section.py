@@ -45,7 +45,6 @@ def cold_section(context: Context) -> list[Record]:
         for contender in taking_part
         for concurrency in CONCURRENCIES
     }
-    started_records: list[Record] = []
     count = context.plan.cold_messages
     total = WAKING_MESSAGES + count * len(CONCURRENCIES)
     with NameServer(zone_text(range(total), context.keys), delay_s=DELAY_S) as server:
@@ -53,13 +52,20 @@ def cold_section(context: Context) -> list[Record]:
             context.progress.heading(f"cold caches, DNS {DELAY_S * 1000:.0f} ms: round {number + 1}")
             turn = number % len(taking_part)
             for contender in (*taking_part[turn:], *taking_part[:turn]):
+                mine = [records[contender, concurrency] for concurrency in CONCURRENCIES]
+                if all(record.void for record in mine):
+                    continue
+                failed: list[Record] = []
                 with ExitStack() as stack:
-                    running = started(context, stack, Task.JUDGE, [contender], started_records)
+                    running = started(context, stack, Task.JUDGE, [contender], failed)
                     if contender in running:
                         subject = _subjects(context, contender, running[contender])
                         _round(context, server, contender, subject, records)
+                for record in mine:
+                    if failed:
+                        record.make_void(failed[0].void)
                 context.generator.forget()
-    return [*started_records, *records.values()]
+    return list(records.values())
 
 
 def cold_takes(plan: Plan) -> float:
