@@ -3,7 +3,7 @@
     compare.py [--quick | --goals] [--out DIRECTORY] [--only SECTION,...] [--rounds N] [--seconds S]
 
 Writes results.json, results.md and the charts after every section: what is broken off leaves what it has found.
-Exit code 1 if any row is void.
+Exit code 1 if any row is void, 130 if it was interrupted: by control-C, by SIGTERM, or by a terminal that has gone.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from load_generator import LoadGenerator
 from load_section import load_section, load_takes
 from machine import busy_with, describe
 from report import Results
+from sandbox_interrupt import interrupt_on_signals
 from sandbox_place import make_public_directory
 from scaling_section import scaling_section, scaling_takes
 from scenarios import Plan
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = ", ".join(f"{name} {in_minutes(seconds)}" for name, seconds in takes.items())
     progress.heading(f"this takes about {in_minutes(sum(takes.values()))}: {parts}")
     machine = describe(each.package for each in COMPARED)
+    interrupt_on_signals()
     directory = make_public_directory("benchmark-load-")
     records: list[Record] = []
     try:
@@ -100,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.heading(f"part {number + 1} of {len(options.only)}, {name}; about {left} left")
             records += SECTIONS[name].run(context)
             _write(options.out, Results(machine, remarks, records, alone, context.configurations))
+    except KeyboardInterrupt:
+        progress.void("interrupted; everything was stopped, and what earlier parts found is kept")
+        return 130
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     progress.heading(f"results: {options.out}/results.md")

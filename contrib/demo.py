@@ -12,18 +12,17 @@ import io
 import json
 import re
 import secrets
-import signal
 import smtplib
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from sandbox import Delivery, PostfixSandbox
 from sandbox_daemon import Daemon
+from sandbox_interrupt import ignore_signals, interrupt_on_signals
 from sandbox_place import SandboxError, write_file
 
 SENDER = "alice@example.org"
@@ -32,7 +31,6 @@ RECIPIENT = "bob@example.net"
 AUTHSERV_ID = "mx.example.net"
 STEPS = 6
 LOG_PATIENCE_S = 60.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 MESSAGE = """\
 From: Alice <{sender}>
@@ -220,7 +218,7 @@ def run(*, keep: bool) -> None:
                 raise DemoError("the changed message was not found out")
             if keep:
                 print(f"\nKept: {postfix.directory} and {daemon.directory}")
-            _ignore_signals()
+            ignore_signals()
     print("\nAll as it should be; everything was stopped.")
 
 
@@ -232,8 +230,7 @@ def main() -> int:
     # What is printed stays in order with the messages on stderr.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
+    interrupt_on_signals()
     try:
         run(keep=options.keep)
     except KeyboardInterrupt:
@@ -243,17 +240,6 @@ def main() -> int:
         print(f"\ndemo: failed: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """The contexts end what they have started, and are not disturbed by a second Ctrl-C."""
-    _ignore_signals()
-    raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from process_usage import Memory
 from report import Results
 from scenarios import CHAIN, MAILGUARD, Contender, Plan
 
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RUN = Measured(100, 2.0, {"a": 0.1}, 0.001, 0.002, 0.003, Memory(rss=2 << 20, pss=1 << 20))
 Records = dict[tuple[Contender, int], Record]
 
@@ -109,3 +113,59 @@ def test_cold_rows_are_void_if_the_daemon_does_not_start_in_each_round(
     Results({"cores": "2"}, [], records, {}, {}).to_json()
     # It is not tried again.
     assert StartsOnce.starts == 2
+
+
+# A run that is interrupted
+
+INTERRUPTED = """
+import os, signal, sys, time
+from pathlib import Path
+import compare
+from bench_record import Context, Record
+
+def run(context: Context) -> list[Record]:
+    subdirectory = context.directory / "there"
+    subdirectory.mkdir()
+    print(subdirectory)
+    try:
+        os.kill(os.getpid(), int(sys.argv[2]))
+        time.sleep(0.1)
+        print("not interrupted")
+    finally:
+        print("ended")
+    return []
+
+compare.SECTIONS["sign"] = compare.Section(run, lambda plan: 0.0)
+sys.exit(compare.main(["--only", "sign", "--out", sys.argv[1]]))
+"""
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
+
+
+def interrupted(tmp_path: Path, number: signal.Signals, *before: str) -> subprocess.CompletedProcess[str]:
+    paths = (BENCHMARKS, *(BENCHMARKS.parent / each for each in ("contrib", "src", "milter")))
+    return subprocess.run(
+        [*before, sys.executable, "-c", INTERRUPTED, str(tmp_path / "results"), str(int(number))],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "MAILGUARD_BENCHMARK_NETWORK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@needs_gcc
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_run_ends_what_it_has_started(tmp_path: Path, number: signal.Signals) -> None:
+    done = interrupted(tmp_path, number)
+    directory, *said = done.stdout.splitlines()
+    assert (done.returncode, said) == (130, ["ended"])
+    assert not Path(directory).parent.exists()
+    assert "interrupted" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_gcc
+def test_run_goes_on_without_its_terminal_if_nohup_says_so(tmp_path: Path) -> None:
+    done = interrupted(tmp_path, signal.SIGHUP, "nohup")
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (0, ["not interrupted", "ended"])
+    assert (tmp_path / "results" / "results.json").exists()
