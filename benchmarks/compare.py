@@ -47,6 +47,8 @@ COMPARED = (OpenDkim, OpenDmarc, PySpfMilter, DkimpyMilter, Rspamd)
 # run.sh makes the network and names what it has made; without it, the machine's own DNS would be asked.
 INSIDE = "MAILGUARD_BENCHMARK_NETWORK"
 
+# CPU time has a resolution of 10 ms, of which there have to be some.
+SHORTEST_S, LONGEST_S = 0.1, 3600.0
 SIGNING = (Task.SIGN_RSA, Task.SIGN_ED25519, Task.SIGN_BOTH)
 
 
@@ -77,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get(INSIDE) != "1":
         print("start this with: sh benchmarks/run.sh", file=sys.stderr)
         return 2
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"--out: {options.out}: {error.strerror}", file=sys.stderr)
+        return 2
     plan = _plan(options)
     progress = Progress()
     remarks = [busy_with()] if busy_with() else []
@@ -86,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.void(remark)
     if options.goals:
         remarks.append(f"the rows that the goals need, with measurements of {plan.seconds:g} s")
+    if options.rounds or options.seconds:
+        remarks.append(f"as it was asked for: {plan.rounds} rounds, and measurements of {plan.seconds:g} s")
     takes = {name: SECTIONS[name].takes(plan) for name in options.only}
     parts = ", ".join(f"{name} {in_minutes(seconds)}" for name, seconds in takes.items())
     progress.heading(f"this takes about {in_minutes(sum(takes.values()))}: {parts}")
@@ -131,8 +140,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     extent.add_argument("--goals", action="store_true", help="half an hour: only the rows that the goals need")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where the results go (%(default)s)")
     parser.add_argument("--only", type=_sections, default=list(SECTIONS), help=f"of {','.join(SECTIONS)}")
-    parser.add_argument("--rounds", type=int, default=0, help="repetitions of each measurement")
-    parser.add_argument("--seconds", type=float, default=0.0, help="for each measurement")
+    parser.add_argument("--rounds", type=_rounds, default=0, help="repetitions of each measurement")
+    parser.add_argument("--seconds", type=_seconds, default=0.0, help="for each measurement")
     return parser.parse_args(arguments)
 
 
@@ -144,8 +153,19 @@ def _sections(text: str) -> list[str]:
     return names
 
 
+def _rounds(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not SHORTEST_S <= float(text) <= LONGEST_S:
+        raise argparse.ArgumentTypeError(f"from {SHORTEST_S:g} to {LONGEST_S:g}")
+    return float(text)
+
+
 def _write(directory: Path, results: Results) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
     charts = results.charts()
     for name, document in charts.items():
         (directory / name).write_text(document, encoding="utf-8")

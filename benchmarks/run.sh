@@ -21,6 +21,27 @@ die() {
   exit 1
 }
 
+# What compare.py takes, before anything is installed for it.
+check_options() {
+  while [ "$#" -gt 0 ]; do
+    case "$1" in
+      -h | --help)
+        sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$here/run.sh"
+        exit 0
+        ;;
+      --quick | --goals) ;;
+      --out=* | --only=* | --rounds=* | --seconds=*) ;;
+      --out | --only | --rounds | --seconds)
+        [ "$#" -gt 1 ] || die "$1 needs a value; see: sh benchmarks/run.sh --help"
+        shift
+        ;;
+      --replace-mta) die "--replace-mta comes first" ;;
+      *) die "there is no option $1; see: sh benchmarks/run.sh --help" ;;
+    esac
+    shift
+  done
+}
+
 is_installed() {
   dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
 }
@@ -40,13 +61,14 @@ if [ "${1-}" = --inside ]; then
   inside "$@"
 fi
 
-[ "$(id -u)" -eq 0 ] || die "Postfix and a network of its own need root; run this as root"
-command -v apt-get >/dev/null || die "this is not Debian (no apt-get). Debian's names of what is needed: $PACKAGES"
 replace=
 if [ "${1-}" = --replace-mta ]; then
   replace=--replace-mta
   shift
 fi
+check_options "$@"
+[ "$(id -u)" -eq 0 ] || die "Postfix and a network of its own need root; run this as root"
+command -v apt-get >/dev/null || die "this is not Debian (no apt-get). Debian's names of what is needed: $PACKAGES"
 # What the tests need holds for this too: Postfix, a compiler, the virtual environment.
 # shellcheck disable=SC2086 # one word or none
 sh "$root/contrib/setup.sh" $replace test

@@ -1,8 +1,9 @@
-"""What goes wrong while daemons are compared: the row says why it is void, and the comparison goes on."""
+"""What goes wrong while daemons are compared, and before: a row is void and says why, and the comparison goes on."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import cold_section
+import compare
 from bench_keys import BenchKeys
 from bench_record import Context, Progress, Record
 from compared_daemon import ComparedDaemon, DaemonError, Task
@@ -169,3 +171,65 @@ def test_run_goes_on_without_its_terminal_if_nohup_says_so(tmp_path: Path) -> No
     done = interrupted(tmp_path, signal.SIGHUP, "nohup")
     assert (done.returncode, done.stdout.splitlines()[1:]) == (0, ["not interrupted", "ended"])
     assert (tmp_path / "results" / "results.json").exists()
+
+
+# What it is called with
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "--rounds N"),
+        (["--quick", "--help"], 0, "--rounds N"),
+        (["--quik"], 1, "there is no option --quik"),
+        (["sign"], 1, "there is no option sign"),
+        (["--quick", "--out"], 1, "--out needs a value"),
+        (["--quick", "--replace-mta"], 1, "--replace-mta comes first"),
+    ],
+    ids=["help", "help later", "misspelt", "no option", "no value", "order"],
+)
+def test_options_are_looked_at_before_anything_is_installed(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    """Of a copy: there is nothing beside it that could install."""
+    (tmp_path / "benchmarks").mkdir()
+    script = shutil.copy(BENCHMARKS / "run.sh", tmp_path / "benchmarks")
+    done = subprocess.run(["sh", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert said in (done.stderr if code else done.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--rounds", "0"], ["--rounds", "-1"], ["--seconds", "0"], ["--seconds", "nan"]]
+)
+def test_figures_that_measure_nothing_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        compare.main(arguments)
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+
+
+def test_place_of_the_results_is_tried_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MAILGUARD_BENCHMARK_NETWORK", "1")
+    monkeypatch.setattr(compare, "SECTIONS", {"sign": None})
+    assert compare.main(["--out", str(tmp_path / "file" / "results")]) == 2
+    assert capsys.readouterr().err == f"--out: {tmp_path / 'file' / 'results'}: Not a directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remark"),
+    [([], ""), (["--rounds", "2", "--seconds", "0.5"], "as it was asked for: 2 rounds, and measurements of 0.5 s")],
+    ids=["usual", "otherwise"],
+)
+@needs_gcc
+def test_results_say_that_less_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], remark: str
+) -> None:
+    monkeypatch.setenv("MAILGUARD_BENCHMARK_NETWORK", "1")
+    monkeypatch.setattr(compare, "SECTIONS", {"sign": compare.Section(lambda context: [], lambda plan: 0.0)})
+    monkeypatch.setattr(compare, "interrupt_on_signals", lambda: None)
+    monkeypatch.setattr(compare, "busy_with", lambda: "")
+    assert compare.main(["--only", "sign", "--out", str(tmp_path), *arguments]) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["remarks"] == [remark] * bool(remark)
