@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 Figure = Callable[[Measured], float]
+NOT_MEASURED = "not measured"
 
 
 def cpu(run: Measured) -> float:
@@ -100,10 +101,11 @@ class Judgement:
     def verdict(self) -> str:
         """For the table."""
         if self.measured is None:
-            return "not measured"
+            return NOT_MEASURED
         if self.goal.reached(self.measured.median):
             return "reached"
-        return f"missed by {abs(self.measured.median / self.goal.bound - 1):.0%}"
+        share = abs(self.measured.median / self.goal.bound - 1)
+        return f"missed by {share:.0%}" if share >= 0.01 else "missed by less than 1%"
 
 
 _ENGINES = (MAILGUARD, NATIVE)
@@ -245,45 +247,62 @@ class Limit:
 
 
 def judge_limits(records: Sequence[Record]) -> list[Limit]:
-    """Of memory, of how often a message waits for the DNS, and of what waiting costs; for what was measured."""
+    """Of memory, of how often a message waits for the DNS, and of what waiting costs.
+
+    Not measured where the row is void; none of sections that were left out.
+    """
     found: list[Limit] = []
     for record in records:
-        if record.section == "cold" and record.contender in ONE_WORKER and record.runs:
-            rounds, warm = (median(record.figures[name]) for name in ("rounds a message", "warm queries a message"))
+        if record.section == "cold" and record.contender in ONE_WORKER:
+            rounds, warm = (
+                median(record.figures[name]) if record.runs else None
+                for name in ("rounds a message", "warm queries a message")
+            )
             found += [
                 _limit(record, "waits for the DNS in a row", MAX_ROUNDS, rounds),
                 _limit(record, "look-ups of a message that comes again", 0, warm),
             ]
-        elif record.section == "memory" and record.figures:
-            _, half, whole, large = (values[0] for name, values in record.figures.items() if name.startswith("RSS "))
+        elif record.section == "memory":
+            rss = [values[0] / MB for name, values in record.figures.items() if name.startswith("RSS ")]
+            _, half, whole, large = rss or (None, None, None, None)
             found += [
-                _limit(record, "RSS after all messages, MB", MAX_WORKER_RSS / MB, whole / MB),
-                _limit(record, "growth in the second half, MB", NO_GROWTH / MB, (whole - half) / MB),
-                _limit(record, "what messages of 10 MB add, MB", NO_GROWTH / MB, (large - whole) / MB),
+                _limit(record, "RSS after all messages, MB", MAX_WORKER_RSS / MB, whole),
+                _limit(record, "growth in the second half, MB", NO_GROWTH / MB, _difference(whole, half)),
+                _limit(record, "what messages of 10 MB add, MB", NO_GROWTH / MB, _difference(large, whole)),
             ]
     return found + _limits_of_waiting(records)
+
+
+def _difference(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
 
 
 def _limits_of_waiting(records: Iterable[Record]) -> list[Limit]:
     native = {
         record.row: record
         for record in records
-        if record.section == waiting_section.SECTION and record.contender == NATIVE and record.runs
+        if record.section == waiting_section.SECTION and record.contender == NATIVE
     }
     found = []
     if at_once := native.get(waiting_section.AT_ONCE):
-        found.append(_limit(at_once, "p99, ms", MAX_P99_AT_ONCE_S * 1e3, at_once.spread(p99).median * 1e3))
+        p99_ms = at_once.spread(p99).median * 1e3 if at_once.runs else None
+        found.append(_limit(at_once, "p99, ms", MAX_P99_AT_ONCE_S * 1e3, p99_ms))
     alone, beside = native.get(waiting_section.ALONE), native.get(waiting_section.BESIDE_WAITING)
     if alone and beside:
-        # Neither is repeated, so that a run of the one belongs to a run of the other.
-        rise = median(after.p99_s - before.p99_s for before, after in zip(alone.runs, beside.runs, strict=True))
-        found.append(_limit(beside, "what p99 rises by, ms", MAX_RISE_OF_P99_S * 1e3, rise * 1e3))
+        rise_ms = None
+        if alone.runs and beside.runs:
+            # Neither is repeated, so that a run of the one belongs to a run of the other.
+            rises = [after.p99_s - before.p99_s for before, after in zip(alone.runs, beside.runs, strict=True)]
+            rise_ms = median(rises) * 1e3
+        found.append(_limit(beside, "what p99 rises by, ms", MAX_RISE_OF_P99_S * 1e3, rise_ms))
     return found
 
 
-def _limit(record: Record, what: str, bound: float, measured: float) -> Limit:
-    verdict = "reached" if measured <= bound else "missed"
-    return Limit(record.contender, f"{record.row}: {what}", f"at most {bound:g}", f"{measured:.2f}", verdict)
+def _limit(record: Record, what: str, bound: float, measured: float | None) -> Limit:
+    value, verdict = "", NOT_MEASURED
+    if measured is not None:
+        value, verdict = f"{measured:.2f}", "reached" if measured <= bound else "missed"
+    return Limit(record.contender, f"{record.row}: {what}", f"at most {bound:g}", value, verdict)
 
 
 def _measured(goal: Goal, found: Mapping[tuple[str, str, str], Record]) -> Spread | None:

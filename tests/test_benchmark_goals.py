@@ -55,6 +55,9 @@ def test_goals() -> None:
     assert judgements["inbound, 2 KB: CPU a message", NATIVE, "rspamd"].verdict == "not measured"
     missed = Goal("", "load", INBOUND, cpu, CHAIN, 0.025, own=NATIVE)
     assert [each.verdict for each in judge_goals(records, [missed])] == ["missed by 100%"]
+    # What counts is not rounded.
+    missed = replace(missed, bound=0.0499)
+    assert [each.verdict for each in judge_goals(records, [missed])] == ["missed by less than 1%"]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def grown(*megabytes: float) -> Record:
         pytest.param((30, 50, 50.5, 51), ["reached", "reached", "reached"], id="all is well"),
         pytest.param((30, 50, 61, 61), ["missed", "missed", "reached"], id="it grows"),
         pytest.param((30, 50, 50, 60), ["reached", "reached", "missed"], id="large messages stay"),
-        pytest.param((), [], id="void"),
+        pytest.param((), ["not measured"] * 3, id="void"),
     ],
 )
 def test_limits_of_memory(megabytes: tuple[float, ...], expected: list[str]) -> None:
@@ -123,6 +126,8 @@ def test_limits_of_look_ups(name: str, rounds: list[float], warm: list[float], e
     record = Record("cold", "row", name, [run_of()], figures=figures)
     assert [limit.verdict for limit in judge_limits([record])] == expected
     assert judge_limits([replace(record, contender="rspamd")]) == []
+    record.make_void("why")
+    assert [(limit.measured, limit.verdict) for limit in judge_limits([record])] == [("", "not measured")] * 2
 
 
 def waited(row: str, *p99_ms: float, name: str = NATIVE) -> Record:
@@ -134,8 +139,8 @@ def waited(row: str, *p99_ms: float, name: str = NATIVE) -> Record:
     [
         pytest.param((250, 900, 259), (30, 90, 40), (79, 20, 95), ["259.00 reached", "49.00 reached"], id="reached"),
         pytest.param((261,), (30,), (81,), ["261.00 missed", "51.00 missed"], id="missed"),
-        pytest.param((), (30,), (), [], id="void"),
-        pytest.param((205,), (), (30,), ["205.00 reached"], id="one of two void"),
+        pytest.param((), (30,), (), [" not measured"] * 2, id="void"),
+        pytest.param((205,), (), (30,), ["205.00 reached", " not measured"], id="one of two void"),
     ],
 )
 def test_limits_of_waiting(
@@ -149,6 +154,7 @@ def test_limits_of_waiting(
         waited(waiting_section.AT_ONCE, 4800, name="mailguard"),
     ]
     assert [f"{limit.measured} {limit.verdict}" for limit in judge_limits(records)] == expected
+    assert judge_limits([]) == []
 
 
 # The plan for the goals
