@@ -81,7 +81,11 @@ def _commit() -> str:
 
 
 def _debian_version(package: str) -> str:
-    done = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Version}", package], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "not installed"
+    # From Debian 13 on, the names of many libraries end in t64: libssl3t64.
+    for name in (package, f"{package}t64"):
+        done = subprocess.run(
+            ["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True, check=False
+        )
+        if version := done.stdout.strip():
+            return version
+    return "not installed"
