@@ -69,6 +69,8 @@ fi
 check_options "$@"
 [ "$(id -u)" -eq 0 ] || die "Postfix and a network of its own need root; run this as root"
 command -v apt-get >/dev/null || die "this is not Debian (no apt-get). Debian's names of what is needed: $PACKAGES"
+MAILGUARD_BENCHMARK_LOAD=$(cut -d' ' -f1 /proc/loadavg)
+export MAILGUARD_BENCHMARK_LOAD
 # What the tests need holds for this too: Postfix, a compiler, the virtual environment.
 # shellcheck disable=SC2086 # one word or none
 sh "$root/contrib/setup.sh" $replace test
