@@ -8,9 +8,11 @@ thread.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +24,7 @@ from typing import ClassVar, Self
 from bench_keys import BenchKeys
 from milter_replies import Expected
 from milter_script import Negotiated, negotiate
-from process_usage import Memory, cpu_seconds, descendants, memory
+from process_usage import Memory, cpu_seconds, descendants, is_running, memory
 from sandbox_place import POLL_S, clean_environment, make_public_directory
 
 __all__ = ["ComparedDaemon", "DaemonError", "Task"]
@@ -163,7 +165,11 @@ class ComparedDaemon:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            left = _ended(members[1:])
+            left = _not_ended(members[1:])
+            for each in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+            left = _not_ended(left)
         shutil.rmtree(self.directory, ignore_errors=True)
         if left:
             raise DaemonError(f"processes of {self.name} are still there: {left}")
@@ -227,9 +233,9 @@ class ComparedDaemon:
         return Memory(rss=sum(part.rss for part in parts), pss=sum(part.pss for part in parts))
 
 
-def _ended(processes: Sequence[int]) -> list[int]:
+def _not_ended(processes: Sequence[int]) -> list[int]:
     """Those that do not end within the time that is given to them."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
-    while (left := [each for each in processes if Path(f"/proc/{each}").exists()]) and time.monotonic() < deadline:
+    while (left := [each for each in processes if is_running(each)]) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return left

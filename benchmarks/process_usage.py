@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Memory", "cpu_seconds", "descendants", "memory"]
+__all__ = ["Memory", "cpu_seconds", "descendants", "is_running", "memory"]
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 # Positions after the parenthesis that ends the name: state is 0, ppid 1; utime, stime, cutime and cstime follow.
@@ -35,6 +35,12 @@ def _status(process: int) -> list[str] | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return text.rpartition(")")[2].split()
+
+
+def is_running(process: int) -> bool:
+    """Not if it has ended, also where nobody has waited for it yet."""
+    status = _status(process)
+    return status is not None and status[0] != "Z"
 
 
 def descendants(root: int) -> list[int]:

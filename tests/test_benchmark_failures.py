@@ -18,13 +18,14 @@ import pytest
 
 import cold_section
 import compare
+import compared_daemon
 from bench_keys import BenchKeys
 from bench_record import Context, Progress, Record
 from compared_daemon import ComparedDaemon, DaemonError, Task
 from daemon_opendkim import OpenDkim
 from load_generator import LoadGenerator
 from measurement import Measured
-from process_usage import Memory
+from process_usage import Memory, is_running
 from report import Results
 from scenarios import CHAIN, MAILGUARD, Contender, Plan
 
@@ -65,6 +66,28 @@ def test_a_daemon_that_has_died_makes_its_row_void(
     for said in (*record.repeated, record.void):
         assert "opendkim" in said
         assert "out of memory" in said
+
+
+class Stubborn(OpenDkim):
+    """Neither it nor its child ends when it is asked to."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(Task.JUDGE, BenchKeys.generate())
+        self.directory = directory
+        command = "trap '' TERM; sleep 60 & echo; wait"
+        self._process = subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        self._process.stdout.close()
+
+
+def test_processes_that_do_not_end_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compared_daemon, "STOP_TIMEOUT_S", 0.5)
+    daemon = Stubborn(tmp_path / "of its own")
+    processes = daemon.processes()
+    assert len(processes) == 2
+    daemon.stop()
+    assert not any(map(is_running, processes))
 
 
 # A daemon that does not start
@@ -123,6 +146,7 @@ INTERRUPTED = """
 import os, signal, sys, time
 from pathlib import Path
 import compare
+import compared_daemon
 from bench_record import Context, Record
 
 def run(context: Context) -> list[Record]:
