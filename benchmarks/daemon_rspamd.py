@@ -1,7 +1,9 @@
 """rspamd as Debian ships it, with only its modules spf, dkim, dmarc and milter_headers, or dkim_signing.
 
 The proxy worker speaks the milter protocol and scans by itself. Left out: everything that finds spam (rules, Bayes,
-fuzzy checks, language detection), redis, the controller and the web interface.
+fuzzy checks), redis, the controller and the web interface. Of itself rspamd also finds out in which language a text
+is written. No setting ends that but a directory in which there are no languages: with it, it is a contender of its
+own.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from bench_keys import ED25519_SELECTOR, RSA_SELECTOR
 from compared_daemon import ComparedDaemon, Task
 from sample_mail import AUTHSERV_ID, OUR_DOMAIN
 
-__all__ = ["Rspamd"]
+__all__ = ["Rspamd", "RspamdWithoutLanguages"]
 
 _COMMON = """\
 options {{
@@ -81,13 +84,15 @@ class Rspamd(ComparedDaemon):
     name = "rspamd"
     package = "rspamd"
     starts_in_s = 15.0
+    settings: ClassVar[str] = ""
+    """Of its own, besides those of the task."""
 
     def command(self) -> Sequence[str]:
         return ["rspamd", "-f", "-c", str(self.directory / "rspamd.conf")]
 
     def files(self) -> Mapping[str, str]:
         judging = self.task is Task.JUDGE
-        text = _COMMON + (_JUDGING if judging else _SIGNING)
+        text = _COMMON + self.settings + (_JUDGING if judging else _SIGNING)
         keys = {
             "rsa": f'{{ path = "{self.directory}/keys/rsa.pem"; selector = "{RSA_SELECTOR}"; }}',
             "ed25519": f'{{ path = "{self.directory}/keys/ed25519.secret"; selector = "{ED25519_SELECTOR}"; }}',
@@ -104,3 +109,10 @@ class Rspamd(ComparedDaemon):
                 selectors=", ".join(keys[name] for name in self.task.algorithms),
             ),
         }
+
+
+class RspamdWithoutLanguages(Rspamd):
+    """As nobody has it by default: it does no more than was asked for, but for taking texts apart."""
+
+    name = "rspamd, no languages"
+    settings = 'lang_detection {{ languages = "{directory}/no-languages"; }}\n'

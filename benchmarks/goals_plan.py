@@ -1,7 +1,7 @@
 """The plan of a run that measures what the goals need, and little else: in about half an hour on two cores. Pure.
 
-Every section runs, with the rows that a goal names and with both engines where mailguard is named. Beside them are
-the milters that do nothing, and Postfix without a milter: nobody can be below these.
+Every section runs, with the rows that a goal names, with both engines where mailguard is named, and with both ways of
+rspamd. Beside them are the milters that do nothing, and Postfix without a milter: nobody can be below these.
 """
 
 from __future__ import annotations
@@ -11,7 +11,19 @@ from collections.abc import Iterable
 import cold_section
 from compared_daemon import Task
 from goals import Goal
-from scenarios import FLOOR, KB, MAILGUARD, MB, NATIVE, ONE_WORKER, USUAL_CONCURRENCY, Plan, Scenario
+from scenarios import (
+    FLOOR,
+    KB,
+    MAILGUARD,
+    MB,
+    NATIVE,
+    ONE_WORKER,
+    RSPAMD,
+    RSPAMD_WITHOUT_LANGUAGES,
+    USUAL_CONCURRENCY,
+    Plan,
+    Scenario,
+)
 
 __all__ = ["goals_plan"]
 
@@ -33,6 +45,8 @@ def goals_plan(goals: Iterable[Goal]) -> Plan:
             contenders.add(NATIVE)
         if section == "load":
             contenders.update(FLOOR)
+        if RSPAMD in contenders:
+            contenders.add(RSPAMD_WITHOUT_LANGUAGES)
     # Limits are for cold caches, and for both concurrencies, which are measured in one go.
     cold = named.setdefault(("cold", cold_section.row_name(1)), set())
     cold.update(ONE_WORKER)

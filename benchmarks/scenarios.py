@@ -16,7 +16,7 @@ from daemon_noop import NoopC, NoopLibmilter, NoopNative, NoopPymilter
 from daemon_opendkim import OpenDkim
 from daemon_opendmarc import OpenDmarc, OpenDmarcWithSpf
 from daemon_pyspf import PySpfMilter
-from daemon_rspamd import Rspamd
+from daemon_rspamd import Rspamd, RspamdWithoutLanguages
 from milter_replies import Expected
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ONE_WORKER",
     "OPENDKIM",
     "RSPAMD",
+    "RSPAMD_WITHOUT_LANGUAGES",
     "WITH_ONE_WORKER",
     "Contender",
     "Plan",
@@ -70,6 +71,7 @@ MAILGUARD = "mailguard"
 NATIVE = "mailguard, native engine"
 ONE_WORKER = ("mailguard, 1 worker", "mailguard, native engine, 1 worker")
 RSPAMD = "rspamd"
+RSPAMD_WITHOUT_LANGUAGES = "rspamd, no languages"
 OPENDKIM = "opendkim"
 CHAIN = "opendkim + pyspf-milter + opendmarc"
 NOOP_PYMILTER = "no-op (pymilter)"
@@ -88,6 +90,7 @@ _SIGNERS = (
     Contender(OPENDKIM, (OpenDkim,)),
     Contender("dkimpy-milter", (DkimpyMilter,)),
     Contender(RSPAMD, (Rspamd,)),
+    Contender(RSPAMD_WITHOUT_LANGUAGES, (RspamdWithoutLanguages,)),
     Contender(MAILGUARD, (Mailguard,)),
     Contender(NATIVE, (MailguardNative,)),
 )
@@ -95,6 +98,7 @@ _JUDGES = (
     *_FLOOR,
     Contender(CHAIN, (OpenDkim, PySpfMilter, OpenDmarc)),
     Contender(RSPAMD, (Rspamd,)),
+    Contender(RSPAMD_WITHOUT_LANGUAGES, (RspamdWithoutLanguages,)),
     Contender(MAILGUARD, (Mailguard,)),
     Contender(NATIVE, (MailguardNative,)),
     Contender("opendkim alone (DKIM)", (OpenDkim,), whole=False),

@@ -20,7 +20,17 @@ from measurement import Measured
 from overview import overview
 from process_usage import Memory
 from scaling_section import name_of
-from scenarios import CHAIN, KB, MB, NATIVE, ONE_WORKER, Plan, Scenario, contenders
+from scenarios import (
+    CHAIN,
+    KB,
+    MB,
+    NATIVE,
+    ONE_WORKER,
+    RSPAMD_WITHOUT_LANGUAGES,
+    Plan,
+    Scenario,
+    contenders,
+)
 from spread import Spread
 from through_postfix import row_name
 
@@ -186,6 +196,8 @@ def test_plan_for_the_goals_measures_both_sides_of_each(cores: int) -> None:
         ("sign, RSA-2048, 2 KB, concurrency 8", "no-op (C)", True),
         ("sign, RSA-2048, 2 KB, concurrency 8", "rspamd", False),
         ("sign, RSA-2048, 100 KB, concurrency 8", "rspamd", True),
+        ("sign, RSA-2048, 100 KB, concurrency 8", RSPAMD_WITHOUT_LANGUAGES, True),
+        ("sign, RSA-2048, 2 KB, concurrency 8", RSPAMD_WITHOUT_LANGUAGES, False),
         ("sign, RSA-2048, 100 KB, concurrency 8", NATIVE, True),
         ("sign, RSA-2048, 2 KB, concurrency 8", "dkimpy-milter", False),
         ("inbound, 100 KB, concurrency 8", CHAIN, False),

@@ -26,6 +26,7 @@ from bench_keys import BenchKeys
 from bench_record import Context, Progress, Record
 from cold_section import waits
 from compared_daemon import Task
+from daemon_rspamd import Rspamd, RspamdWithoutLanguages
 from goals import GOALS
 from mailguard import Message, ZoneResolver, verify_dkim
 from measurement import Measured
@@ -402,6 +403,19 @@ def test_plans() -> None:
         assert names.index("mailguard") + 1 == names.index("mailguard, native engine")
     # Debian's opendkim has one algorithm for all its keys.
     assert "opendkim" not in [contender.name for contender in contenders(Task.SIGN_BOTH)]
+
+
+@pytest.mark.parametrize("task", [Task.SIGN_RSA, Task.JUDGE])
+def test_rspamd_without_languages_differs_by_that_alone(keys: BenchKeys, tmp_path: Path, task: Task) -> None:
+    as_shipped, without = Rspamd(task, keys), RspamdWithoutLanguages(task, keys)
+    for daemon in (as_shipped, without):
+        daemon.directory = tmp_path
+    (left, right) = (set(each.files()["rspamd.conf"].splitlines()) for each in (as_shipped, without))
+    (line,) = left ^ right
+    found = re.fullmatch(r'lang_detection \{ languages = "(.*)"; \}', line)
+    assert found
+    # Nothing is put there.
+    assert (Path(found[1]).parent, list(without.files())) == (tmp_path, ["rspamd.conf"])
 
 
 def test_comparison_refuses_to_run_in_the_network_of_the_machine() -> None:
