@@ -164,6 +164,8 @@ def test_who_cannot_be_aligned_is_not_walked() -> None:
         # If it has a record, without psd, then both have it for Organizational Domain (RFC 9989 §11.8).
         ("bank.test", "evil.test", ["_dmarc.test"], Aligned.UNKNOWN, TEMPERROR),
         ("bank.test", "evil.org", ["_dmarc.test"], Aligned.NO, FAIL),
+        # psd=n where only the author's walk goes would part the two as well.
+        ("y.b.bank.test", "x.bank.test", ["_dmarc.b.bank.test"], Aligned.UNKNOWN, TEMPERROR),
         ("bank.test", "a.b.bank.test", ["_dmarc.test", "_dmarc.b.bank.test"], Aligned.UNKNOWN, TEMPERROR),
         # What two missing answers may have been is tried out, what three may have been is not.
         ("a.b.c.test", "x.a.b.c.test", ["_dmarc.test", "_dmarc.c.test"], Aligned.YES, PASS),
@@ -180,7 +182,8 @@ def test_who_cannot_be_aligned_is_not_walked() -> None:
 def test_alignment_is_not_known(
     author: str, identifier: str, failing: list[str], aligned: Aligned, status: DmarcStatus
 ) -> None:
-    resolver = resolver_of(records({"_dmarc.bank.test": REJECT, "_dmarc.a.b.c.test": REJECT}), failing)
+    published = ("bank.test", "y.b.bank.test", "a.b.c.test")
+    resolver = resolver_of(records({f"_dmarc.{name}": REJECT for name in published}), failing)
     verdict = judged(author, resolver, dkim=[dkim(identifier)])
     assert verdict.alignments[0].aligned is aligned
     assert verdict.status is status

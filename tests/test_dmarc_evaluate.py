@@ -216,6 +216,24 @@ def test_spf_or_dkim_is_not_known(
         assert verdict.reason is DmarcReason.AUTHENTICATION_UNAVAILABLE
 
 
+@pytest.mark.attack("D36", "M08", "N09")
+@pytest.mark.parametrize(
+    ("tags", "sender", "signatures", "expected"),
+    [
+        pytest.param("aspf=s", spf("a.bank.test", "temperror"), [], FAIL, id="SPF, strict"),
+        pytest.param("adkim=s", None, [dkim("a.bank.test", "temperror")], FAIL, id="DKIM, strict"),
+        pytest.param("adkim=s", spf("a.bank.test", "temperror"), [], TEMPERROR, id="SPF, DKIM strict"),
+        pytest.param("aspf=s; adkim=s", spf("bank.test", "temperror"), [], TEMPERROR, id="the same domain, strict"),
+    ],
+)
+def test_what_strict_alignment_rules_out_is_not_waited_for(
+    tags: str, sender: SpfResult | None, signatures: list[DkimResult], expected: DmarcStatus
+) -> None:
+    """RFC 9989 §5.3.6 is for errors that the result hangs on."""
+    resolver = resolver_of(records({"_dmarc.bank.test": f"{REJECT}; {tags}"}))
+    assert judged("bank.test", resolver, spf=sender, dkim=signatures).status is expected
+
+
 @pytest.mark.parametrize("status", ["none", "quarantine", "reject"])
 def test_a_pass_needs_no_answer_on_existence(status: str) -> None:
     inherited = records({"_dmarc.bank.test": f"v=DMARC1; p={status}; sp=none; np=reject"})
@@ -330,6 +348,7 @@ def test_a_missing_policy_beside_a_pass_hides_no_other_domain() -> None:
     for verdict in (verdict_of(FAIL, "none"), verdict_of(TEMPERROR), verdict_of(FAIL, "reject")):
         assert strictest([silent, verdict]) == verdict
         assert strictest([verdict, silent]) == verdict
+    assert strictest([verdict_of(NONE), silent]) == silent
 
 
 @pytest.mark.attack("F16", "F22")
