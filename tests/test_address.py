@@ -59,6 +59,8 @@ DEFECTS = [
     ("commas", b",,", EMPTY),
     ("angle brackets around nothing", b"<>", SYNTAX),
     ("angle brackets around a word", b"<ceo>", SYNTAX),
+    ("angle brackets around words", b"<x evil bank.test>", SYNTAX),
+    ("angle brackets around a mark and a domain", b"<;@bank.test>", SYNTAX),
     ("word", b"ceo", NO_ADDRESS),
     ("phrase", b'"ceo@bank.test"', NO_ADDRESS),
     ("encoded word", b"=?utf-8?q?ceo=40bank.test?=", NO_ADDRESS),

@@ -273,6 +273,7 @@ MANY = b", ".join(b"<alice+%d@us.test>" % number for number in range(60))
                 "more": [(b"Sender", b" " + MANY), (b"Resent-From", b" bob@us.test")],
             },
         ),
+        ({}, {"more": [(b"Resent-From", b" " + MANY + b", bob@us.test")]}),
     ],
 )
 def test_many_addresses_do_not_hide_what_comes_after_them(
