@@ -48,7 +48,7 @@ class OwnIds:
             name = _normal(b"".join(found.split()))
             if found.isascii() or isinstance(name, Domain):
                 return name in self._ids
-        return any(self._occurs_in(text.partition(b";")[0]) for text in ([outside, value] if closed else [value]))
+        return any(self._occurs_in(text.partition(b";")[0]) for text in (outside, value))
 
     def _occurs_in(self, text: bytes) -> bool:
         if not b"".join(text.split()):
