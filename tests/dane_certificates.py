@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 NOW = 1_800_000_000.0
 _DAY = timedelta(days=1)
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+Digest = hashes.SHA224 | hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
 
 @cache
@@ -58,6 +59,7 @@ class Made:
         extensions: Sequence[x509.ExtensionType] = (),
         key_name: str | None = None,
         has_basic_constraints: bool = True,
+        digest: Digest | None = None,
     ) -> Self:
         """A certificate for the subject, signed by the issuer or by itself; `days` are its validity around NOW."""
         key_name = key_name or subject
@@ -80,7 +82,7 @@ class Made:
             )
         for extension in extensions:
             builder = builder.add_extension(extension, critical=True)
-        algorithm = None if signer.startswith("ed") else hashes.SHA256()
+        algorithm = None if signer.startswith("ed") else digest or hashes.SHA256()
         return cls(subject, key_name, builder.sign(key(signer), algorithm))
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from dane_certificates import NOW, Made, server, spki
+from dane_certificates import NOW, Digest, Made, server, spki
 from mailguard.dane.certificate import Certificate
 from mailguard.dane.record import CertificateUsage, MatchingType, Selector
 from mailguard.dane.result import TlsaReason, TlsaResult, TlsaStatus
@@ -225,6 +226,22 @@ def test_bare_keys(key_name: str) -> None:
 def test_bare_keys_of_other_kinds_vouch_for_nothing(key_name: str) -> None:
     anchor = Made.of("anchor", key_name=key_name)
     assert reason([server(anchor, "mx.example.com")], TLSA(2, 1, 0, spki(key_name))) is TlsaReason.NO_MATCH
+
+
+@pytest.mark.parametrize("key_name", ["rsa2048", "p256"])
+@pytest.mark.parametrize(
+    ("digest", "expected"),
+    [
+        (hashes.SHA224(), TlsaReason.NO_MATCH),
+        (hashes.SHA384(), TlsaReason.MATCHED),
+        (hashes.SHA512(), TlsaReason.MATCHED),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
+)
+def test_a_bare_key_vouches_by_a_sound_digest_alone(key_name: str, digest: Digest, expected: TlsaReason) -> None:
+    """RFC 7671 §5.2.3. With SHA-1, `cryptography` no longer makes nor checks a signature."""
+    leaf = server(Made.of("anchor", key_name=key_name), "mx.example.com", digest=digest)
+    assert reason([leaf], TLSA(2, 1, 0, spki(key_name))) is expected
 
 
 # -- names --------------------------------------------------------------------------------------------------------
