@@ -125,6 +125,14 @@ def test_a_policy_demands_no_less_than_none(
     assert strength.index(with_sts) >= strength.index(alone)
 
 
+@pytest.mark.parametrize(("records", "status", "alone", "with_sts"), TABLE)
+def test_a_policy_is_looked_for_exactly_where_it_makes_a_difference(
+    records: Records, status: dict[tuple[str, str], Status], alone: str, with_sts: str
+) -> None:
+    policy, _ = found("example.com", zone(records, status=status))
+    assert is_sts_needed(policy) is (alone != with_sts)
+
+
 @pytest.mark.attack("T02")
 @pytest.mark.parametrize("dnssec", [Dnssec.BOGUS, Dnssec.INDETERMINATE])
 def test_what_is_not_proven_is_no_denial(dnssec: Dnssec) -> None:
