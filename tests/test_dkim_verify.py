@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dkim.sign import SigningRules
-from mailguard.dkim.verify import BodyLengthRule, VerifyRules, plan_verification
+from mailguard.dkim.verify import MAX_KEYS, BodyLengthRule, VerifyRules, plan_verification
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
@@ -284,6 +284,11 @@ def test_each_signature_has_its_own_result_in_the_order_of_the_header() -> None:
         (FAIL, BANK),
         (PASS, EVIL),
     ]
+    # Of too many, those of the author's domain are chosen, and stay where they are.
+    for first, second in (("a1", "b1"), ("b1", "a1")):
+        raw = sign_as(kb(), sign_as(ke(), mail(f"<ceo@{BANK}>")), d=BANK, s=second)
+        results = results_of(sign_as(kb(), raw, d=BANK, s=first), rules=VerifyRules(max_signatures=2))
+        assert [result.selector for result in results] == [first, second]
 
 
 FOREIGN = [b"v=spf1 -all", b"google-site-verification=abc", b"", b"p=", b"v=DKIM1; p=AAAA", b"=", b"v=DKIM2; p=x"]
@@ -298,6 +303,14 @@ def test_each_of_several_records_is_tried_whatever_their_order() -> None:
     for place in range(len(FOREIGN) + 1):
         resolver = ZoneResolver(zone({EVIL_KEY_NAME: {"TXT": [*FOREIGN[:place], KEY, *FOREIGN[place:]]}}))
         assert result_of(raw, resolver).status is PASS
+
+
+@pytest.mark.attack("D33")
+def test_of_very_many_keys_only_the_first_are_tried() -> None:
+    others = [key_record(ed25519_key(seed)) for seed in range(9, 9 + MAX_KEYS)]
+    for count, status in ((MAX_KEYS - 1, PASS), (MAX_KEYS, FAIL)):
+        resolver = ZoneResolver(zone({EVIL_KEY_NAME: {"TXT": [*others[:count], KEY]}}))
+        assert result_of(sign_as(ke(), mail()), resolver).status is status
 
 
 @pytest.mark.attack("D33")
@@ -317,7 +330,11 @@ def test_the_strings_of_one_record_are_joined() -> None:
 )
 def test_no_key(said: Status, status: DkimStatus, reason: DkimReason) -> None:
     resolver = ZoneResolver(zone(), status={(EVIL_KEY_NAME, "TXT"): said})
-    assert status_and_reason(result_of(sign_as(ke(), mail()), resolver)) == (status, reason)
+    raw = sign_as(ke(), mail())
+    assert status_and_reason(result_of(raw, resolver)) == (status, reason)
+    # What no key could mend is said whether it is there or not.
+    changed = result_of(raw.replace(b"world", b"World"), resolver)
+    assert status_and_reason(changed) == (FAIL, DkimReason.BODY_HASH)
 
 
 @pytest.mark.attack("D36")

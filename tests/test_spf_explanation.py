@@ -30,6 +30,7 @@ WHY: Zone = {"why.test": {"TXT": ["Ask postmaster@evil.test"]}, "other.test": {"
         ("include:failing.test ?all", None),
         ("include:failing.test -all exp=why.test", "Ask postmaster@evil.test"),
         ("include:failing.test -all", None),
+        ("include:plain.test -all exp=why.test", "Ask postmaster@evil.test"),
         ("redirect=failing.test", "Not this one"),
         ("redirect=failing.test exp=why.test", "Not this one"),
         ("redirect=plain.test exp=why.test", None),
