@@ -9,6 +9,7 @@ import pytest
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
+from mailguard.inbound import MAX_AUTHOR_DOMAINS
 from mailguard.outcome import Outcome
 from mailguard.pipeline import authenticate
 from mailguard.policy import Disposition, DomainPolicy, OverrideKind, Policy, Rule, TrustedSource
@@ -93,6 +94,15 @@ def test_several_domains_none_of_which_fails_are_a_permerror(authors: str, rule:
     policy = Policy(actions={Rule.DMARC_PERMERROR: REJECT})
     decision = judged(authors, policy, mail_from="x@good.test").decision
     assert (decision.rule, decision.disposition) == (rule, REJECT if rule is Rule.DMARC_PERMERROR else ACCEPT)
+
+
+def test_more_domains_than_are_judged_are_malformed() -> None:
+    """RFC 9989 §11.5: judging many is work that an attacker can cause, and judging some of them is incomplete."""
+    authors = [f"a@own{number}.test" for number in range(MAX_AUTHOR_DOMAINS)]
+    decision = judged(", ".join([*authors[1:], "ceo@bank.test"]), Policy()).decision
+    assert (decision.rule, decision.disposition) == (Rule.DMARC_QUARANTINE, QUARANTINE)
+    decision = judged(", ".join([*authors, "ceo@bank.test"]), Policy()).decision
+    assert (decision.rule, decision.disposition) == (Rule.MALFORMED, REJECT)
 
 
 @pytest.mark.parametrize("mail_from", ["", "x@good.test"], ids=["null sender", "a sender"])

@@ -184,7 +184,8 @@ def test_missing_macros_are_said(keys: Path, listener: str, macros: Macros, mail
         if listener == "sign":
             assert (reply(enforce).code, reply(enforce).enhanced) == ("451", "4.7.0")
             assert said in str(enforce.record["reason"])
-            assert enforce.record["action"] == "tempfail"
+            assert (enforce.record["action"], enforce.record["rule"]) == ("tempfail", "macros-missing")
+            assert (monitor.record["would"], monitor.record["rule"]) == ("tempfail", "macros-missing")
         else:
             assert enforce.actions[-1] == Accept()
     else:
@@ -312,6 +313,22 @@ def test_each_message_has_its_own_login_and_author(keys: Path) -> None:
         ("verify", None, None),
         ("sign", None, b"bob"),
     ]
+
+
+def test_a_message_without_mail_is_nobodys(keys: Path) -> None:
+    session = Peer(configuration(keys, mode="enforce")).connect().session
+    for fields in ([], message()):
+        assert session.rcpt() == ()
+        session.headers(fields)
+        session.end_of_header()
+        session.body(b"Hello\r\n")
+        conclusion = session.end_of_message(Answers(closed=True), now=NOW)
+        assert (conclusion.record["role"], conclusion.record["client"]) == ("verify", "unknown")
+        assert not any(
+            isinstance(each, InsertHeader) and each.name == b"DKIM-Signature" for each in conclusion.actions
+        )
+        session.abort()
+    session.body(b"Hello\r\n")  # before any header
 
 
 def test_the_end_of_a_message_without_header_is_an_error_for_the_engine(keys: Path) -> None:

@@ -179,6 +179,8 @@ def test_reply_to_is_told_and_not_refused(keys: Path) -> None:
         "sender-reply-to: login alice@us.test may not use ceo@other.test in Reply-To"
     )
     assert "alice@us.test in Reply-To" not in str(conclusion.record["noted"])
+    refused = submitted(peer(keys), sender=b"bob@us.test", more=[(b"Reply-To", b" <ceo@other.test>")])
+    assert (refused.record["rule"], refused.record["noted"]) == ("sender-from", conclusion.record["noted"])
 
 
 @pytest.mark.attack("L13", "L08")
