@@ -21,7 +21,7 @@ from mailguard.dmarc.suffixes import MAX_LIST_BYTES, PublicSuffixes
 from mailguard.dns.answers import Answers, Unanswered, evaluate
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
-from mailguard.domain import Domain
+from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.errors import ConfigError, MissingExtraError
 
 REJECT = "v=DMARC1; p=reject"
@@ -231,6 +231,15 @@ def test_discovery(
     assert verdict.method is DiscoveryMethod.PUBLIC_SUFFIX_LIST
     if verdict.status is DmarcStatus.FAIL:
         assert verdict.policy is DmarcPolicy.REJECT
+
+
+def test_a_name_that_would_be_too_long_does_not_hide_the_policy_above_it(suffixes: PublicSuffixes) -> None:
+    label = "x" * 60
+    author = f"{label}.{label}.{label}.{'y' * 54}.bank.test"
+    assert len("_dmarc." + author) > MAX_DOMAIN_CHARS
+    verdict, asked = asked_and_judged(author, zone_of(D__bank__test=REJECT), suffixes=suffixes)
+    assert (verdict.status, verdict.record_domain) == (DmarcStatus.FAIL, "bank.test")
+    assert asked == ("_dmarc.bank.test TXT",)
 
 
 @pytest.mark.attack("M06", "D19")
