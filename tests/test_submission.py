@@ -102,6 +102,11 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         {"who": None, "client": IN_NETWORK, "more": [(b"Sender", b" <x@sub.us.test>")]},
         "sender-sender",
     ),
+    (
+        "L12 network, 8 bits in From",
+        {"who": None, "client": IN_NETWORK, "sender": b"<m\xfcller@us.test>"},
+        "sender-from",
+    ),
     ("L17 network, a bounce of our own", {"who": None, "client": IN_NETWORK, "envelope": b""}, ""),
     ("L08 8 bits in From", {"sender": b"<m\xfcller@us.test>"}, "sender-from"),
     ("L08 8 bits in Sender", {"more": [(b"Sender", b" <m\xfcller@us.test>")]}, "sender-sender"),
