@@ -219,6 +219,11 @@ def test_testing_key_is_no_worse_and_no_better_than_none() -> None:
     passed, failed = result_of(raw, resolver), result_of(raw.replace(b"world", b"World"), resolver)
     assert (passed.status, passed.testing) == (PASS, True)
     assert (failed.status, failed.reason, failed.testing) == (NEUTRAL, DkimReason.TESTING, True)
+    # Beside one that is not in testing, what fails fails, and what passes passes by the key that made it.
+    both = ZoneResolver(zone({EVIL_KEY_NAME: {"TXT": [key_record(ed25519_key(9), "t=y; "), KEY]}}))
+    assert (result_of(raw, both).status, result_of(raw, both).testing) == (PASS, False)
+    assert result_of(raw.replace(b"world", b"World"), both).status is FAIL
+    assert result_of(raw.replace(b"offer", b"Offer"), both).status is FAIL
 
 
 @pytest.mark.attack("D30")

@@ -129,6 +129,16 @@ def test_monitor_refuses_nothing_and_tells_what_enforcing_does(found: DmarcVerdi
     assert replace(monitoring, disposition=enforcing.disposition) == enforcing
 
 
+@pytest.mark.parametrize("policy", list(DmarcPolicy))
+def test_a_fail_that_is_refused_is_refused_as_one_whatever_was_asked_for(policy: DmarcPolicy) -> None:
+    """RFC 7372 §3: several checks failed."""
+    rule = Rule(f"dmarc-{policy.value}")
+    refusal = ruled(Policy(actions={rule: REJECT}), verdict("fail", policy.value)).refusal
+    assert refusal is not None
+    assert (refusal.code, refusal.enhanced) == ("550", "5.7.26")
+    assert refusal.text.endswith(f"[{rule.value}]")
+
+
 def test_monitor_writes_the_header_field() -> None:
     policy = replace(actions(dmarc_reject=HEADER), mode=Mode.MONITOR)
     assert ruled(policy).disposition is HEADER
