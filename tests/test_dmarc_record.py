@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,8 @@ def test_defaults() -> None:
     assert (record.adkim, record.aspf) == (AlignmentMode.RELAXED, AlignmentMode.RELAXED)
     assert (record.rua, record.ruf, record.failure_options) == ((), (), (ALL,))
     assert (record.invalid, record.obsolete) == ((), ())
+    written = record_of(b"v=DMARC1; psd=u; t=n; adkim=r; aspf=r; fo=0")
+    assert replace(written, text=record.text) == record
 
 
 def test_every_tag() -> None:

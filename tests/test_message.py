@@ -133,6 +133,8 @@ def ok(name: str, raw: bytes, domain: str, what: str = "") -> object:
 JUDGED = [
     ok("F06", b"From\t : <ceo@bank.test>\r\n" + REST, BANK, "alone"),
     ok("F11", b'From"(: y\r\n' + authors(b"<x@evil.test>"), EVIL),
+    # RFC 5322 §2.2: the first and the last octet that a name may have.
+    ok("F11", b"!X~: y\r\n" + authors(b"<x@evil.test>"), EVIL, "! and ~"),
     ok("F17", b"Sender: <c@other.test>\r\n" + authors(b"<a@us.test>, <b@us.test>"), "us.test"),
     ok("F24", authors(b'"ceo@bank.test" <x@evil.test>'), EVIL),
     ok("F25", authors(b"ceo@bank.test (<x@evil.test>)"), BANK),

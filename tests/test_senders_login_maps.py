@@ -388,6 +388,12 @@ def test_a_local_part_is_no_address_of_its_own(owners_database: str, what: str) 
         assert not own or '"@us.test"' in said.rule
 
 
+def test_a_quote_in_a_local_part_is_looked_up_with_its_backslash() -> None:
+    source = maps(r'inline:{ {"a\"b\\c"@us.test = alice} }')
+    assert ask(source, "alice", r'"a\"b\\c"@us.test').is_granted
+    assert not ask(source, "alice", r'"a\"b\c"@us.test').is_granted
+
+
 @pytest.mark.attack("L10")
 def test_a_table_that_is_down_makes_the_source_unavailable(tmp_path: Path) -> None:
     missing = f"texthash:{tmp_path}/missing"
