@@ -15,8 +15,8 @@ from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.envelope import Envelope
-from mailguard.inbound import InboundPlan, InboundRules, Judged, judge_inbound, plan_inbound
-from mailguard.message import Message
+from mailguard.inbound import MAX_AUTHOR_DOMAINS, InboundPlan, InboundRules, Judged, judge_inbound, plan_inbound
+from mailguard.message import MalformedReason, Message
 from zone0 import BODY, NOW, ke, key_record, mail, sign_as
 
 SUFFIXES = """// ===BEGIN ICANN DOMAINS===
@@ -91,12 +91,25 @@ SIGNED = sign_as(ke(), PLAIN, d="evil.test")
             ["evil.test", *WALK, "_dmarc.mail.bank.test"],
             id="several author domains",
         ),
+        pytest.param(
+            mail(", ".join(f"<a@bank{number}.test>" for number in range(MAX_AUTHOR_DOMAINS + 1))),
+            {},
+            ["evil.test"],
+            id="more author domains than are judged",
+        ),
     ],
 )
 def test_what_can_be_asked_before_the_body(raw: bytes, given: dict[str, Any], names: list[str]) -> None:
     questions = plan_of(raw, **given).questions
     assert [question.name for question in questions] == names
     assert {question.rdtype.value for question in questions} == {"TXT"}
+
+
+def test_a_malformed_message_is_nobodys() -> None:
+    """No domain's rules hold for it, and no policy is asked for, though From may have been read."""
+    plan = plan_of(PLAIN.replace(b"\r\n\r\n", b"\r\nno field\r\n\r\n", 1))
+    assert plan.message.author.domains == ("bank.test",)
+    assert (plan.malformed, plan.author_domains) == (MalformedReason.HEADER_SYNTAX, ())
 
 
 def test_what_can_be_asked_with_a_list_of_public_suffixes(tmp_path: Path) -> None:
