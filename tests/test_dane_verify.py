@@ -87,6 +87,9 @@ def test_dane_ee_of_a_certificate_that_cannot_be_read() -> None:
     assert reason([octets], TLSA(3, 0, 1, sha256(octets).digest())) is TlsaReason.MATCHED
     assert reason([octets], TLSA(3, 1, 1, bytes(32))) is TlsaReason.MALFORMED
     assert reason([octets], TLSA(3, 0, 0, octets)) is TlsaReason.NO_USABLE_RECORD
+    for record in (of(SERVER, EE, SPKI), of(SERVER, EE), of(ROOT)):
+        said = reason([octets, SERVER, MIDDLE, ROOT], record)
+        assert said is TlsaReason.MALFORMED, "the next certificate does not stand in for it"
 
 
 # -- DANE-TA ------------------------------------------------------------------------------------------------------

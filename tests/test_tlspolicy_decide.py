@@ -62,6 +62,8 @@ def decided(
 
 
 def said(decision: Decision) -> str:
+    assert (decision.level is not None) is (decision.status is DecisionStatus.FOUND)
+    assert (decision.sts is not None) is (decision.level is Level.SECURE)
     return decision.level.value if decision.level is not None else decision.status.value
 
 
@@ -133,6 +135,23 @@ def test_a_policy_is_looked_for_exactly_where_it_makes_a_difference(
     assert is_sts_needed(policy) is (alone != with_sts)
 
 
+@pytest.mark.parametrize(
+    ("records", "status", "sts", "why"),
+    [
+        (domain_with(a=[EE]), {}, None, Why.ALL_DANE),
+        (domain_with(a=[EE], b=[]), {}, None, Why.SOME_DANE),
+        (domain_with(a=[UNUSABLE]), {}, None, Why.UNUSABLE_RECORDS),
+        (domain_with(a=[EE]), {TLSA_A: SERVFAIL}, None, Why.LOOKUP_FAILED),
+        (domain_with(a=[EE], b=[]), {TLSA_A: SERVFAIL}, None, Why.HOST_UNKNOWN),
+        (domain_with(a=[]), {}, NONE, Why.NO_POLICY),
+        (domain_with(a=[]), {}, TESTING, Why.STS_TESTING),
+        (domain_with(a=[]), {}, ENFORCE, Why.STS_ENFORCE),
+    ],
+)
+def test_why(records: Records, status: dict[tuple[str, str], Status], sts: StsPolicy | None, why: Why) -> None:
+    assert decided(zone(records, status=status), sts).why is why
+
+
 @pytest.mark.attack("T02")
 @pytest.mark.parametrize("dnssec", [Dnssec.BOGUS, Dnssec.INDETERMINATE])
 def test_what_is_not_proven_is_no_denial(dnssec: Dnssec) -> None:
@@ -148,7 +167,8 @@ def test_records_behind_an_insecure_mx_count_as_the_rule_says() -> None:
     assert said(decided(resolver)) == NO_POLICY
     assert said(decided(resolver, ENFORCE)) == SECURE
     # Postfix takes no unsigned MX record for `dane-only`.
-    assert said(decided(resolver, insecure_mx="dane")) == "dane"
+    dane = decided(resolver, insecure_mx="dane")
+    assert (said(dane), dane.why) == ("dane", Why.INSECURE_MX)
 
 
 @pytest.mark.attack("T01", "T02")
