@@ -180,6 +180,14 @@ def test_whether_a_permissive_pass_counts(record: str, counts: bool, expected: s
     assert judged.verdict.status.value == expected
 
 
+def test_an_explanation_names_this_host_and_the_time() -> None:
+    """RFC 7208 §7.3: %{r} and %{t}."""
+    texts = {"evil.test": {"TXT": ["v=spf1 -all exp=why.test"]}, "why.test": {"TXT": ["%{r} %{t}"]}}
+    _, judged = rounds_of(plan_of(mail("<x@evil.test>"), receiver="mx.us.test"), texts)
+    assert judged.evidence.spf is not None
+    assert judged.evidence.spf.explanation == f"mx.us.test {NOW:.0f}"
+
+
 @pytest.mark.attack("S22")
 def test_why_a_withheld_pass_is_none() -> None:
     zone = {**WIDE, "evil.test": {"TXT": ["v=spf1 +all"]}}

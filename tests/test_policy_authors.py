@@ -105,6 +105,13 @@ def test_more_domains_than_are_judged_are_malformed() -> None:
     assert (decision.rule, decision.disposition) == (Rule.MALFORMED, REJECT)
 
 
+def test_the_rules_of_a_domain_are_none_for_a_message_of_nobody() -> None:
+    lenient = DomainPolicy(domain=Domain("own.test"), actions={Rule.MALFORMED: ACCEPT})
+    for authors in ("nobody", "ceo@own.test <x@evil.test>"):
+        decision = judged(authors, Policy(domains=(lenient,))).decision
+        assert (decision.rule, decision.disposition) == (Rule.MALFORMED, REJECT)
+
+
 @pytest.mark.parametrize("mail_from", ["", "x@good.test"], ids=["null sender", "a sender"])
 def test_what_follows_from_the_helo_name_follows_for_the_null_sender_too(mail_from: str) -> None:
     policy = Policy(actions={Rule.HELO_FAIL: REJECT})

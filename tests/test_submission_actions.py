@@ -80,6 +80,17 @@ def test_each_rule_can_be_off(keys: Path, differs: dict[str, Any], off: str) -> 
     assert not {"rule", "noted", "would"} & conclusion.record.keys()
 
 
+@pytest.mark.attack("L04")
+@pytest.mark.parametrize("word", ["off", "log"])
+def test_a_sender_of_another_tells_not_which_of_several_authors_sends(keys: Path, word: str) -> None:
+    """RFC 5322 §3.6.2, though the rule for Sender itself refuses nothing."""
+    found = peer(keys, senders={"actions": {"sender": word}})
+    several = b"<alice@us.test>, <sales@us.test>"
+    assert is_signed(submitted(found, sender=several, more=[(b"Sender", b" <sales@us.test>")]))
+    refused = submitted(found, sender=several, more=[(b"Sender", b" <bob@us.test>")])
+    assert reply(refused).text.endswith("no Sender tells which of them sends it [sender-from]")
+
+
 @pytest.mark.attack("L05")
 def test_the_null_sender_is_a_rule_of_its_own(keys: Path) -> None:
     found = peer(keys, senders={"actions": {"header_from": "off"}})
