@@ -73,12 +73,14 @@ CLAIMED = [
     ("R06 one parenthesis too many", b" ((a) mx.us.test; dmarc=pass"),
     ("R06 one too few", b" a) mx.us.test; dmarc=pass"),
     ("R06 one too few, and a comment inside", b" mx(c).us.test); dmarc=pass"),
+    ("R06 unclosed comment behind another id", b" mx.evil.test (mx.us.test; dmarc=pass"),
     ("R06 unclosed comment behind a comment inside", b" mx(c).us.test (; dmarc=pass"),
     ("R06 a backslash at the end of a comment", b" (mx.us.test\\"),
     ("R06 two words", b" evil.test mx.us.test; dmarc=pass"),
     ("R06 a word after", b" mx.us.test dmarc=pass"),
     ("R06 angle brackets", b" <mx.us.test>; dmarc=pass"),
     ("R06 an address", b" foo@mx.us.test; dmarc=pass"),
+    ("R06 an address in upper case", b" foo@MX.US.TEST; dmarc=pass"),
     ("R06 a list", b" mx.us.test,evil.test; dmarc=pass"),
     ("R06 NUL after", b" mx.us.test\0; dmarc=pass"),
     ("R06 vertical tab after", b" mx.us.test\x0b; dmarc=pass"),
@@ -93,6 +95,9 @@ FOREIGN = [
     ("R01 another host", b" mx.evil.test; dmarc=pass"),
     ("R01 our name in a result", b" mx.evil.test; dkim=pass header.d=mx.us.test"),
     ("R01 below ours", b" x.mx.us.test; dmarc=pass"),
+    ("R01 below ours, quoted", b' "x.mx.us.test"; dmarc=pass'),
+    ("R01 below ours, folded before the version", b" x.mx.us.test\r\n 1; dmarc=pass"),
+    ("R01 below ours, folded before the version, LF", b" x.mx.us.test\n\t1; dmarc=pass"),
     ("R01 ours as the beginning", b" mx.us.test.evil.test; dmarc=pass"),
     ("R01 ours as the end", b" evilmx.us.test; dmarc=pass"),
     ("R01 above ours", b" us.test; dmarc=pass"),
@@ -115,6 +120,14 @@ FOREIGN = [
 @pytest.mark.parametrize("value", [value for _, value in CLAIMED], ids=[name for name, _ in CLAIMED])
 def test_a_field_that_claims_our_id_is_ours(value: bytes) -> None:
     assert IDS.claimed_by(value)
+
+
+@pytest.mark.attack("R04", "R06")
+@pytest.mark.parametrize("own", ["bücher.test", "xn--bcher-kva.test", "XN--Bcher-KVA.test"])
+@pytest.mark.parametrize("form", ["%s; dmarc=pass", "foo@%s; dmarc=pass", "(%s; dmarc=pass"])
+def test_an_id_is_ours_in_u_labels_and_in_a_labels(own: str, form: str) -> None:
+    for written in ("bücher.test", "BÜCHER.TEST", "xn--bcher-kva.test", "XN--BCHER-KVA.TEST"):
+        assert OwnIds([own]).claimed_by((form % written).encode()), written
 
 
 @pytest.mark.attack("R01", "R06")

@@ -30,7 +30,7 @@ class OwnIds:
     def __init__(self, ids: Iterable[str]) -> None:
         self._ids = frozenset(_normal(name.encode("utf-8")) for name in ids)
         # What no parser of ours can make sense of is compared by containment, in U-labels and in A-labels.
-        self._octets = tuple(sorted({form for name in ids for form in _forms(name)}))
+        self._texts = tuple(sorted({form for name in ids for form in _forms(name)}))
 
     def claimed_by(self, value: bytes) -> bool:
         """Whether `value`, the octets after the colon of an Authentication-Results field, claims an id of ours.
@@ -53,8 +53,9 @@ class OwnIds:
     def _occurs_in(self, text: bytes) -> bool:
         if not b"".join(text.split()):
             return False
-        squeezed = text.translate(None, _WSP + b'"\\').lower()
-        return _ENCODED_WORD in squeezed or any(name in squeezed for name in self._octets)
+        squeezed = text.translate(None, _WSP + b'"\\')
+        written = squeezed.decode("utf-8", "surrogateescape").lower()
+        return _ENCODED_WORD in squeezed or any(name in written for name in self._texts)
 
 
 def _normal(name: bytes) -> str:
@@ -68,11 +69,11 @@ def _normal(name: bytes) -> str:
         return name.decode("utf-8", "surrogateescape").lower()
 
 
-def _forms(name: str) -> set[bytes]:
+def _forms(name: str) -> set[str]:
     forms = {name.lower(), _normal(name.encode("utf-8"))}
     with suppress(DomainError):
         forms.add(Domain.parse(name.removesuffix(".")).unicode)
-    return {form.encode("utf-8", "surrogateescape") for form in forms}
+    return forms
 
 
 def _without_comments(value: bytes) -> tuple[bytes, bool]:
@@ -109,6 +110,6 @@ def _read_id(text: bytes) -> bytes | None:
     if match is None:
         return None
     rest = text[match.end() :]
-    if rest and (rest[:1] not in (b" ", b"\t", b"\r") or not rest.strip(_WSP).isdigit()):
+    if rest and (rest[0] not in _WSP or not rest.strip(_WSP).isdigit()):
         return None
     return re.sub(rb"\\(.)", rb"\1", quoted[1], flags=re.DOTALL) if quoted else match[0]
