@@ -49,6 +49,14 @@ def test_what_each_action_does(keys: Path, word: str, kind: list[type], action: 
         assert Quarantine(text) in conclusion.actions
 
 
+@pytest.mark.attack("L08")
+def test_what_is_not_ascii_in_the_reason_of_the_hold_queue_is_made_harmless(keys: Path) -> None:
+    found = peer(keys, senders={"actions": dict.fromkeys(("envelope", "header_from"), "quarantine")})
+    held = submitted(found, who="\u00fcbel@us.test".encode()).actions[-2]
+    assert isinstance(held, Quarantine)
+    assert held.reason.startswith("mailguard: login ?bel@us.test may not use alice@us.test")
+
+
 def test_in_monitor_mode_nothing_is_held(keys: Path) -> None:
     found = peer(keys, mode="monitor", senders={"actions": {"header_from": "quarantine"}})
     conclusion = submitted(found, sender=b"bob@us.test")
