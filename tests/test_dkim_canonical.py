@@ -10,6 +10,7 @@ import base64
 import hashlib
 import itertools
 import re
+import tracemalloc
 from collections.abc import Iterable
 
 import pytest
@@ -206,6 +207,21 @@ def test_large_bodies(body: bytes) -> None:
             for length in lengths:
                 expected = sha256(octets[:length]) if length <= len(octets) else None
                 assert found.digest(BodyRequest(form, length)) == expected
+
+
+@pytest.mark.parametrize(
+    "chunk", [b"x" * 999 + b" ", b"x" * 999 + b"\r", b" " * 1_000, b"\r\n" * 500, b" \r\n" * 333]
+)
+def test_nothing_of_the_body_is_kept(chunk: bytes) -> None:
+    digests = BodyDigests(WHOLE)
+    tracemalloc.start()
+    try:
+        for _ in range(500):
+            digests.update(bytes(bytearray(chunk)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50_000
 
 
 def test_only_what_was_asked_for_is_computed() -> None:
