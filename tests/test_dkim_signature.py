@@ -85,6 +85,8 @@ REFUSED = [
     row("D27", SYNTAX, bh=""),
     row("D27", SYNTAX, bh="***"),
     row("D27", SYNTAX, bh="YWJj" * 10 + "YQ==YQ=="),
+    row("D27", SYNTAX, what="b with an octet that is not base64", b="YW$Jj"),
+    row("D27", SYNTAX, what="b with padding inside", b="YQ==YWJj"),
     row("D27", SYNTAX, b=""),
     row("D27", SYNTAX, b=" \r\n "),
     row("D27", SYNTAX, b="===="),

@@ -199,6 +199,9 @@ def test_the_policy_is_not_known(
         pytest.param(spf("bank.test", "temperror"), [dkim("bank.test")], PASS, id="another passes"),
         pytest.param(spf("bank.test", "temperror"), [dkim("evil.test")], TEMPERROR, id="another domain passes"),
         pytest.param(spf("evil.test", "temperror"), [], FAIL, id="it could never be aligned"),
+        # A "ptr" that did not match for want of an answer.
+        pytest.param(replace(spf("bank.test", "softfail"), is_uncertain=True), [], TEMPERROR, id="SPF uncertain"),
+        pytest.param(replace(spf("evil.test", "softfail"), is_uncertain=True), [], FAIL, id="nor this"),
         pytest.param(spf("evil.test"), [dkim("evil.test", "temperror")], FAIL, id="nor could this"),
         pytest.param(
             spf("bank.test", "temperror", identity=SpfIdentity.HELO), [], FAIL, id="HELO counts for nothing"

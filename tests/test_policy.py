@@ -182,10 +182,13 @@ def test_each_check_decides_only_where_it_is_told_to(rule: Rule, more: dict[str,
     assert decision.refusal.enhanced == code
 
 
+UNCERTAIN = replace(spf("softfail"), is_uncertain=True)
 TEMPORARY: list[tuple[str, Rule, Rule, dict[str, Any], str]] = [
     ("spf", Rule.SPF_TEMPERROR, Rule.SPF_FAIL, {"spf": spf("temperror")}, "4.7.24"),
     ("spf softfail", Rule.SPF_TEMPERROR, Rule.SPF_SOFTFAIL, {"spf": spf("temperror")}, "4.7.24"),
+    ("spf uncertain", Rule.SPF_TEMPERROR, Rule.SPF_SOFTFAIL, {"spf": UNCERTAIN}, "4.7.24"),
     ("helo", Rule.HELO_TEMPERROR, Rule.HELO_FAIL, {"helo_spf": spf("temperror")}, "4.7.24"),
+    ("helo uncertain", Rule.HELO_TEMPERROR, Rule.HELO_SOFTFAIL, {"helo_spf": UNCERTAIN}, "4.7.24"),
     ("dkim", Rule.DKIM_TEMPERROR, Rule.DKIM_NO_PASS, {"dkim": (dkim("temperror", BANK),)}, "4.7.0"),
     (
         "iprev",
@@ -356,6 +359,7 @@ def test_what_excuses_a_malformed_message(
 WAITING: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("dkim", {"dkim": (LISTS,)}, {"dkim": (dkim("temperror", LISTS),)}),
     ("spf", {"spf": (LISTS,)}, {"spf": spf("temperror", LISTS)}),
+    ("spf uncertain", {"spf": (LISTS,)}, {"spf": replace(spf("neutral", LISTS), is_uncertain=True)}),
     ("ptr", {"ptr": (LISTS,)}, {"iprev": IprevResult(IprevStatus.TEMPERROR, "silent", CLIENT)}),
     ("a name", {"ptr": (LISTS,)}, {"iprev": IprevResult(IprevStatus.TEMPERROR, "", CLIENT, (), (SUBLIST,))}),
     ("beside a name", {"ptr": (LISTS,)}, {"iprev": IprevResult(IprevStatus.PASS, "", CLIENT, (EVIL,), (SUBLIST,))}),
