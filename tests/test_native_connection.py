@@ -236,3 +236,16 @@ def test_what_is_raised_while_time_outs_are_seen_to_ends_that_session_alone(
         NativeHost.eventually(lambda: host.engine.sessions() == host.engine.messages == 0)
         assert host.logged("internal error")
         assert not [line for line in host.sink.lines if line.get("event") == "uncaught"]
+
+
+def test_what_arrives_together_is_answered_in_order(own_directory: Path) -> None:
+    """What stands behind the end of a message in the same octets is the next message."""
+    parts = (packet(b"M", b"<x@evil.test>\0"), packet(b"R", b"<alice@us.test>\0"), packet(b"N"), packet(b"E"))
+    with native_host(own_directory) as host, host.client() as client:
+        client.open()
+        client.raw(b"".join(parts) * 3 + packet(b"Q"))
+        replies = []
+        with suppress(MilterGone):
+            while True:
+                replies.append(client.receive())
+    assert [command for command, _ in replies] == [b"i", b"c"] * 3
