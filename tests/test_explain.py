@@ -31,7 +31,7 @@ from mailguard.explain.check_advice import (
 from mailguard.explain.dmarc_node import compared
 from mailguard.explain.dmarc_problem import PROBLEMS, DmarcProblem
 from mailguard.explain.explanation import MAX_TEXT_CHARS
-from mailguard.explain.rule_advice import KEYS, RULES
+from mailguard.explain.rule_advice import KEYS, OF_DOMAINS, RULES
 from mailguard.iprev import IprevStatus
 from mailguard.message import MalformedReason
 from mailguard.policy import Rule
@@ -167,6 +167,7 @@ def test_advice_fills_in_names() -> None:
 
 def test_every_rule_names_its_key_of_the_configuration() -> None:
     from mailguard.config import Config
+    from mailguard.config_inbound import DomainPolicyTable
 
     assert {rule for rule in Rule if not KEYS[rule]} == {
         Rule.NO_OBJECTION,
@@ -179,6 +180,9 @@ def test_every_rule_names_its_key_of_the_configuration() -> None:
             field = section.model_fields[name]
             section = field.annotation
         assert not key or key in RULES[rule].receiver, rule
+        may_be_of_a_domain = len(key.split(".")) == 3 and key.split(".")[1] in OF_DOMAINS
+        assert ("[policy.domains]" in RULES[rule].receiver) == may_be_of_a_domain
+    assert set(DomainPolicyTable.model_fields) - {"subdomains"} == OF_DOMAINS
 
 
 # -- alignment, label by label ------------------------------------------------------------------------------------

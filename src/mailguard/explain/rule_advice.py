@@ -12,7 +12,10 @@ from mailguard.explain.advice import Advice
 from mailguard.policy import Rule
 from mailguard.submission import ACTION_KEYS
 
-__all__ = ["KEYS", "RULES"]
+__all__ = ["KEYS", "OF_DOMAINS", "RULES"]
+
+OF_DOMAINS = frozenset({"dmarc", "spf", "helo", "dkim"})
+"""The tables of [policy] that a domain can have for itself, in [policy.domains]."""
 
 _SPF_MEANINGS = {
     "fail": "says that the client may not send for it",
@@ -49,7 +52,11 @@ KEYS: Mapping[Rule, str] = MappingProxyType({rule: _key(rule) for rule in Rule})
 
 def _chosen(rule: Rule) -> str:
     """What the receiving side can change."""
-    return f"to have such mail treated otherwise, set {KEYS[rule]}"
+    _, method, *word = KEYS[rule].split(".")
+    before = ""
+    if word and method in OF_DOMAINS:
+        before = "; an action in [policy.domains] for the domain in From goes before it"
+    return f"to have such mail treated otherwise, set {KEYS[rule]}{before}"
 
 
 def _of_spf(rule: Rule) -> Advice:
