@@ -23,7 +23,6 @@ from enforcing_page import PAGE, rows
 from log_samples import LINES, record
 from postfixadmin_site import statements
 from sandbox_place import make_public_directory, write_file
-from trace_site import site, store, traced
 from walk_host import PATIENT, fill_mail_in_a_box
 
 __all__ = ["mailguard_command", "mariadb", "postgres"]
@@ -164,16 +163,6 @@ def test_what_a_mistake_leads_to(what_is_said: Mapping[str, tuple[int, str]], sa
 # The dry run
 
 
-def test_traces_do_not_tell_of_our_own_users(mailguard_command: Command, tmp_path: Path) -> None:
-    store(tmp_path, traced("4bZk1x2Qp3z"))
-    config = site(tmp_path)
-    for more, count in (("", 0), ('[senders]\nsources = ["inline"]\n', 1)):
-        config.write_text(config.read_text() + more)
-        done = mailguard_command("enforce", "--dry-run", "--now", str(zone0.NOW), "--config", config)
-        assert (done.code, "Of 1 messages" in done.out) == (0, True)
-        assert done.out.count("note: traces are kept of mail from outside alone") == count
-
-
 def test_our_own_users_are_told_by_their_login(mailguard_command: Command, tmp_path: Path) -> None:
     ours = {"role": "sign", "login": "alice@us.test", "domain": None, "rule": "sender-from", "action": "sign"}
     lines = [
@@ -190,6 +179,6 @@ def test_our_own_users_are_told_by_their_login(mailguard_command: Command, tmp_p
     ]
     assert groups == [
         ("alice@us.test", "us.test", "sender-from", 2),
-        ("198.51.100.66", "bank.test", "dmarc-reject", 1),
         ("alice@us.test", "other.test", "sender-from", 1),
+        ("198.51.100.66", "bank.test", "dmarc-reject", 1),
     ]
