@@ -114,5 +114,6 @@ class Rspamd(ComparedDaemon):
 class RspamdWithoutLanguages(Rspamd):
     """As nobody has it by default: it does no more than was asked for, but for taking texts apart."""
 
-    name = "rspamd, no languages"
+    # In the path of its socket, which rspamd reads up to the first comma.
+    name = "rspamd-no-languages"
     settings = 'lang_detection {{ languages = "{directory}/no-languages"; }}\n'

@@ -412,6 +412,7 @@ def test_rspamd_without_languages_differs_by_that_alone(keys: BenchKeys, tmp_pat
         daemon.directory = tmp_path
     (left, right) = (set(each.files()["rspamd.conf"].splitlines()) for each in (as_shipped, without))
     (line,) = left ^ right
+    assert "," not in without.name, "rspamd reads the path of its socket up to a comma"
     found = re.fullmatch(r'lang_detection \{ languages = "(.*)"; \}', line)
     assert found
     # Nothing is put there.
