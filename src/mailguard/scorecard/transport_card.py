@@ -39,8 +39,6 @@ _HOST_ADVICE: Mapping[HostOutcome, str] = {
     HostOutcome.OPPORTUNISTIC: "sign the zone with DNSSEC and publish TLSA records, or use MTA-STS",
     HostOutcome.SKIP: "senders that know DANE do not deliver to this host: repair its DNS",
 }
-
-
 # What a resolver that does not validate, or whose word does not count, makes of all that is signed.
 _UNSIGNED = frozenset({HostReason.INSECURE_MX, HostReason.INSECURE_ADDRESS, HostReason.INSECURE_RECORDS})
 
