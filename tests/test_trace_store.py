@@ -267,6 +267,30 @@ def test_the_file_of_another_user_is_refused(path: str) -> None:
         opened(path)
 
 
+def test_a_log_that_is_not_ours_yet_is_waited_for(path: str, trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody can open it, as where root reads the database at the moment of its making.
+    waits: list[float] = []
+    in_the_way = Path(f"{path}-shm")
+    in_the_way.symlink_to("nothing")
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            in_the_way.unlink()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    store = opened(path)
+    store.add([row(trace)])
+    assert (store.kept, len(waits)) == (1, 2)
+    store.close()
+
+
+def test_a_log_that_stays_another_s_is_not_waited_for_long(path: str) -> None:
+    Path(f"{path}-shm").symlink_to("nothing")
+    with pytest.raises(TraceStoreError, match="its directory must be writable too"):
+        opened(path)
+
+
 @pytest.mark.parametrize("name", ["none/trace.sqlite", "file/trace.sqlite", "x" * 300, "a\0b"])
 def test_a_place_where_nothing_can_be_made_names_the_remedy(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(b"")

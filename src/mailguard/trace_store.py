@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self, TypeVar
 
@@ -38,6 +39,9 @@ VACUUM_PAGES = 2000
 LOG_BYTES_KEPT = 4 * 1024 * 1024
 MAX_LOG_BYTES = 64 * 1024 * 1024
 WAIT_FOR_LOCK_S = 1.0
+# SQLite run by root gives the log that it makes to the owner of the database, a moment after it has made it.
+OPEN_ATTEMPTS = 4
+OPEN_AGAIN_AFTER_S = 0.05
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -130,18 +134,27 @@ class TraceStore:
         self._max_age_s = max_days * DAY_S
         self._max_bytes = max_bytes
         self._identity = _claim(path)
-        # Autocommit: every BEGIN is written out below.
-        self._connection = checked(
-            path, lambda: sqlite3.connect(path, timeout=WAIT_FOR_LOCK_S, isolation_level=None, cached_statements=16)
-        )
-        try:
-            checked(path, self._prepare)
-            self._log_identity = _identity(path + "-wal")
-            if not self.is_in_place():
-                raise TraceStoreError(f"{path} was replaced while it was opened; see who writes to its directory")
-        except BaseException:
+        checked(path, self._open)
+        self._log_identity = _identity(path + "-wal")
+        if not self.is_in_place():
             self._connection.close()
-            raise
+            raise TraceStoreError(f"{path} was replaced while it was opened; see who writes to its directory")
+
+    def _open(self) -> None:
+        for attempt in range(1, OPEN_ATTEMPTS + 1):
+            # Autocommit: every BEGIN is written out below.
+            self._connection = sqlite3.connect(
+                self.path, timeout=WAIT_FOR_LOCK_S, isolation_level=None, cached_statements=16
+            )
+            try:
+                self._prepare()
+            except BaseException as error:
+                self._connection.close()
+                if attempt == OPEN_ATTEMPTS or _kind(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                    raise
+                time.sleep(OPEN_AGAIN_AFTER_S)
+            else:
+                return
 
     def _prepare(self) -> None:
         run = self._connection.execute
@@ -160,8 +173,9 @@ class TraceStore:
         run("PRAGMA synchronous = NORMAL")
         run(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT}")
         self._page_bytes = self._number("PRAGMA page_size")
-        # The first that is read makes the log.
-        self._used_bytes()
+        # The first transaction makes the log, and this one finds whether it can be written.
+        run("BEGIN IMMEDIATE")
+        run("ROLLBACK")
 
     @property
     def kept(self) -> int:
@@ -305,13 +319,17 @@ def _size(path: str) -> int:
         return 0
 
 
+def _kind(error: BaseException) -> int:
+    # The low octet is the kind, the rest is detail (sqlite.org/rescode.html).
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def checked(path: str, act: Callable[[], T]) -> T:
     """What `act` does with the database at `path`; SQLite's errors become StoreDamaged or TraceStoreError."""
     try:
         return act()
     except sqlite3.Error as error:
-        # The low octet is the kind, the rest is detail (sqlite.org/rescode.html).
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        code = _kind(error)
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StoreDamaged(f"{path} is damaged, or no database: {error}") from None
         raise TraceStoreError(f"{path} cannot be used: {error}; {_REMEDIES.get(code, _REMEDY)}") from None
