@@ -94,6 +94,12 @@ GOOD: list[Row] = [
     ),
     ("open-relay", "a table with the word in it", main(smtpd_relay_restrictions=INLINE)),
     ("open-relay", "in capitals", main(smtpd_relay_restrictions="Permit_Mynetworks, Reject_Unauth_Destination")),
+    (
+        "open-relay",
+        "whoever it is for",
+        main(relay_domains="static:all", relay_recipient_maps="hash:/etc/users"),
+    ),
+    ("open-relay", "none of its own", main(relay_domains="!static:all")),
     ("open-relay", "on loopback alone", service("127.0.0.1:10025/inet", "smtpd", smtpd_relay_restrictions="permit")),
     ("trusted-networks", "private and one's own", main(mynetworks="10.0.0.0/8 [fd00::]/16 93.184.216.34/32")),
     ("trusted-networks", "behind a provider's NAT", main(mynetworks="127.0.0.0/8 100.64.0.0/10")),
@@ -129,6 +135,7 @@ GOOD: list[Row] = [
     ("private-key", "for Debian's group", file(KEY, 0o640, gid=107, group="ssl-cert")),
     ("private-key", "a table", both(main(tls_server_sni_maps="hash:/etc/postfix/sni"), file(SNI, 0o600))),
     ("outbound-authenticated", "MTA-STS alone", main(smtp_tls_security_level="may")),
+    ("outbound-dnssec", "hosts too", main(smtp_host_lookup="dns, native")),
     ("outbound-authorities", "the system's", main(smtp_tls_CAfile="", tls_append_default_CA="yes")),
     (
         "outbound-password",

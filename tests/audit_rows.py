@@ -65,6 +65,15 @@ BAD: list[Row] = [
     ("open-relay", "a backup of all", main(smtpd_relay_restrictions=f"permit_mx_backup, {BARRIER}")),
     ("open-relay", "a list of others", main(smtpd_relay_restrictions=f"permit_dnswl_client list.test, {BARRIER}")),
     ("open-relay", "OK for all", main(smtpd_relay_restrictions=f"check_client_access static:OK, {BARRIER}")),
+    ("open-relay", "for every domain", main(relay_domains="a.test, static:all", relay_recipient_maps="static:all")),
+    (
+        "open-relay",
+        "for every domain, in a service",
+        both(
+            service("smtp/inet", relay_domains="proxy:static:all"),
+            main(smtpd_recipient_restrictions=f"{PERMITTED}, reject_unverified_recipient"),
+        ),
+    ),
     (
         "open-relay",
         "OK of a table that only warns",
@@ -163,6 +172,7 @@ BAD: list[Row] = [
     ("outbound-authenticated", "may", main(smtp_tls_security_level="may", smtp_tls_policy_maps="")),
     ("outbound-tls", "in master.cf", service("smtp/unix", smtp_tls_security_level="none")),
     ("outbound-dnssec", "enabled", main(smtp_dns_support_level="enabled")),
+    ("outbound-dnssec", "past the DNS", main(smtp_host_lookup="native")),
     ("outbound-dnssec", "empty", main(smtp_dns_support_level="")),
     ("outbound-authorities", "none", main(smtp_tls_CAfile="")),
     ("outbound-protocols", "TLS 1.0", main(smtp_tls_mandatory_protocols=">=TLSv1")),

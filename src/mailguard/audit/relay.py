@@ -41,6 +41,7 @@ def open_relay(facts: HostFacts) -> Iterator[Found | Unclear]:
     """
     postfix = facts.postfix
     for service in postfix.public_services:
+        yield from _every_domain(facts, service)
         lists = [name for name in LISTS if stops_relaying(facts.restrictions(name, service))]
         ways = [tuple(_ways_past(facts, facts.restrictions(name, service))) for name in lists]
         if not all(ways):
@@ -55,6 +56,23 @@ def open_relay(facts: HostFacts) -> Iterator[Found | Unclear]:
         wanted = "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination"
         command = postfix.setting("smtpd_relay_restrictions", wanted, service)
         yield Found(service.place, f"strangers can send to any domain{past}: {shown}", (command,))
+
+
+def _every_domain(facts: HostFacts, service: Service) -> Iterator[Found]:
+    """`reject_unauth_destination` lets relay_domains in, and a table that is `static:` has every domain."""
+    postfix = facts.postfix
+    domains, recipients = (words(postfix.value(name, service)) for name in ("relay_domains", "relay_recipient_maps"))
+    named = [each for each in domains if not _has_all(each)]
+    if len(named) == len(domains) or (recipients and not any(map(_has_all, recipients))):
+        return
+    before = ("permit", "permit_auth_destination")
+    if not any(reaches(facts.restrictions(name, service), ("reject", "defer"), before=before) for name in LISTS):
+        what = f"strangers can send to any domain: {postfix.shown('relay_domains', service)}"
+        yield Found(service.place, what, (postfix.setting("relay_domains", " ".join(named), service),))
+
+
+def _has_all(table: str) -> bool:
+    return table.removeprefix("proxy:").startswith("static:")
 
 
 def _ways_past(facts: HostFacts, restrictions: Iterable[str]) -> Iterator[tuple[type[Found | Unclear], str]]:

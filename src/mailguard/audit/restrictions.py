@@ -73,7 +73,7 @@ def unknown_recipients(facts: HostFacts) -> Iterator[Found]:
             yield Found(service.place, "local_recipient_maps is empty: every local part is accepted", (command,))
         for domains, maps in OTHER_CLASSES:
             # What is in both is local: below level 2 of compatibility, relay_domains is $mydestination.
-            others = [word for word in words(postfix.value(domains, service)) if word not in own]
+            others = [word for word in words(postfix.value(domains, service)) if word not in own and word[0] != "!"]
             if others and not postfix.value(maps, service):
                 added = "reject_unauth_destination, reject_unverified_recipient"
                 commands = (

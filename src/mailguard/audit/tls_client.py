@@ -68,6 +68,11 @@ def dane_has_dnssec(facts: HostFacts) -> Iterator[Found]:
             what,
             (postfix.setting("smtp_dns_support_level", "dnssec", service),),
         )
+    lookup = postfix.value("smtp_host_lookup", service)
+    if level in DANE and lookup and "dns" not in words(lookup.lower()):
+        what = f"smtp_tls_security_level = {level}, but smtp_host_lookup = {lookup}"
+        command = postfix.setting("smtp_host_lookup", "dns", service)
+        yield Found(postfix.place("smtp_host_lookup", service), what, (command,))
 
 
 def policies_have_authorities(facts: HostFacts) -> Iterator[Found]:
@@ -153,7 +158,7 @@ CHECKS = (
     Check(
         "outbound-dnssec",
         Severity.WARNING,
-        "DANE has what it needs: `smtp_dns_support_level = dnssec`",
+        "DANE has what it needs: `smtp_dns_support_level = dnssec`, and `smtp_host_lookup` names the DNS",
         "Without it, Postfix looks for no TLSA record, and DANE does nothing.",
         dane_has_dnssec,
     ),
