@@ -99,6 +99,16 @@ def test_several_files_and_standard_input_and_compressed_ones_are_one_log(
     assert done.code == 0
 
 
+def test_what_the_daemon_could_not_write_is_said(mailguard_command: Command, tmp_path: Path) -> None:
+    loss: dict[str, object] = {"event": "log lines dropped", "count": 20}
+    lines = [*mixed(), *(LINES["syslog"](loss, NOW - days * DAY_S) for days in (1, 2, 9))]
+    log = written(tmp_path / "mail.log", *lines)
+    done = dry_run(mailguard_command, "--log", log)
+    assert done.code == 1
+    assert "Of 20 messages of the last 7 days" in done.out
+    assert f"note: {log}: 40 lines, of messages perhaps, are missing: the daemon could not write them" in done.out
+
+
 def test_what_could_not_be_read_is_said_and_the_rest_is_shown(mailguard_command: Command, tmp_path: Path) -> None:
     line = LINES["syslog"](record(), NOW)
     untimed = format_line(record(), Format.LOGFMT)

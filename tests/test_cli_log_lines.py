@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from log_samples import LINES, record, syslog
-from mailguard.cli.log_lines import LogRecord, Unreadable, read_lines
-from mailguard_milter.log import Format, format_line
+from mailguard.cli.log_lines import LOST, LogRecord, Lost, Unreadable, read_lines
+from mailguard_milter.log import Format, Log, Severity, Sink, format_line
 from zone0 import NOW
 
 LOCAL_NOW = datetime.fromtimestamp(NOW)
 
 
-def read(*lines: bytes, now: datetime = LOCAL_NOW) -> list[LogRecord | Unreadable]:
+def read(*lines: bytes, now: datetime = LOCAL_NOW) -> list[LogRecord | Lost | Unreadable]:
     return list(read_lines(io.BytesIO(b"\n".join(lines) + b"\n"), now=now))
 
 
@@ -35,6 +35,59 @@ def test_a_line_is_read_in_every_form(form: str) -> None:
             reason='bank.test asks for reject: SPF "none", DKIM none',
         )
     ]
+
+
+@pytest.mark.parametrize("form", LINES)
+def test_what_the_daemon_could_not_write_is_counted(form: str) -> None:
+    assert read(LINES[form]({"event": LOST.decode(), "count": 25}, NOW)) == [Lost(NOW, 25)]
+
+
+class FullTwice(Sink):
+    """As a disk on which somebody makes room."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.tried = 0
+
+    def write(self, line: bytes, severity: Severity) -> None:
+        self.tried += 1
+        if self.tried <= 2:
+            raise OSError("no room")
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("format", Format)
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_the_daemon_says_it_in_words_that_are_read(format: Format, timestamps: bool) -> None:
+    log = Log(sink := FullTwice(), format, timestamps=timestamps)
+    log.start()
+    for number in range(3):
+        log.message({"n": number})
+    log.close(timeout_s=10)
+    (found,) = read(*sink.lines)
+    assert isinstance(found, Lost)
+    assert (found.count, found.time is not None) == (2, timestamps)
+
+
+@pytest.mark.parametrize("form", LINES)
+def test_a_message_that_speaks_of_lost_lines_is_a_message(form: str) -> None:
+    (found,) = read(LINES[form](record(helo=b'event="log lines dropped" count=25'), NOW))
+    assert isinstance(found, LogRecord)
+    assert found.would == "reject"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'event="log lines dropped" count=99999999999999999999',
+        b'event="log lines dropped" count=1 action=accept',
+        b'sender="x" event="log lines dropped" count=25',
+        b'the event="log lines dropped" count=25',
+        b'{"event": "log lines dropped", "count": 25, "by": "x"}',
+    ],
+)
+def test_what_only_resembles_it_is_not_taken_for_it(content: bytes) -> None:
+    assert read(syslog(content)) == []
 
 
 @pytest.mark.parametrize("form", LINES)

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from mailguard.cli.enforce_report import Report, show
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.log_lines import Unreadable, read_lines
+from mailguard.cli.log_lines import Lost, Unreadable, read_lines
 from mailguard.cli.message_file import STANDARD_INPUT
 from mailguard.cli.parameters import FILE, POSIX_SECONDS
 from mailguard.config import DEFAULT_PATH, load
@@ -119,12 +119,15 @@ def _read_logs(report: Report, names: Sequence[str], now: float) -> None:
 def _read_log(report: Report, name: str, file: BinaryIO, now: float) -> None:
     since = now - report.days * DAY_S
     unreadable = dict.fromkeys(Unreadable, 0)
-    untimed = 0
+    untimed = lost = 0
     for found in read_lines(file, now=datetime.fromtimestamp(now)):
         if isinstance(found, Unreadable):
             unreadable[found] += 1
             continue
         if found.time is not None and found.time < since:
+            continue
+        if isinstance(found, Lost):
+            lost += found.count
             continue
         untimed += found.time is None
         report.add(
@@ -141,6 +144,11 @@ def _read_log(report: Report, name: str, file: BinaryIO, now: float) -> None:
     for kind, count in unreadable.items():
         if count:
             report.notes.append(f"{name}: {count} {'line is' if count == 1 else 'lines are'} {kind.value}")
+    if lost:
+        report.notes.append(
+            f"{name}: {lost} lines, of messages perhaps, are missing: the daemon could not write them; see that there"
+            " is room for the log"
+        )
     if untimed:
         report.notes.append(f"{name}: {untimed} messages have no time and are counted, however old they are")
 

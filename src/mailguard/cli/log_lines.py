@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import BinaryIO, Literal, cast
 
-__all__ = ["MAX_LINE_BYTES", "LogRecord", "Unreadable", "read_lines", "record_of", "split_line"]
+__all__ = ["LOST", "MAX_LINE_BYTES", "LogRecord", "Lost", "Unreadable", "read_lines", "record_of", "split_line"]
 
 # Ours have at most 4000 octets, and what syslog puts before them some hundred.
 MAX_LINE_BYTES = 16 * 1024
@@ -43,6 +43,12 @@ _PAIR = re.compile(r'(?P<key>[a-z0-9_]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<ba
 _QUOTED = re.compile(r'\\(["\\])')
 # A record, wherever it stands, and also as text in JSON: these two always stand together.
 _RECORD = re.compile(r'role(?:=|\\?": \\?")(?:sign|verify|none)(?: |\\?", \\?")client')
+# What Log, in milter/mailguard_milter/log.py, says of lines that it could not write.
+LOST = b"log lines dropped"
+_LOSS = re.compile(
+    r'(?:time=(?P<time>[^ "]+) )?event="log lines dropped" count=(?P<count>[0-9]{1,9})'
+    r'|\{(?:"time": "(?P<json_time>[^"]+)", )?"event": "log lines dropped", "count": (?P<json_count>[0-9]{1,9})\}'
+)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -76,8 +82,17 @@ class LogRecord:
     """Theirs, where they logged in."""
 
 
-def read_lines(file: BinaryIO, *, now: datetime) -> Iterator[LogRecord | Unreadable]:
-    """The messages in a log, and what cannot be read of it; lines of others are passed over.
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What the daemon says of lines that it could not write, for a disk that was full, or too many at once."""
+
+    time: float | None
+    """POSIX seconds; None where the line does not say."""
+    count: int
+
+
+def read_lines(file: BinaryIO, *, now: datetime) -> Iterator[LogRecord | Lost | Unreadable]:
+    """The messages in a log, and what cannot be read of it or is not in it; lines of others are passed over.
 
     `now` is local time without a zone: a time without a year is the last such before it. Raises OSError and EOFError
     for a file that cannot be read to its end.
@@ -128,8 +143,10 @@ def _bounded_lines(source: BinaryIO) -> Iterator[bytes | None]:
         yield None if skipping else held
 
 
-def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
+def _read_line(line: bytes, now: datetime) -> LogRecord | Lost | Unreadable | None:
     # Most lines of a mail log are Postfix's.
+    if LOST in line and (lost := _read_loss(line, now)) is not None:
+        return lost
     if b"action" not in line or b"role" not in line:
         return None
     time, program, content = split_line(line)
@@ -154,6 +171,14 @@ def _read_line(line: bytes, now: datetime) -> LogRecord | Unreadable | None:
         is_ours=is_ours,
         login=record.get("login", "") if is_ours else "",
     )
+
+
+def _read_loss(line: bytes, now: datetime) -> Lost | None:
+    time, _, content = split_line(line)
+    said = _LOSS.fullmatch(content)
+    if said is None:
+        return None
+    return Lost(_time(said["time"] or said["json_time"] or time, now), int(said["count"] or said["json_count"]))
 
 
 def split_line(line: bytes) -> tuple[str, str, str]:
