@@ -129,6 +129,13 @@ CASES: list[tuple[str, str, dict[str, str], dict[str, Mapping[str, str]], dict[s
     ("already-there", "auto", {"smtpd_milters": OURS, "non_smtpd_milters": "$smtpd_milters"}, {}, {}),
     ("bare", "auto", {"smtpd_milters": f"{SOCKET} {OTHER}"}, {}, {"smtpd_milters": f"{OURS}, {OTHER}"}),
     (
+        "by what /run was called",
+        "auto",
+        {"smtpd_milters": "unix:/var/run/mailguard/mailguard.sock"},
+        {},
+        {"smtpd_milters": OURS},
+    ),
+    (
         "own-timeouts-stay",
         "auto",
         {"smtpd_milters": f"{{{SOCKET},content_timeout=99s,default_action=accept}}"},

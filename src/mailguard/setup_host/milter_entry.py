@@ -81,13 +81,19 @@ def is_listener(entry: Entry, listener: Listener, *, queue_directory: str) -> bo
     if address.family == "unix":
         # A chrooted smtpd takes an absolute path, too, as below the queue directory.
         below = posixpath.join(queue_directory, rest.lstrip("/"))
-        return kind == "unix" and posixpath.normpath(address.path) in map(posixpath.normpath, (rest, below))
+        return kind == "unix" and _normal(address.path) in map(_normal, (rest, below))
     host, _, port = rest.rpartition(":")
     try:
         named = ip_address(host.strip("[]").replace("localhost", "127.0.0.1"))
     except ValueError:
         return False
     return kind == "inet" and port == str(address.port) and named in (address.ip, _reached(listener))
+
+
+def _normal(path: str) -> str:
+    """Debian's /var/run is /run."""
+    path = posixpath.normpath(path)
+    return path.removeprefix("/var") if path.startswith("/var/run/") else path
 
 
 def looked_for_at(entry: Entry, *, queue_directory: str, is_chrooted: bool) -> str:
