@@ -95,6 +95,10 @@ def test_what_cannot_be_read_names_the_remedy(tmp_path: Path, path: str, trace: 
         TraceReader(path)
     with pytest.raises(TraceStoreError, match="cannot be read: Is a directory"):
         TraceReader(str(tmp_path))
+    # As after a disk that was full, or at the moment of its making.
+    Path(path).touch()
+    with pytest.raises(TraceStoreError, match=r"not there or empty: .*enabled and path"):
+        TraceReader(path)
     opened(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 9")

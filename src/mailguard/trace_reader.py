@@ -39,15 +39,18 @@ class TraceReader:
         """Open the database at `path`. Raises TraceStoreError, which says what to do."""
         self.path = path
         try:
-            with open(path, "rb"):
-                uri = Path(path).absolute().as_uri()
+            with open(path, "rb") as file:
+                is_there = os.fstat(file.fileno()).st_size > 0
+            uri = Path(path).absolute().as_uri()
         except FileNotFoundError:
-            raise TraceStoreError(
-                f"{path} is not there: no message was recorded yet, or traces cannot be written; see enabled and path"
-                " in [trace], and the daemon's own messages about traces"
-            ) from None
+            is_there = False
         except OSError as error:
             raise TraceStoreError(f"{path} cannot be read: {error.strerror}; run this as root") from None
+        if not is_there:
+            raise TraceStoreError(
+                f"{path} is not there or empty: no message was recorded yet, or traces cannot be written; see enabled"
+                " and path in [trace], and the daemon's own messages about traces"
+            )
         try:
             self._connection = self._open(f"{uri}?mode=ro")
         except TraceStoreError:
