@@ -174,7 +174,7 @@ class DatabaseServer(ABC):
         self._signal_all(signal.SIGSTOP)
         # A thread on another core may answer one more question before it stands.
         until = time.monotonic() + PATIENCE_S
-        while not all(_stands(each) for pid in self._processes() for each in _tasks_of(pid)):
+        while not all(_state(each) in "TZX" for pid in self._processes() for each in _tasks_of(pid)):
             assert time.monotonic() < until, "it does not stand"
             time.sleep(0.01)
 
@@ -243,17 +243,23 @@ class DatabaseServer(ABC):
                 os.kill(process, number)
 
     def _end(self, number: signal.Signals) -> None:
-        children = self._processes()[1:] if number is signal.SIGKILL else []
-        process, self._process = self._process, None
+        process = self._process
         assert process is not None, "it does not run"
+        children: list[int] = []
+        if number is signal.SIGKILL:
+            process.send_signal(signal.SIGSTOP)  # so that it has no more of them
+            children = self._processes()[1:]
+        self._process = None
         process.send_signal(number)
         process.wait(PATIENCE_S)
+        # Its children notice that it is gone, if later: while one of them is left, PostgreSQL does not start.
         for child in children:
-            # Its children notice that it is gone; the next start does not wait for them.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        until = time.monotonic() + PATIENCE_S
+        while not all(_state(Path(f"/proc/{child}")) in "ZX" for child in children):
+            assert time.monotonic() < until, "its children do not end"
+            time.sleep(0.01)
 
     def _leave(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -271,12 +277,12 @@ def _tasks_of(pid: int) -> list[Path]:
         return []  # it has ended
 
 
-def _stands(task: Path) -> bool:
+def _state(task: Path) -> str:
+    """As ps(1) names it: T has been stopped, Z has ended and nobody has taken note, X has ended."""
     try:
-        # Z: it has ended, and who would take note of that stands.
-        return (task / "stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return True  # it has ended
+        return "X"
 
 
 class Postgres(DatabaseServer):
