@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,16 +268,32 @@ def test_the_file_of_another_user_is_refused(path: str) -> None:
         opened(path)
 
 
-def test_a_log_that_is_not_ours_yet_is_waited_for(path: str, trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nobody can open it, as where root reads the database at the moment of its making.
+def cannot_be_opened(log: str) -> None:
+    Path(log).symlink_to("nothing")
+
+
+def can_only_be_read(log: str) -> None:
+    Path(log).mkdir()
+
+
+NOT_OURS = pytest.mark.parametrize(
+    ("put_in_the_way", "why"),
+    [(cannot_be_opened, "unable to open database file"), (can_only_be_read, "attempt to write a readonly database")],
+)
+
+
+@NOT_OURS
+def test_a_log_that_is_not_ours_yet_is_waited_for(
+    path: str, trace: Trace, monkeypatch: pytest.MonkeyPatch, put_in_the_way: Callable[[str], None], why: str
+) -> None:
+    """As where root reads the database at the moment of its making."""
     waits: list[float] = []
-    in_the_way = Path(f"{path}-shm")
-    in_the_way.symlink_to("nothing")
+    put_in_the_way(f"{path}-shm")
 
     def sleep(seconds: float) -> None:
         waits.append(seconds)
         if len(waits) == 2:
-            in_the_way.unlink()
+            os.rename(f"{path}-shm", f"{path}-gone")
 
     monkeypatch.setattr("time.sleep", sleep)
     store = opened(path)
@@ -285,10 +302,16 @@ def test_a_log_that_is_not_ours_yet_is_waited_for(path: str, trace: Trace, monke
     store.close()
 
 
-def test_a_log_that_stays_another_s_is_not_waited_for_long(path: str) -> None:
-    Path(f"{path}-shm").symlink_to("nothing")
-    with pytest.raises(TraceStoreError, match="its directory must be writable too"):
+@NOT_OURS
+def test_a_log_that_stays_another_s_is_not_waited_for_long(
+    path: str, monkeypatch: pytest.MonkeyPatch, put_in_the_way: Callable[[str], None], why: str
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    put_in_the_way(f"{path}-shm")
+    with pytest.raises(TraceStoreError, match=why):
         opened(path)
+    assert 0 < sum(waits) < 1
 
 
 @pytest.mark.parametrize("name", ["none/trace.sqlite", "file/trace.sqlite", "x" * 300, "a\0b"])
