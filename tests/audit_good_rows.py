@@ -99,6 +99,15 @@ GOOD: list[Row] = [
         "whoever it is for",
         main(relay_domains="static:all", relay_recipient_maps="hash:/etc/users"),
     ),
+    (
+        "open-relay",
+        "for its own users alone",
+        main(
+            relay_domains="static:all",
+            relay_recipient_maps="static:all",
+            smtpd_relay_restrictions=f"{PERMITTED}, reject",
+        ),
+    ),
     ("open-relay", "none of its own", main(relay_domains="!static:all")),
     ("open-relay", "on loopback alone", service("127.0.0.1:10025/inet", "smtpd", smtpd_relay_restrictions="permit")),
     ("trusted-networks", "private and one's own", main(mynetworks="10.0.0.0/8 [fd00::]/16 93.184.216.34/32")),

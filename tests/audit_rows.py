@@ -68,6 +68,15 @@ BAD: list[Row] = [
     ("open-relay", "for every domain", main(relay_domains="a.test, static:all", relay_recipient_maps="static:all")),
     (
         "open-relay",
+        "for every domain, and else refused",
+        main(
+            relay_domains="static:all",
+            relay_recipient_maps="static:all",
+            smtpd_relay_restrictions=f"{PERMITTED}, permit_auth_destination, reject",
+        ),
+    ),
+    (
+        "open-relay",
         "for every domain, in a service",
         both(
             service("smtp/inet", relay_domains="proxy:static:all"),
