@@ -106,3 +106,26 @@ def test_services_whose_mail_passes_no_milter(
     named = [(each.title, each.detail) for each in found.children if "mail does not pass" in each.detail]
     assert [(title, detail.partition(": ")[0]) for title, detail in named] == [(mark, place) for place in places]
     assert all("no_milters" in detail or "smtpd_milters is empty" in detail for _, detail in named)
+
+
+# -- lists for single clients --------------------------------------------------------------------------------------
+
+MAPS = {"smtpd_milter_maps": "cidr:/etc/postfix/milters"}
+
+
+@pytest.mark.parametrize(
+    ("main", "services", "places"),
+    [
+        pytest.param({}, {}, [], id="none"),
+        pytest.param(MAPS, {}, ["main.cf"], id="for-all"),
+        pytest.param({}, {"submission": {**SUBMISSION, **MAPS}}, ["submission/inet"], id="for-one"),
+        pytest.param({}, {"smtp": {**NO_MILTERS, **MAPS}}, [], id="where-there-are-no-milters"),
+    ],
+)
+def test_a_table_of_milters_by_client(
+    tmp_path: Path, main: Mapping[str, str], services: Services, places: list[str]
+) -> None:
+    found = card(ConfigDirectory(tmp_path), {"smtpd_milters": SOCKET, **main}, services)
+    notes = [each for each in said(found, "note") if "smtpd_milter_maps" in each]
+    assert [each.partition(": ")[0] for each in notes] == places
+    assert all("smtpd_milter_maps = cidr:/etc/postfix/milters: " in each for each in notes)

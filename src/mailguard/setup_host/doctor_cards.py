@@ -41,6 +41,8 @@ ACTIONS = 0x31
 SETSYMLIST = 0x100
 # A file may be copied from a host whose clock is a little ahead.
 CLOCK_TOLERANCE_S = 300.0
+# Since Postfix 3.2.
+MILTER_MAPS = "smtpd_milter_maps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ def milters_card(facts: HostFacts, config: Config, plan: MilterPlan, *, chrooted
     """
     postfix = facts.postfix
     found = [*_of_plan(facts, config, plan), *_not_found(postfix, config, chrooted), *_passed_by(facts)]
+    found += _of_single_clients(postfix)
     found += [
         finding(Mark.PROBLEM if note.is_problem else Mark.NOTE, note.text)
         for note in plan.notes
@@ -222,6 +225,22 @@ def _passed_by(facts: HostFacts) -> Iterator[Explanation]:
         advice = "unless a content filter has it pass mailguard later: take "
         advice += f"{'that' if is_emptied else 'no_milters'} out of {postfix.place(name, service)}"
         yield finding(mark, detail, advice)
+
+
+def _of_single_clients(postfix: Postfix) -> Iterator[Explanation]:
+    """A table of lists by the client's address, whose entries postconf does not show."""
+    tables = {}
+    for service in milter_services(postfix):
+        if value := postfix.value(MILTER_MAPS, service):
+            tables[postfix.place(MILTER_MAPS, service)] = value
+    for place, value in tables.items():
+        detail = (
+            f"{place}: {MILTER_MAPS} = {value}: what it says of a client takes the place of {MILTERS}, and is not"
+            " looked at here"
+        )
+        yield finding(
+            Mark.NOTE, detail, "see that it names mailguard, too, and has DISABLE only for your own clients"
+        )
 
 
 def _lists(postfix: Postfix) -> Iterator[tuple[str, str]]:
