@@ -39,7 +39,11 @@ GOOD_ADDRESS = ["inet:127.0.0.1:8461"]
         ({"smtp_tls_CApath": "", "tls_append_default_CA": "yes"}, None),
         ({"smtp_tls_CApath": "", "smtp_tls_CAfile": "/etc/ssl/cert.pem"}, None),
         ({"smtp_tls_policy_maps": ""}, "smtp_tls_policy_maps=socketmap:inet:127.0.0.1:8461:QUERY"),
-        ({"smtp_tls_policy_maps": "hash:/etc/postfix/tls"}, "smtp_tls_policy_maps="),
+        (
+            {"smtp_tls_policy_maps": "hash:/etc/postfix/tls, inline:{a.test=encrypt}"},
+            "run: postconf -e 'smtp_tls_policy_maps=hash:/etc/postfix/tls, inline:{a.test=encrypt},"
+            " socketmap:inet:127.0.0.1:8461:QUERY'",
+        ),
         ({"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8462:x"}, "smtp_tls_policy_maps="),
         ({"smtp_tls_policy_maps": "hash:/x, socketmap:inet:localhost:8461:x"}, None),
         ({"smtp_tls_policy_maps": "socketmap:inet:127.0.0.1:8461:QUERYwithTLSRPT"}, "needs Postfix 3.10"),

@@ -7,6 +7,7 @@ master.cf is not seen.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -62,10 +63,13 @@ def faults(settings: Mapping[str, str], addresses: Sequence[str], *, mixed: Mixe
         found.append("Postfix does not look hosts up in the DNS; run: postconf -e smtp_host_lookup=dns")
     maps = settings.get("smtp_tls_policy_maps", "")
     if not any(_is_named(maps, address) for address in addresses):
-        first = f"socketmap:{addresses[0]}:QUERY" if addresses else "socketmap:ADDRESS:QUERY"
+        address = addresses[0].replace("inet6:", "inet:") if addresses else "ADDRESS"
+        ours = f"socketmap:{address}:QUERY"
+        # What the administrator demands himself stays, and goes before what is looked up.
+        tables = f"{maps}, {ours}" if maps else ours
         found.append(
-            f"Postfix does not ask here, unless a service in master.cf does; run: postconf -e"
-            f" smtp_tls_policy_maps={first.replace('inet6:', 'inet:')}"
+            "Postfix does not ask here, unless a service in master.cf does; run: postconf -e"
+            f" {shlex.quote(f'smtp_tls_policy_maps={tables}')}"
         )
     level = settings.get("smtp_tls_security_level", "").lower()
     if level in ("", "none"):
@@ -76,7 +80,8 @@ def faults(settings: Mapping[str, str], addresses: Sequence[str], *, mixed: Mixe
         found.append(
             f"smtp_tls_security_level is {level}, and the reply dane, for destinations of which only some hosts have"
             " DANE, takes its place: mail to the others may go out in the clear; set mixed"
-            ' = "dane-only" in [tlspolicy], or run: postconf -e smtp_tls_security_level=dane'
+            ' = "dane-only" in [tlspolicy]; or, if mail for all destinations without DANE and MTA-STS may, run:'
+            " postconf -e smtp_tls_security_level=dane"
         )
     authorities = settings.get("smtp_tls_CAfile", "") + settings.get("smtp_tls_CApath", "")
     if not authorities and settings.get("tls_append_default_CA", "no") != "yes":
