@@ -434,6 +434,15 @@ def test_the_socket_unit_and_the_default_listener_agree() -> None:
     assert "RuntimeDirectoryPreserve=yes" in service
 
 
+@pytest.mark.parametrize(
+    "unit", ["mailguard-milter.service", "mailguard-milter.socket", "mailguard-tlspolicy.service"]
+)
+def test_postfix_starts_after_them_and_ends_before(unit: str) -> None:
+    """By whatever name it has: Debian 12's postfix.service waits for postfix@-.service, which is Postfix itself."""
+    (before,) = re.findall(r"^Before=(.*)$", (CONTRIB / unit).read_text(), re.MULTILINE)
+    assert before.split() == ["postfix.service", "postfix@-.service"]
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
     for name in ("mailguard-milter.socket", "mailguard-milter.service"):
