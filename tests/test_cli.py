@@ -17,6 +17,7 @@ import mailguard.cli.verify
 from cli_process import MAIL, NOW, PYTHON, Command, Keys, on_a_terminal
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
+from mailguard.errors import install_command
 
 # sign
 
@@ -300,7 +301,7 @@ def test_a_missing_extra_is_named(package: str) -> None:
     )
     assert done.returncode == 78
     assert done.stderr.startswith("mailguard: ")
-    assert done.stderr.rstrip().endswith(f"needs {package}; install it with: pip install 'mailguard-milter[cli]'")
+    assert done.stderr.rstrip().endswith(f"needs {package}; install it with: {install_command('cli')}")
 
 
 def test_who_starts_it_may_ignore_the_end_of_children() -> None:

@@ -22,7 +22,7 @@ from mailguard.dns.answers import Answers, Unanswered, evaluate
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
-from mailguard.errors import ConfigError, MissingExtraError
+from mailguard.errors import ConfigError, MissingExtraError, install_command
 
 REJECT = "v=DMARC1; p=reject"
 BEGIN, END = "// ===BEGIN ICANN DOMAINS===", "// ===END ICANN DOMAINS==="
@@ -169,7 +169,7 @@ def test_the_package_is_optional() -> None:
     )
     assert python(absent) == (
         f"{MissingExtraError.__name__} public suffixes need publicsuffixlist; "
-        "install it with: pip install 'mailguard-milter[psl]'"
+        f"install it with: {install_command('psl')}"
     )
 
 

@@ -20,6 +20,7 @@ import mailguard.pipeline
 from mailguard import Message, SigningKey, ZoneResolver, sign_dkim
 from mailguard.config import Config
 from mailguard.dkim.signing_key import generate_ed25519
+from mailguard.errors import install_command
 from source_tree import ROOT, modules
 
 DOCUMENTS = ("README.md", "docs/architecture.md", "docs/postfix.md")
@@ -186,5 +187,17 @@ def test_no_document_sends_anybody_to_another_project() -> None:
         text = text_of(document)
         assert not re.search(r"pip3? install (-\S+ )*['\"]?mailguard", text), document
         named |= {name for listed in re.findall(r"pip install '\.\[([\w,-]+)\]'", text) for name in listed.split(",")}
+        # Debian's own pip installs nothing: PEP 668.
+        assert not re.search(r"(?<!/opt/mailguard/bin/)pip install '\.", text), document
     assert named
     assert named <= set(extras)
+
+
+def test_no_message_sends_anybody_to_another_project() -> None:
+    """The same, for what the programs say: the name is looked for in this installation, by its own pip."""
+    naming = [name for name, module in modules().items() if "mailguard-milter[" in module.path.read_text("utf-8")]
+    assert naming == ["mailguard.errors"]
+    command = f"{install_command('cli')} --no-index --no-build-isolation --dry-run"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "already satisfied: mailguard-milter[cli]" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mailguard.errors import MissingExtraError
+from mailguard.errors import MissingExtraError, install_command
 from mailguard_milter.engine import Engine, Surroundings
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def load(path: str) -> Config:
         from mailguard import config as configuration
     except MissingExtraError:
         raise MissingExtraError(
-            "the milter daemon needs one of two extras: pip install 'mailguard-milter[native]', with engine ="
-            " \"native\" in the configuration; or pip install 'mailguard-milter[milter]', after libmilter-dev gcc"
+            f"the milter daemon needs one of two extras: {install_command('native')}, with engine ="
+            f' "native" in the configuration; or {install_command("milter")}, after libmilter-dev gcc'
             " python3-dev (Debian, Ubuntu) or sendmail-milter-devel gcc python3-devel (Fedora)"
         ) from None
     config = configuration.load(path)

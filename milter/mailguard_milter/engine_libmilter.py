@@ -29,7 +29,7 @@ from enum import Enum, IntEnum
 from typing import Any
 
 from mailguard.dns.answers import Answers, Unanswered, evaluate
-from mailguard.errors import MissingExtraError
+from mailguard.errors import MissingExtraError, install_command
 from mailguard_milter.actions import Accept, Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from mailguard_milter.engine import (
     CONNECT_MACROS,
@@ -53,7 +53,8 @@ try:
 except ImportError as error:
     raise MissingExtraError(
         "the milter daemon needs pymilter; install libmilter-dev gcc python3-dev (Debian, Ubuntu) or"
-        " sendmail-milter-devel gcc python3-devel (Fedora), and then: pip install 'mailguard-milter[milter]'"
+        " sendmail-milter-devel gcc python3-devel (Fedora), and then:"
+        f" {install_command('milter')}"
         f" ({error})"
     ) from None
 

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from mailguard.errors import ConfigError, MissingExtraError
+from mailguard.errors import ConfigError, MissingExtraError, install_command
 
 try:
     from pydantic import (
@@ -28,7 +28,7 @@ try:
     )
 except ModuleNotFoundError as error:
     raise MissingExtraError(
-        "reading a configuration needs pydantic; install it with: pip install 'mailguard-milter[cli]'"
+        f"reading a configuration needs pydantic; install it with: {install_command('cli')}"
     ) from error
 
 from mailguard.config_file import KeyPath, TomlFile, sentences

@@ -6,6 +6,9 @@ configuration, an unreadable key, or a message that must not be signed.
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 __all__ = [
     "ConfigError",
     "DomainError",
@@ -18,6 +21,7 @@ __all__ = [
     "TraceError",
     "TraceStoreError",
     "ZoneError",
+    "install_command",
 ]
 
 
@@ -72,3 +76,12 @@ class TraceStoreError(ConfigError):
 
 class StoreDamaged(TraceStoreError):
     """It is no database, or one that is damaged or of another version: nothing but a new one helps."""
+
+
+def install_command(extra: str) -> str:
+    """What adds an extra to this installation, for a shell.
+
+    By the pip of this Python, which finds mailguard-milter here. Another one would ask an index for that name, and
+    install what somebody else has put there.
+    """
+    return f"{shlex.quote(sys.executable or 'python3')} -m pip install 'mailguard-milter[{extra}]'"

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from mailguard.errors import MissingExtraError
+from mailguard.errors import MissingExtraError, install_command
 
 __all__ = ["main"]
 
@@ -38,7 +38,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in _PACKAGES_OF_THE_EXTRA:
             raise
-        sys.exit(_missing(f"the command needs {package}; install it with: pip install 'mailguard-milter[cli]'"))
+        sys.exit(_missing(f"the command needs {package}; install it with: {install_command('cli')}"))
 
 
 def _open_standard_streams() -> None:

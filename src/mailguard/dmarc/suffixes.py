@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from mailguard.domain import Domain
-from mailguard.errors import ConfigError, MissingExtraError
+from mailguard.errors import ConfigError, MissingExtraError, install_command
 
 if TYPE_CHECKING:
     from publicsuffixlist import PublicSuffixList
@@ -45,7 +45,7 @@ class PublicSuffixes:
             import publicsuffixlist
         except ModuleNotFoundError as error:
             raise MissingExtraError(
-                "public suffixes need publicsuffixlist; install it with: pip install 'mailguard-milter[psl]'"
+                f"public suffixes need publicsuffixlist; install it with: {install_command('psl')}"
             ) from error
         source = path if path is not None else publicsuffixlist.PSLFILE
         rules = _checked(_read(source), source)

@@ -18,7 +18,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from mailguard.dns.answers import Resolver
 from mailguard.dns.question import Question, RecordType, Status
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
-from mailguard.errors import ConfigError, MissingExtraError
+from mailguard.errors import ConfigError, MissingExtraError, install_command
 from mailguard.mtasts.malformed import Malformed, shown
 from mailguard.mtasts.metered_tls import Meter, MeteredContext
 from mailguard.mtasts.policy import MAX_POLICY_BYTES, StsPolicy
@@ -30,7 +30,7 @@ try:
     from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 except ModuleNotFoundError as error:
     raise MissingExtraError(
-        "fetching MTA-STS policies needs urllib3; install it with: pip install 'mailguard-milter[mta-sts]'"
+        f"fetching MTA-STS policies needs urllib3; install it with: {install_command('mta-sts')}"
     ) from error
 
 __all__ = ["FetchLimits", "PolicyFetcher"]

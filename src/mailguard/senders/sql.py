@@ -22,7 +22,7 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
-from mailguard.errors import MissingExtraError
+from mailguard.errors import MissingExtraError, install_command
 from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
 from mailguard.senders.permission import Asked
@@ -34,7 +34,7 @@ try:
     from sqlalchemy.pool import PoolProxiedConnection
 except ModuleNotFoundError as error:
     raise MissingExtraError(
-        "asking a database needs SQLAlchemy; install it with: pip install 'mailguard-milter[sql]'"
+        f"asking a database needs SQLAlchemy; install it with: {install_command('sql')}"
     ) from error
 
 __all__ = ["DEFAULT_DEADLINE_S", "Asking", "Database", "DatabaseDown"]
@@ -286,7 +286,7 @@ def _engine(access: DatabaseAccess, place: DatabasePlace, connect_s: float, stat
         )
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"asking this database needs {error.name}; install it with: pip install 'mailguard-milter[sql]'"
+            f"asking this database needs {error.name}; install it with: {install_command('sql')}"
         ) from error
 
 

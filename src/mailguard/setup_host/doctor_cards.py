@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.postfix import Postfix, Service
 from mailguard.config import Config, Listener
+from mailguard.errors import install_command
 from mailguard.explain.explanation import Explanation
 from mailguard.scorecard.card import Mark, card, finding
 from mailguard.setup_host.milter_entry import DEFAULT_ACTION, Entry, entries, looked_for_at
@@ -131,15 +132,10 @@ def engine_card(engine: Engine) -> Explanation:
     if engine.name != "libmilter":
         said = finding(Mark.OK, f"uvloop {engine.installed}")
         if not engine.installed:
-            said = finding(
-                Mark.NOTE, "uvloop is not there: it works, and is slower", "pip install 'mailguard-milter[native]'"
-            )
+            said = finding(Mark.NOTE, "uvloop is not there: it works, and is slower", install_command("native"))
         return card(f"engine {engine.name}", [said], facts=[("libmilter", "is not used")])
     if engine.fault:
-        advice = (
-            "apt install libmilter-dev gcc python3-dev; pip install 'mailguard-milter[milter]'; or set engine ="
-            ' "native"'
-        )
+        advice = f'apt install libmilter-dev gcc python3-dev; {install_command("milter")}; or set engine = "native"'
         return card(f"engine {engine.name}", [finding(Mark.PROBLEM, f"cannot be loaded: {engine.fault}", advice)])
     facts = [("pymilter", engine.installed), ("libmilter", f"{engine.library} {engine.path}")]
     facts.append(("built with", engine.build))

@@ -16,15 +16,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from mailguard.errors import ConfigError, MissingExtraError
+from mailguard.errors import ConfigError, MissingExtraError, install_command
 from mailguard.starttls.presented import Handshake, HandshakeStatus
 
 try:
     from OpenSSL import SSL, crypto
 except ModuleNotFoundError as error:
     raise MissingExtraError(
-        "looking at the certificates of mail servers needs pyOpenSSL; install it with:"
-        " pip install 'mailguard-milter[dane]'"
+        f"looking at the certificates of mail servers needs pyOpenSSL; install it with: {install_command('dane')}"
     ) from error
 
 __all__ = ["HandshakeLimits", "StartTls"]
