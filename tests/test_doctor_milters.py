@@ -108,6 +108,16 @@ def test_services_whose_mail_passes_no_milter(
     assert all("no_milters" in detail or "smtpd_milters is empty" in detail for _, detail in named)
 
 
+@pytest.mark.parametrize(("service", "mark"), [("smtp", "problem"), ("127.0.0.1:10026", "note")])
+def test_mail_behind_a_proxy(tmp_path: Path, service: str, mark: str) -> None:
+    """Postfix then asks milters about the commands alone."""
+    services = {service: {"smtpd_proxy_filter": "127.0.0.1:10024"}}
+    found = card(ConfigDirectory(tmp_path), {"smtpd_milters": SOCKET}, services)
+    (shown,) = (each for each in found.children if "hands mail to a proxy" in each.detail)
+    assert shown.title == mark
+    assert shown.detail.startswith(f"{service}/inet hands mail to a proxy (smtpd_proxy_filter = 127.0.0.1:10024)")
+
+
 # -- lists for single clients --------------------------------------------------------------------------------------
 
 MAPS = {"smtpd_milter_maps": "cidr:/etc/postfix/milters"}

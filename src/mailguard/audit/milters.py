@@ -37,13 +37,18 @@ _SPF_ITSELF = re.compile(r"SPFSelfValidate\s+(?:true|yes|on|1)\b", re.IGNORECASE
 def verified(facts: HostFacts) -> Iterator[Found | Unclear]:
     """Port 25, or for all strangers' mail."""
     for service in facts.postfix.mx_services:
-        asked = tuple(map(address_of, (*facts.milters(service), *facts.policy_services(service))))
+        # MILTER_README: behind such a proxy, milters see the commands alone.
+        proxy = facts.postfix.value("smtpd_proxy_filter", service)
+        milters = () if proxy else facts.milters(service)
+        asked = tuple(map(address_of, (*milters, *facts.policy_services(service))))
         known = {what for address in asked for what in _verifies(facts, address)}
         if "DMARC" in known and _opendmarc_checks_spf(facts):
             known.add("SPF")
         missing = [what for what in ALL if what not in known]
-        others = (each for each in map(address_of, facts.milters(service)) if not _role(facts, each))
+        others = (each for each in map(address_of, milters) if not _role(facts, each))
         strange = [each for each in others if not _verifies(facts, each)]
+        if proxy:
+            strange.append(f"the proxy at {proxy}, behind which milters see no content,")
         if missing and strange:
             yield Unclear(f"{service.place}: whether {', '.join(strange)} verifies {', '.join(missing)} is not known")
         elif missing:

@@ -89,7 +89,7 @@ class Note(NamedTuple):
 
     text: str
     is_problem: bool = False
-    """Mail of strangers is signed."""
+    """Mail of strangers is signed, or passes though mailguard is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +342,8 @@ class _Planner:
                 yield Note(
                     f"{service.place} hands mail to a proxy (smtpd_proxy_filter = {proxy}), and milters do not see"
                     " what is in it: it is neither signed nor verified. Use content_filter (docs/postfix.md, Content"
-                    " filters)"
+                    " filters)",
+                    is_problem=service in postfix.public_services,
                 )
 
     def _returning(self, service: Service) -> Note:
