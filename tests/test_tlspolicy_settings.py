@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from audit_site import POSTCONF
 from mailguard.config import DnsConfig
 from mailguard.tlspolicy.decide import Mixed
 from mailguard.tlspolicy.log_lines import MAX_LINE_BYTES, LineHandler
-from mailguard.tlspolicy.postfix_settings import faults, read_settings
+from mailguard.tlspolicy.postfix_settings import faults, read_settings, resolver_copy
 from mailguard.tlspolicy.service import _other_resolvers
+from setup_site import ConfigDirectory
 from tlspolicy_site import SETTINGS
 
 GOOD_ADDRESS = ["inet:127.0.0.1:8461"]
@@ -82,6 +84,45 @@ def test_the_resolvers_of_postfix(tmp_path: Path, dns: dict[str, object], said: 
     found = list(_other_resolvers(DnsConfig.model_validate(dns), str(resolv_conf)))
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("copied", "dns", "said"),
+    [
+        ("127.0.0.1", {}, False),
+        ("192.0.2.53", {}, True),
+        ("192.0.2.53", {"nameservers": ["127.0.0.1"]}, True),
+        ("127.0.0.1", {"nameservers": ["127.0.0.1"]}, False),
+    ],
+)
+def test_the_copy_in_the_chroot(tmp_path: Path, copied: str, dns: dict[str, object], said: bool) -> None:
+    """smtp(8) in a chroot goes by it, whatever /etc/resolv.conf has by now."""
+    resolv_conf, copy = tmp_path / "resolv.conf", tmp_path / "copy"
+    resolv_conf.write_text("nameserver 127.0.0.1\n")
+    copy.write_text(f"nameserver {copied}\n")
+    found = list(_other_resolvers(DnsConfig.model_validate(dns), str(resolv_conf), copy=str(copy)))
+    assert len(found) == said
+    assert all(f"192.0.2.53 of {copy}" in each and "systemctl restart postfix" in each for each in found)
+
+
+@pytest.mark.skipif(POSTCONF is None, reason="postconf is not installed")
+@pytest.mark.parametrize(
+    ("chroot", "has_copy", "is_told"), [("y", True, True), ("y", False, False), ("n", True, False)]
+)
+def test_where_the_copy_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chroot: str, has_copy: bool, is_told: bool
+) -> None:
+    site = ConfigDirectory(tmp_path)
+    site.write(chroot=chroot)
+    with (site.path / "master.cf").open("a") as master:
+        master.write(f"smtp unix - - {chroot} - - smtp\n")
+    monkeypatch.setenv("MAIL_CONFIG", str(site.path))
+    copy = site.queue / "etc/resolv.conf"
+    if has_copy:
+        copy.parent.mkdir()
+        copy.write_text("nameserver 127.0.0.1\n")
+    assert POSTCONF is not None
+    assert resolver_copy(POSTCONF, read_settings(POSTCONF)) == (str(copy) if is_told else None)
 
 
 def test_a_unix_socket_as_a_chrooted_postfix_names_it() -> None:

@@ -1,4 +1,4 @@
-"""Whether Postfix's settings let what the socketmap says have its effect. Pure but for `read_settings`.
+"""Whether Postfix's settings let what the socketmap says have its effect. Pure, but for what asks postconf.
 
 TLS_README and postconf(5): `dane` without DNSSEC look-ups is opportunistic TLS, and `dane-only` then keeps all mail
 back; `secure` without certification authorities trusts nobody. Only main.cf is read: what -o sets for a service in
@@ -7,17 +7,20 @@ master.cf is not seen.
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 
 from mailguard.tlspolicy.decide import Mixed
 
-__all__ = ["NAMES", "faults", "read_settings"]
+__all__ = ["NAMES", "RESOLV_CONF", "faults", "read_settings", "resolver_copy"]
 
 POSTCONF_TIMEOUT_S = 10.0
+RESOLV_CONF = "/etc/resolv.conf"
 NAMES = (
     "mail_version",
+    "queue_directory",
     "smtp_dns_support_level",
     "smtp_host_lookup",
     "smtp_tls_security_level",
@@ -32,9 +35,29 @@ _WITH_TLSRPT = (3, 10)
 
 def read_settings(postconf: str) -> dict[str, str]:
     """The settings by name; those that this Postfix does not have are missing. Raises OSError."""
+    done = _run(postconf, "-x", *NAMES)
+    pairs = (line.partition("=") for line in done.stdout.splitlines())
+    found = {name.strip(): value.strip() for name, equals, value in pairs if equals}
+    if not found:
+        said = done.stderr.strip().splitlines()
+        raise OSError(said[-1] if said else f"{postconf} says nothing")
+    return found
+
+
+def resolver_copy(postconf: str, settings: Mapping[str, str]) -> str | None:
+    """The resolv.conf that smtp(8) reads in a chroot, if it runs in one that has it. Raises OSError.
+
+    Debian copies it there when Postfix is started, and not when it is reloaded.
+    """
+    copy = settings.get("queue_directory", "") + RESOLV_CONF
+    is_chrooted = _run(postconf, "-Fh", "smtp/unix/chroot").stdout.strip() == "y"
+    return copy if is_chrooted and os.path.exists(copy) else None
+
+
+def _run(postconf: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
-            [postconf, "-x", *NAMES],
+        return subprocess.run(
+            [postconf, *arguments],
             capture_output=True,
             timeout=POSTCONF_TIMEOUT_S,
             check=False,
@@ -43,12 +66,6 @@ def read_settings(postconf: str) -> dict[str, str]:
         )
     except subprocess.TimeoutExpired:
         raise OSError(f"{postconf} did not end within {POSTCONF_TIMEOUT_S:g} s") from None
-    pairs = (line.partition("=") for line in done.stdout.splitlines())
-    found = {name.strip(): value.strip() for name, equals, value in pairs if equals}
-    if not found:
-        said = done.stderr.strip().splitlines()
-        raise OSError(said[-1] if said else f"{postconf} says nothing")
-    return found
 
 
 def faults(settings: Mapping[str, str], addresses: Sequence[str], *, mixed: Mixed = Mixed.DANE) -> list[str]:

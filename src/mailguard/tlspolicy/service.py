@@ -14,7 +14,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 
 from mailguard.config import Config, DnsConfig
@@ -34,7 +34,7 @@ from mailguard.tlspolicy.listening import ListeningSocket, open_socket
 from mailguard.tlspolicy.next_hop import NextHop
 from mailguard.tlspolicy.override import Overrides
 from mailguard.tlspolicy.policy_source import PolicySource, in_thread
-from mailguard.tlspolicy.postfix_settings import faults, read_settings
+from mailguard.tlspolicy.postfix_settings import RESOLV_CONF, faults, read_settings, resolver_copy
 from mailguard.tlspolicy.reload import Reload, ReplaceableResolver, trust_fields
 from mailguard.tlspolicy.reply_cache import CacheBounds, ReplyCache
 from mailguard.tlspolicy.resolvers import VALIDATION_INTERVAL_S, ResolverWatch, resolver_config, validation_of
@@ -64,10 +64,12 @@ def _settings_faults(config: Config) -> list[str] | None:
     if postconf is None or not os.path.exists(postconf):
         return None
     try:
-        found = faults(read_settings(postconf), config.tlspolicy.listen, mixed=Mixed(config.tlspolicy.mixed))
+        settings = read_settings(postconf)
+        copy = resolver_copy(postconf, settings)
     except OSError as error:
         return [f"Postfix's settings cannot be read: {error}"]
-    return [*found, *_other_resolvers(config.dns)]
+    found = faults(settings, config.tlspolicy.listen, mixed=Mixed(config.tlspolicy.mixed))
+    return [*found, *_other_resolvers(config.dns, copy=copy)]
 
 
 async def look_up(config: Config, next_hop: NextHop) -> Decision:
@@ -246,18 +248,25 @@ def _fetch(config: Config, resolver: Resolver) -> Callable[[Domain], FetchOutcom
     ).fetch
 
 
-def _other_resolvers(dns: DnsConfig, resolv_conf: str = "/etc/resolv.conf") -> Iterator[str]:
-    """Postfix asks those of resolv.conf, and believes them: they have to validate as well."""
-    if not dns.nameservers or dns.port != DNS_PORT or dns.zone_file is not None:
+def _other_resolvers(dns: DnsConfig, resolv_conf: str = RESOLV_CONF, *, copy: str | None = None) -> Iterator[str]:
+    """Postfix asks those of resolv.conf, or of a copy in a chroot, and believes them: they must validate as well."""
+    if dns.port != DNS_PORT or dns.zone_file is not None:
         return
-    postfix = [server.address for server in server_addresses((), port=DNS_PORT, trust_ad=(), resolv_conf=resolv_conf)]
-    others = [address for address in postfix if address not in dns.nameservers]
+    ours = _addresses(dns.nameservers, resolv_conf)
+    others = [address for address in _addresses((), copy or resolv_conf) if address not in ours]
     if others:
+        where = "[dns]" if dns.nameservers else resolv_conf
+        remedy = f"; then systemctl restart postfix copies {resolv_conf} there, a reload does not" if copy else ""
         yield (
-            f"Postfix looks names up at {', '.join(others)} of {resolv_conf}, which [dns] does not name: one that"
-            " does not validate DNSSEC makes it keep mail for destinations with DANE back"
-            "; name the same resolvers in both"
+            f"Postfix looks names up at {', '.join(others)} of {copy or resolv_conf}, which {where} does not name:"
+            " one that does not validate DNSSEC makes it keep mail for destinations with DANE back"
+            f"; name the same resolvers in both{remedy}"
         )
+
+
+def _addresses(nameservers: Iterable[str], resolv_conf: str) -> list[str]:
+    found = server_addresses(nameservers, port=DNS_PORT, trust_ad=(), resolv_conf=resolv_conf)
+    return [server.address for server in found]
 
 
 async def _watch(config: Config, asked: tuple[ServerAddress, ...]) -> None:
