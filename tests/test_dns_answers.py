@@ -132,8 +132,8 @@ def test_an_endless_evaluation_is_closed(run: Run) -> None:
 
     def evaluation(answers: Answers) -> object:
         for number in range(10_000):
-            answers.need([Question(f"{number}.need.test", RecordType.A)] if number % 2 else [])
-            answer = answers.get(Question(f"{number}.test", RecordType.A))
+            answers.need([Question(f"{number}.need.test", RecordType.TXT)] if number % 2 else [])
+            answer = answers.get(Question(f"{number}.test", RecordType.TXT))
             if answer.status is not Status.NOERROR:
                 last.append((number, answer.status))
                 return answer.detail

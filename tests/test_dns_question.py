@@ -1,10 +1,38 @@
-"""Answer.read: what was made of an answer is made once, and goes with the answer."""
+"""Answer: its records are of the type that it says. What was made of an answer is made once, and goes with it."""
 
 from __future__ import annotations
 
-from mailguard.dns.question import Answer, Question, RecordType, Status
+from typing import Any
+
+import pytest
+
+from mailguard.dns.question import MX, TLSA, Answer, Question, RecordType, Status
 
 QUESTION = Question("a.test", RecordType.TXT)
+
+
+RECORDS: dict[RecordType, bytes | str | MX | TLSA] = {
+    RecordType.A: "192.0.2.1",
+    RecordType.AAAA: "2001:db8::1",
+    RecordType.CNAME: "b.test",
+    RecordType.MX: MX(10, "mx.a.test"),
+    RecordType.PTR: "a.test",
+    RecordType.TLSA: TLSA(3, 1, 1, b"x"),
+    RecordType.TXT: b"v=spf1 -all",
+}
+
+
+@pytest.mark.parametrize("rdtype", RECORDS)
+@pytest.mark.parametrize("record", [*RECORDS.values(), (10, "mx.a.test"), (b"v=spf1", b" -all"), None], ids=repr)
+def test_a_record_is_of_the_type_or_refused(rdtype: RecordType, record: Any) -> None:
+    """Somebody's own Resolver may have text for a TXT record: no reader would see it, and find no SPF record."""
+    question, meant = Question("a.test", rdtype), RECORDS[rdtype]
+    assert Answer(question, Status.NODATA).records == ()
+    if type(record) is type(meant):
+        assert Answer(question, Status.NOERROR, (meant, record)).records == (meant, record)
+    else:
+        with pytest.raises(TypeError, match=rf"^a\.test {rdtype.value}: .* not {type(record).__name__}$"):
+            Answer(question, Status.NOERROR, (record,))
 
 
 def answer() -> Answer:

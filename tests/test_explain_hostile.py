@@ -122,12 +122,15 @@ EVIDENCE = st.builds(
 QUESTIONS = st.builds(
     Question, st.sampled_from(["a.test", "bank.test", "s1._domainkey.bank.test"]), drawn(RecordType)
 )
-ANSWERS = st.builds(
-    Answer,
-    QUESTIONS,
-    drawn(Status),
-    st.lists(st.sampled_from([b"v=spf1 include:bank.test", b"v=spf1 \xff", b"\0"]), max_size=3).map(tuple),
-    detail=HOSTILE,
+TEXTS = st.sampled_from([b"v=spf1 include:bank.test", b"v=spf1 \xff", b"\0"])
+ANSWERS = QUESTIONS.flatmap(
+    lambda question: st.builds(
+        Answer,
+        st.just(question),
+        drawn(Status),
+        st.lists(TEXTS, max_size=3 if question.rdtype is RecordType.TXT else 0).map(tuple),
+        detail=HOSTILE,
+    )
 )
 HEADERS = st.one_of(
     st.sampled_from(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum
+from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
 __all__ = ["MX", "TLSA", "TXT", "Answer", "Dnssec", "Question", "RecordType", "Status"]
@@ -91,6 +92,17 @@ class Question(NamedTuple):
         return f"{self.name} {self.rdtype.value}"
 
 
+_RECORD_KINDS: dict[RecordType, type] = {
+    RecordType.A: str,
+    RecordType.AAAA: str,
+    RecordType.CNAME: str,
+    RecordType.MX: MX,
+    RecordType.PTR: str,
+    RecordType.TLSA: TLSA,
+    RecordType.TXT: bytes,
+}
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Answer:
     """What the DNS said to one question.
@@ -98,6 +110,7 @@ class Answer:
     `records` by type: TXT bytes, the character-strings of one record joined with nothing between;
     A, AAAA str; CNAME, PTR str, lower case without trailing dot, bytes outside LDH and "_" escaped as \\DDD;
     MX `MX`, TLSA `TLSA`. In the order of the reply. Empty unless `status` is NOERROR.
+    Raises TypeError for a record of another type.
     """
 
     question: Question
@@ -110,6 +123,13 @@ class Answer:
     canonical_name: str = ""
     """Where aliases led from the name of the question, written like the records of a CNAME; "" without an alias."""
     _read: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for record in self.records:
+            # Whoever reads the answer would pass over it, and find that there is no SPF record, no DMARC policy.
+            kind = _RECORD_KINDS.get(self.question.rdtype, NoneType)
+            if not isinstance(record, kind):
+                raise TypeError(f"{self.question}: a record is {kind.__name__}, not {type(record).__name__}")
 
     def __reduce__(self) -> tuple[type[Answer], tuple[object, ...]]:
         """For pickle and copy. What was made of this answer is not copied: it is made anew where it is asked for."""
