@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -192,6 +193,34 @@ def test_closing_answers_who_waits_and_gives_everything_back() -> None:
         assert ask(resolver, "b.test").status is Status.TEMPFAIL
         assert server.names() == ["a.test"]
     assert (open_files(), threading.active_count()) == (files, threads)
+
+
+def test_a_resolver_that_is_dropped_gives_everything_back_and_says_so() -> None:
+    files, threads = open_files(), threading.active_count()
+    with FaultServer(silence) as server:
+        resolver = resolver_of(server, query_timeout_s=60.0)
+        resolver.prefetch([txt("a.test")])
+        wait_for(server.names)
+        held = [resolver]
+        del resolver
+        with pytest.warns(ResourceWarning, match="not closed"):
+            held.clear()
+        wait_for(lambda: "mailguard-dns" not in {thread.name for thread in threading.enumerate()})
+    assert (open_files(), threading.active_count()) == (files, threads)
+
+
+@pytest.mark.parametrize("looks_up", [True, False])
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+def test_nothing_is_said_of_a_resolver_with_nothing_to_close(looks_up: bool) -> None:
+    with FaultServer(truth) as server:
+        resolver = resolver_of(server)
+        if looks_up:
+            ask(resolver, "a.test")
+            resolver.close()
+        del resolver
+        with pytest.raises(ConfigError):
+            open_resolver(ResolverConfig(port=0))
+        gc.collect()
 
 
 def test_opening_and_closing_starts_nothing() -> None:

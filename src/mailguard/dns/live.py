@@ -4,7 +4,8 @@ RFC 1034 §5.3.1 (a stub resolver; the servers it asks recurse). The cache is re
 lacks goes to the loop in one hop for a whole batch. The thread begins with the first look-up and not before, so
 that a process may fork until then; a child of a process that did look something up starts afresh, with its own
 cache, thread and sockets. A program that is one event loop lends that loop instead, which saves the hops and the
-thread. Thread-safe. Left out: DNSSEC validation, which is the server's.
+thread. A resolver that is dropped without being closed ends by itself, with a ResourceWarning. Thread-safe. Left out:
+DNSSEC validation, which is the server's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Lock
@@ -59,6 +61,9 @@ class LiveResolver(Resolver):
 
         Raises ConfigError.
         """
+        # Of this process and of those it was forked from. Theirs are kept but never used: to dispose of an event
+        # loop would take its parent's sockets out of the epoll set that both share.
+        self._loops: dict[int, LookupLoop] = {}
         config = config or ResolverConfig()
         if not 0 < config.port < 65536 or config.query_timeout_s <= 0:
             raise ConfigError("dns: port must be 1 to 65535, and query_timeout_s more than 0")
@@ -69,9 +74,6 @@ class LiveResolver(Resolver):
         self._addresses = server_addresses(
             config.nameservers, port=config.port, trust_ad=config.trust_ad, resolv_conf=config.resolv_conf
         )
-        # Of this process and of those it was forked from. Theirs are kept but never used: to dispose of an event
-        # loop would take its parent's sockets out of the epoll set that both share.
-        self._loops: dict[int, LookupLoop] = {}
 
     @property
     def servers(self) -> tuple[ServerAddress, ...]:
@@ -143,6 +145,12 @@ class LiveResolver(Resolver):
     def close(self) -> None:
         """End the thread and close the sockets. Questions still open, and later ones, are answered TEMPFAIL."""
         self._loop().close()
+
+    def __del__(self) -> None:
+        # Nothing of the thread leads back here: it would keep its event loop and its files for ever.
+        lookups = self._loops.get(os.getpid())
+        if lookups is not None and lookups.abandon():
+            warnings.warn(f"a resolver was not closed: {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def _loop(self) -> LookupLoop:
         pid = os.getpid()

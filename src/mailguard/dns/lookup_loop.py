@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Lock, Thread, get_ident
 
@@ -98,17 +99,13 @@ class LookupLoop:
 
     def close(self) -> None:
         """End the look-ups, and the thread if it is ours. Closing twice is harmless."""
-        with self._lock:
-            self._closed = True
-            running, self._running = self._running, None
-        if running is None:
-            return
-        try:
-            running.loop.call_soon_threadsafe(running.stop.set)
-        except RuntimeError:
-            return  # the loop was lent, and is closed
-        if running.thread is not None:
+        running = self._end()
+        if running is not None and running.thread is not None:
             running.thread.join(_THREAD_TIMEOUT_S)
+
+    def abandon(self) -> bool:
+        """`close` without waiting for the thread. Whether there was something to end."""
+        return self._end() is not None
 
     def use_this_loop(self) -> None:
         """Look up on the event loop that runs here. Raises OSError, and RuntimeError if it is too late for that."""
@@ -119,6 +116,16 @@ class LookupLoop:
             lookups, stop = self._lookups(), asyncio.Event()
             self._running = _Running(loop, lookups, stop, get_ident())
         self._lent = loop.create_task(_stop_later(lookups, stop))
+
+    def _end(self) -> _Running | None:
+        """Tell the loop to end; what ran until now."""
+        with self._lock:
+            self._closed = True
+            running, self._running = self._running, None
+        if running is not None:
+            with suppress(RuntimeError):  # the loop was lent, and is closed
+                running.loop.call_soon_threadsafe(running.stop.set)
+        return running
 
     def _start(self) -> _Running:
         """The running loop, begun if need be. Raises OSError or RuntimeError if there can be none."""
