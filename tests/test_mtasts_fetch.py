@@ -357,11 +357,11 @@ def test_an_authority_that_is_not_trusted_gives_no_policy(
 
 
 def test_authorities_that_cannot_be_read_are_a_fault_of_the_configuration(tmp_path: Path) -> None:
-    empty = tmp_path / "empty.pem"
-    empty.write_text("no certificate")
-    for path in (str(empty), str(tmp_path / "absent.pem")):
-        with pytest.raises(ConfigError, match=r"\.pem"):
-            PolicyFetcher(ZoneResolver({}), ca_file=path)
+    for name, text in (("empty", ""), ("blank", "\n"), ("other", "no certificate")):
+        (tmp_path / f"{name}.pem").write_text(text)
+    for name in ("empty", "blank", "other", "absent"):
+        with pytest.raises(ConfigError, match=rf"{name}\.pem: the certificates to trust cannot be read"):
+            PolicyFetcher(ZoneResolver({}), ca_file=str(tmp_path / f"{name}.pem"))
 
 
 # -- addresses ----------------------------------------------------------------------------------------------------

@@ -219,7 +219,8 @@ def _read_authorities(path: str) -> str:
     try:
         with open(path, encoding="ascii", errors="backslashreplace") as file:
             text = file.read()
-        ssl.create_default_context(cadata=text)
+        # Not create_default_context(), which takes an empty text for none.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: the certificates to trust cannot be read: {error}") from error
     return text
