@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -166,6 +167,16 @@ def test_it_expires_after_seven_days() -> None:
     assert (int(tags["t"]), int(tags["x"])) == (NOW, NOW + 7 * DAY_S)
     assert result_of(signed(FULL), now=NOW + 7 * DAY_S + 299).status is DkimStatus.PASS
     assert result_of(signed(FULL), now=NOW + 7 * DAY_S + 301).reason is DkimReason.EXPIRED
+
+
+@pytest.mark.parametrize("lifetime_s", [0, -1, 86_400.0, "86400", None, True])
+def test_a_lifetime_with_which_nothing_would_verify_is_refused(lifetime_s: Any) -> None:
+    with pytest.raises(ValueError, match=r"^lifetime_s is a whole number of seconds"):
+        SigningRules(lifetime_s=lifetime_s)
+
+
+def test_the_shortest_lifetime() -> None:
+    assert result_of(signed(FULL, rules=SigningRules(lifetime_s=1))).status is DkimStatus.PASS
 
 
 @pytest.mark.parametrize("key", [our_key(), our_key("ed25519-sha256")], ids=["rsa", "ed25519"])

@@ -86,14 +86,19 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningRules:
-    """How to sign."""
+    """How to sign. Raises ValueError for a lifetime with which no signature would be valid."""
 
     header_canonicalization: Canonicalization = Canonicalization.RELAXED
     body_canonicalization: Canonicalization = Canonicalization.RELAXED
     lifetime_s: int = 7 * 86_400
-    """x= minus t=."""
+    """x= minus t=, 1 or more (RFC 6376 §3.5)."""
     choices: Choices = field(default_factory=Choices, init=False, repr=False, compare=False)
     """Belongs to one process; may be used by several threads."""
+
+    def __post_init__(self) -> None:
+        # What timedelta.total_seconds() gives would be written with its point, which no verifier reads.
+        if type(self.lifetime_s) is not int or self.lifetime_s < 1:
+            raise ValueError(f"lifetime_s is a whole number of seconds, 1 or more, not {self.lifetime_s!r}")
 
 
 def sign_body_requests(rules: SigningRules) -> tuple[BodyRequest, ...]:
