@@ -183,7 +183,13 @@ def _envelope(ip: str | IPv4Address | IPv6Address | None, helo: str | bytes, mai
 
 
 def _octets(text: str | bytes) -> bytes:
-    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # A surrogate that stands for no octet, as JSON may hold: octets that are not UTF-8 for anybody.
+        return text.encode("utf-8", "surrogatepass")
 
 
 def _prepared(raw: bytes, envelope: Envelope, rules: InboundRules | None) -> tuple[InboundPlan, BodyDigests]:

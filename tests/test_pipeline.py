@@ -1,0 +1,42 @@
+"""What a caller may hand to `authenticate`."""
+
+from __future__ import annotations
+
+import pytest
+
+from mailguard.dns.zone import ZoneResolver
+from mailguard.pipeline import authenticate
+from mailguard.spf.result import SpfReason, SpfStatus
+
+ZONE = {"a.test": {"TXT": ["v=spf1 ip4:192.0.2.1 -all"]}}
+# Half of a character beyond U+FFFF, which stands for no octet.
+ALONE = chr(0xD800)
+RAW = b"From: <x@a.test>\r\n\r\nHello.\r\n"
+
+
+@pytest.mark.parametrize(
+    ("mail_from", "status", "reason"),
+    [
+        ("x@a.test", SpfStatus.PASS, SpfReason.MATCH),
+        ("<x@a.test>", SpfStatus.PASS, SpfReason.MATCH),
+        (b"<x@a.test>", SpfStatus.PASS, SpfReason.MATCH),
+        ("ü@a.test", SpfStatus.PASS, SpfReason.MATCH),
+        (b"\xff@a.test", SpfStatus.PERMERROR, SpfReason.SENDER_SYNTAX),
+        ("\udcff@a.test", SpfStatus.PERMERROR, SpfReason.SENDER_SYNTAX),
+        (f"{ALONE}@a.test", SpfStatus.PERMERROR, SpfReason.SENDER_SYNTAX),
+        (f"x@{ALONE}.test", SpfStatus.PERMERROR, SpfReason.SENDER_SYNTAX),
+    ],
+    ids=ascii,
+)
+def test_a_reverse_path_is_octets_or_any_text(mail_from: str | bytes, status: SpfStatus, reason: SpfReason) -> None:
+    """Python has text for octets that are no UTF-8, and JSON has text for no octets at all."""
+    outcome = authenticate(RAW, ip="192.0.2.1", helo="a.test", mail_from=mail_from, resolver=ZoneResolver(ZONE))
+    assert outcome.spf is not None
+    assert (outcome.spf.status, outcome.spf.reason) == (status, reason)
+
+
+@pytest.mark.parametrize("helo", [ALONE, "\udc80", "\udc80" + ALONE, b"\xff"], ids=ascii)
+def test_so_is_a_helo_name(helo: str | bytes) -> None:
+    outcome = authenticate(RAW, ip="192.0.2.1", helo=helo, mail_from="", resolver=ZoneResolver(ZONE))
+    assert outcome.spf is not None
+    assert (outcome.spf.status, outcome.spf.reason) == (SpfStatus.NONE, SpfReason.NO_DOMAIN)
