@@ -1,9 +1,14 @@
-"""What a caller may hand to `authenticate`."""
+"""What a caller may hand to `authenticate`, and that the public names suffice to call it."""
 
 from __future__ import annotations
 
+import inspect
+from enum import Enum
+from typing import Any, get_args, get_type_hints
+
 import pytest
 
+import mailguard
 from mailguard.dns.zone import ZoneResolver
 from mailguard.pipeline import authenticate
 from mailguard.spf.result import SpfReason, SpfStatus
@@ -40,3 +45,23 @@ def test_so_is_a_helo_name(helo: str | bytes) -> None:
     outcome = authenticate(RAW, ip="192.0.2.1", helo=helo, mail_from="", resolver=ZoneResolver(ZONE))
     assert outcome.spf is not None
     assert (outcome.spf.status, outcome.spf.reason) == (SpfStatus.NONE, SpfReason.NO_DOMAIN)
+
+
+def _parts(hint: Any) -> list[Any]:
+    return [hint, *(part for inner in get_args(hint) for part in _parts(inner))]
+
+
+def test_what_a_public_function_wants_is_public() -> None:
+    """Beside the functions: the fields of Question and Answer, which whoever writes a Resolver reads and makes."""
+    public = {name: getattr(mailguard, name) for name in mailguard.__all__}
+    asked = [one for one in public.values() if inspect.isfunction(one)] + [mailguard.Question, mailguard.Answer]
+    wanted = {
+        part
+        for one in asked
+        for name, hint in get_type_hints(one, localns=public).items()
+        if name != "return"
+        for part in _parts(hint)
+        if isinstance(part, type) and (issubclass(part, Enum) or part.__module__.startswith("mailguard."))
+    }
+    assert {mailguard.Resolver, mailguard.Status} <= wanted
+    assert [part.__name__ for part in wanted if part not in public.values()] == []

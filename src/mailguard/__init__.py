@@ -3,8 +3,9 @@
 The public names, re-exported. Importing this needs neither libmilter nor the command line's packages.
 """
 
+from mailguard.authserv_id import OwnIds
 from mailguard.dane.discover import InsecureMx
-from mailguard.dane.record import parse_tlsa
+from mailguard.dane.record import CertificateUsage, MatchingType, Selector, parse_tlsa
 from mailguard.dane.result import (
     DanePolicy,
     DaneStatus,
@@ -26,7 +27,7 @@ from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcStatus,
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers, Resolver, Unanswered
 from mailguard.dns.live import ResolverConfig, open_resolver
-from mailguard.dns.question import TLSA, Answer, Dnssec, Question, Status
+from mailguard.dns.question import MX, TLSA, Answer, Dnssec, Question, RecordType, Status
 from mailguard.dns.validation import only_trusted
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
@@ -64,6 +65,7 @@ from mailguard.policy import (
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
 __all__ = [
+    "MX",
     "TLSA",
     "Aligned",
     "Alignment",
@@ -74,6 +76,7 @@ __all__ = [
     "BodyLengthRule",
     "BodyRequest",
     "Canonicalization",
+    "CertificateUsage",
     "DanePolicy",
     "DaneStatus",
     "Decision",
@@ -106,18 +109,22 @@ __all__ = [
     "KeyPermissions",
     "MailguardError",
     "MalformedReason",
+    "MatchingType",
     "Message",
     "Mode",
     "Outcome",
     "Override",
     "OverrideKind",
+    "OwnIds",
     "Policy",
     "PublicSuffixes",
     "Question",
+    "RecordType",
     "Refusal",
     "Resolver",
     "ResolverConfig",
     "Rule",
+    "Selector",
     "SigningKey",
     "SigningRefused",
     "SigningRules",

@@ -62,7 +62,9 @@ class Outcome:
     def header(self, authserv_id: str, *, shows_login: bool = False) -> HeaderField:
         """The Authentication-Results field for this message (RFC 8601), to be put on top of the header.
 
-        `shows_login` tells the world the client's login, where there is one.
+        Fields in it that claim `authserv_id` already are a stranger's, and are to be removed: `OwnIds` finds them.
+        `shows_login` tells the world the client's login, where there is one. Raises ValueError if `authserv_id` is
+        not a token.
         """
         override = self.decision.override
         said = f"policy overridden: {override.kind.value} {override.identity}" if override else ""
