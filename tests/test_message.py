@@ -111,6 +111,14 @@ def test_malformed(raw: bytes, reason: MalformedReason) -> None:
     assert refused.value.reason == reason.value
 
 
+@pytest.mark.parametrize("line", ["x@evil.test Mon Jan  1 00:00:00 2024", "- Mon Jan  1 00:00:00 2024", "x y"])
+def test_the_line_of_an_mbox_file_is_named_as_what_it_is(line: str) -> None:
+    raw = f"From {line}\n".encode() + authors(b"<x@evil.test>")
+    assert Message.parse(raw).malformed_detail == (
+        "line 1 of the header is not a field: it is the line in front of a message in an mbox file: leave it out"
+    )
+
+
 @pytest.mark.parametrize(("raw", "reason"), MALFORMED)
 def test_a_malformed_message_is_reported_without_any_pass(raw: bytes, reason: MalformedReason) -> None:
     """For several domains, which are judged one by one, a signature may still pass for its own."""

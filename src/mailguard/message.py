@@ -24,6 +24,8 @@ MAX_READ_FIELDS = 10 * MAX_FIELDS
 MAX_READ_BYTES = 10 * MAX_HEADER_BYTES
 
 CRLF = b"\r\n"
+# The line in front of each message in an mbox file. Postfix's local(8) puts one in front of what a command gets, too.
+_MBOX_MARK = b"From "
 # RFC 5322 §2.2: a field name is printable US-ASCII except the colon.
 _NOT_IN_NAMES = bytes(octet for octet in range(256) if not 0x21 <= octet <= 0x7E)
 
@@ -90,8 +92,8 @@ class Message:
         """Read a message with CRLF or bare LF line ends, or both; a bare CR is data, not a line end.
 
         Never raises for what a message contains. A line that is neither a field, nor a fold, nor empty ends
-        the header, as it does in Postfix, and makes the message malformed. Of a header far beyond the bounds, not
-        all fields are read.
+        the header, as it does in Postfix, and makes the message malformed; so does the "From " line of an mbox
+        file. Of a header far beyond the bounds, not all fields are read.
         """
         lines = raw.replace(CRLF, b"\n")
         header, separator, body = _partition_header(lines)
@@ -204,6 +206,8 @@ def _split_fields(header: bytes) -> tuple[tuple[HeaderField, ...], bytes, str]:
 
 
 def _name_problem(name: bytes, colon: bytes) -> str:
+    if name.startswith(_MBOX_MARK):
+        return "it is the line in front of a message in an mbox file: leave it out"
     if not colon:
         return "it has no colon"
     if not name:
