@@ -119,6 +119,22 @@ def test_the_line_of_an_mbox_file_is_named_as_what_it_is(line: str) -> None:
     )
 
 
+def test_a_repr_shows_no_body() -> None:
+    """Logs and reports of errors have what they show of a value from its repr."""
+    outcome = authenticate(
+        authors(b"<x@evil.test>") + b"nobody else's business\r\n" * 2,
+        ip="203.0.113.1",
+        helo="a.test",
+        mail_from="",
+        resolver=ZoneResolver(zone()),
+        now=NOW,
+    )
+    assert outcome.message.body is not None
+    assert b"business" in outcome.message.body
+    assert "business" not in repr(outcome)
+    assert "x@evil.test" in repr(outcome)
+
+
 @pytest.mark.parametrize(("raw", "reason"), MALFORMED)
 def test_a_malformed_message_is_reported_without_any_pass(raw: bytes, reason: MalformedReason) -> None:
     """For several domains, which are judged one by one, a signature may still pass for its own."""

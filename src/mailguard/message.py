@@ -74,7 +74,7 @@ class Message:
     """A message, whole or only its header. Make one with `Message.parse` or `Message.from_fields`."""
 
     fields: tuple[HeaderField, ...]
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
     """CRLF line ends; None where only the header is known (the body went into BodyDigests)."""
     header_defect: MalformedReason | None = None
     header_detail: str = ""
