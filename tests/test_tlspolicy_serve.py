@@ -5,6 +5,7 @@ With a real unbound where it is installed: a signed zone whose TLSA records coun
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -178,6 +179,49 @@ def test_what_cannot_be_served(tmp_path: Path, more: str, said: str) -> None:
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "said"), [("127.0.0.1", "Address already in use"), ("192.0.2.1", "Cannot assign requested address")]
+)
+def test_an_address_that_is_in_use_or_not_there_yet_is_tried_again(
+    tmp_path: Path, mailguard_command: Command, host: str, said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        text = configured(tmp_path, more="allow_remote = true").read_text()
+        address = f"inet:{host}:{other.getsockname()[1]}"
+        file = tmp_path / "other.toml"
+        file.write_text(text.replace(f"unix:{tmp_path}/s", address))
+        done = mailguard_command("tlspolicy", "serve", "-c", file)
+    assert (done.code, done.err) == (75, f"mailguard: {address}: cannot listen: {said}\n")
+    assert is_started_again(done.code)
+
+
+def test_a_second_server_is_tried_again_and_takes_nothing(tmp_path: Path, mailguard_command: Command) -> None:
+    file = configured(tmp_path)
+    with serving(file) as server:
+        done = mailguard_command("tlspolicy", "serve", "-c", file)
+        assert (done.code, "another process listens there" in done.err) == (75, True)
+        assert server.ask("[192.0.2.1]") == "NOTFOUND"
+
+
+def test_a_server_that_cannot_go_on_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mailguard_command: Command
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("mailguard.tlspolicy.service.open_socket", exhausted)
+    done = mailguard_command("tlspolicy", "serve", "-c", configured(tmp_path))
+    assert (done.code, done.err) == (75, "mailguard: Too many open files\n")
+    assert is_started_again(done.code)
+
+
+def is_started_again(code: int) -> bool:
+    """By systemd."""
+    prevented = re.search(r"^RestartPreventExitStatus=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert prevented is not None
+    return str(code) not in prevented[1].split()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.config_values import SocketAddress
 from mailguard.dns.validation import ValidationStatus
 from mailguard.errors import ConfigError
+from mailguard.tlspolicy.listening import CannotListen
 from mailguard.tlspolicy.log_lines import LineHandler
 from mailguard.tlspolicy.next_hop import NextHop, parse_key
 from mailguard.tlspolicy.override import DEFAULT
@@ -53,12 +54,17 @@ def tlspolicy() -> None:
 def serve(config_file: str) -> ExitCode:
     """Answer Postfix's smtp_tls_policy_maps until SIGTERM. docs/tlspolicy.md says what goes into main.cf.
 
-    SIGHUP has it read its configuration and /etc/resolv.conf again.
+    SIGHUP has it read its configuration and /etc/resolv.conf again. Ends with 75 if it cannot listen or go on, for
+    what may pass.
     """
     # One that comes too early would end it, which systemd takes for an end in good order.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     try:
         _serve(config_file)
+    except (CannotListen, OSError) as error:
+        # Not the code of a bad configuration, after which systemd would not start it again.
+        click.echo(f"mailguard: {(isinstance(error, OSError) and error.strerror) or error}", err=True)
+        return ExitCode.TEMPORARY
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return ExitCode.PASS

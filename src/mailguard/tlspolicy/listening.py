@@ -16,10 +16,14 @@ from dataclasses import dataclass
 from mailguard.config_values import SocketAddress
 from mailguard.errors import ConfigError
 
-__all__ = ["BACKLOG", "ListeningSocket", "open_socket"]
+__all__ = ["BACKLOG", "CannotListen", "ListeningSocket", "open_socket"]
 
 BACKLOG = 1_024
 PROBE_TIMEOUT_S = 1.0
+
+
+class CannotListen(ConfigError):
+    """Not now: the address is in use, or not there yet."""
 
 
 @dataclass(slots=True)
@@ -46,7 +50,7 @@ class ListeningSocket:
 
 
 def open_socket(address: str, *, mode: int, group: str | None) -> ListeningSocket:
-    """Bind and listen. `mode` and `group` are for a unix socket. Raises ConfigError."""
+    """Bind and listen. `mode` and `group` are for a unix socket. Raises CannotListen, and ConfigError for good."""
     parsed = SocketAddress.parse(address)
     try:
         if parsed.family == "unix":
@@ -64,7 +68,7 @@ def open_socket(address: str, *, mode: int, group: str | None) -> ListeningSocke
             raise
         return ListeningSocket(address, opened)
     except OSError as error:
-        raise ConfigError(f"{address}: cannot listen: {error.strerror or error}") from None
+        raise CannotListen(f"{address}: cannot listen: {error.strerror or error}") from None
 
 
 def _open_unix(address: str, path: str, mode: int, group: str | None) -> ListeningSocket:
@@ -131,7 +135,7 @@ def _remove_stale(path: str) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise ConfigError(f"{path} belongs to another user (uid {status.st_uid}); remove it, or choose another path")
     if _is_listened_on(path):
-        raise ConfigError(f"{path}: another process listens there; stop it, or choose another path")
+        raise CannotListen(f"{path}: another process listens there; stop it, or choose another path")
     os.unlink(path)
 
 
