@@ -33,7 +33,7 @@ from daemon_process import (
 )
 from engine_process import per_engine
 from mailguard_milter import __main__ as command
-from mailguard_milter import supervisor, worker
+from mailguard_milter import refusal, supervisor, worker
 from milter_client import MilterClient, MilterGone
 from quick_daemon import PATIENCE
 from sandbox_place import free_port
@@ -444,6 +444,17 @@ def test_the_unit_is_as_little_exposed_as_it_says() -> None:
     said = re.search(r"^# Exposure by .*: ([\d.]+) \(systemd 252\)$", UNIT.read_text(), re.MULTILINE)
     assert said is not None
     assert float(measured[1]) <= float(said[1]) <= 1.2
+
+
+@pytest.mark.parametrize("name", ["mailguard-milter.service", "mailguard-tlspolicy.service"])
+def test_systemd_goes_on_to_try_as_long_as_the_configuration_is_good(name: str) -> None:
+    text = UNIT.with_name(name).read_text()
+    assert "Restart=on-failure\n" in text
+    assert f"RestartPreventExitStatus={refusal.EX_USAGE} {refusal.EX_CONFIG}\n" in text
+    numbers = dict(re.findall(r"^(StartLimit\w+|RestartSec)=(\d+)s?$", text, re.MULTILINE))
+    # At the limit, what is in the way for half a minute would keep the daemon down for good, and its socket unit too.
+    most = int(numbers["StartLimitIntervalSec"]) / int(numbers["RestartSec"])
+    assert most < int(numbers.get("StartLimitBurst", 5))
 
 
 def test_the_unit_and_the_daemon_agree() -> None:
