@@ -457,6 +457,11 @@ def test_systemd_goes_on_to_try_as_long_as_the_configuration_is_good(name: str) 
     assert most < int(numbers.get("StartLimitBurst", 5))
 
 
+def test_a_worker_that_is_killed_for_want_of_memory_does_not_end_the_service() -> None:
+    # The default, stop, would end all workers for one (systemd.service(5)).
+    assert "OOMPolicy=continue" in UNIT.read_text().splitlines()
+
+
 def test_the_unit_and_the_daemon_agree() -> None:
     text = UNIT.read_text()
     assert "ExecReload=/bin/kill -HUP $MAINPID" in text
