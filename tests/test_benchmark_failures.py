@@ -170,8 +170,10 @@ needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 
 def interrupted(tmp_path: Path, number: signal.Signals, *before: str) -> subprocess.CompletedProcess[str]:
     paths = (BENCHMARKS, *(BENCHMARKS.parent / each for each in ("contrib", "src", "milter")))
+    program = (sys.executable, "-c", INTERRUPTED)
     return subprocess.run(
-        [*before, sys.executable, "-c", INTERRUPTED, str(tmp_path / "results"), str(int(number))],
+        # A shell has what it starts in the background ignore SIGINT, and so do the children of that.
+        ["env", "--default-signal", *before, *program, tmp_path / "results", str(int(number))],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "MAILGUARD_BENCHMARK_NETWORK": "1"},
         capture_output=True,
         text=True,
