@@ -321,6 +321,19 @@ def test_each_fault_names_itself(
     assert not others, others
 
 
+@pytest.mark.parametrize(("name", "is_noted"), [("localhost", True), ("mx.us.test", False)])
+def test_results_by_a_name_that_other_hosts_have(
+    mailguard_command: Command, sound: Site, name: str, is_noted: bool
+) -> None:
+    config = sound.host.daemon.config_file
+    config.write_text(
+        re.sub(r"^authserv_id = .*$", f'authserv_id = "{name}"', config.read_text(), flags=re.MULTILINE)
+    )
+    code, tree = diagnosed(mailguard_command, sound.host)
+    noted = [each for each in said(tree, "note") if "set authserv_id to its full name" in each]
+    assert (code, [f'"{name}"' in each for each in noted]) == (0, [True] * is_noted)
+
+
 def test_a_key_in_testing(mailguard_command: Command, sound: Site) -> None:
     zone = sound.host.daemon.directory / "zone"
     zone.write_text(zone.read_text().replace("v=DKIM1;", "v=DKIM1; t=y;", 1))

@@ -161,6 +161,9 @@ def _configuration_card(path: str, config: Config, eyes: _Eyes) -> Explanation:
         )
     if not eyes.is_root:
         found.append(finding(Mark.NOTE, "without root, all is looked at as this user alone", "run it as root"))
+    if "." not in config.authserv_id:
+        detail = f'results are written as "{config.authserv_id}", which is no name of this host alone'
+        found.append(finding(Mark.NOTE, detail, "set authserv_id to its full name, such as Postfix's myhostname"))
     facts = [
         ("mode", config.mode.value),
         ("authserv-id", config.authserv_id),
