@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NoReturn
 
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Answer, Question, RecordType, Status
+from mailguard.dns.question import Question, RecordType
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
@@ -66,7 +66,7 @@ def check_iprev(address: IPv4Address | IPv6Address | None, answers: Answers) -> 
             # RFC 4007 §6: such an address means something on one link only, and has no name in the DNS.
             return IprevResult(IprevStatus.PERMERROR, "the address is valid on one link only", address)
     reverse = answers.get(Question(address.reverse_pointer, RecordType.PTR))
-    if _has_failed(reverse):
+    if reverse.has_failed:
         return IprevResult(IprevStatus.TEMPERROR, "the name of the address could not be looked up", address)
     if not reverse.names():
         return IprevResult(IprevStatus.PERMERROR, "the address has no name", address)
@@ -79,7 +79,7 @@ def check_iprev(address: IPv4Address | IPv6Address | None, answers: Answers) -> 
     confirmed = tuple(
         name for name, answer in looked_up if any(type(address)(text) == address for text in answer.names())
     )
-    unanswered = tuple(name for name, answer in looked_up if _has_failed(answer))
+    unanswered = tuple(name for name, answer in looked_up if answer.has_failed)
     if confirmed:
         # RFC 8601 §3: one name that leads back is enough, and which comes first is chance.
         detail = "a name of the address has the address"
@@ -97,7 +97,3 @@ def _domains(names: Iterable[str]) -> Iterator[Domain]:
             yield Domain.parse(name)
         except DomainError:
             continue
-
-
-def _has_failed(answer: Answer) -> bool:
-    return answer.status in (Status.TEMPFAIL, Status.BOGUS)

@@ -41,7 +41,6 @@ from mailguard.config import Config, Listener, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions
 from mailguard.dns.live import LiveResolver, ResolverConfig, open_resolver
-from mailguard.dns.question import Status
 from mailguard.dns.servers import trust_word
 from mailguard.dns.validation import PROBE, ValidationStatus, check_validation
 from mailguard.errors import ConfigError
@@ -295,7 +294,7 @@ def _resolver_card(config: ResolverConfig) -> Explanation:
         answer = resolver.resolve([PROBE], deadline=time.monotonic() + LOOKUP_TIME_S)[PROBE]
         servers = resolver.servers
     shown = [("asked", ", ".join(each.address for each in servers)), ("dnssec", trust_word(servers))]
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         advice = "is it running, and is it the one in [dns] nameservers or /etc/resolv.conf? Try: delv in-addr.arpa"
         return card("resolver", [finding(Mark.PROBLEM, f"it does not answer: {answer.detail}", advice)], facts=shown)
     validation = check_validation(config, deadline=time.monotonic() + LOOKUP_TIME_S)

@@ -15,7 +15,7 @@ from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.signature import ALGORITHMS, key_name
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.dns.answers import Resolver
-from mailguard.dns.question import Answer, Question, RecordType, Status
+from mailguard.dns.question import Answer, Question, RecordType
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
 from mailguard.key_places import WantedKey
@@ -118,7 +118,7 @@ def _one_line(text: str) -> str:
 
 
 def _compare(key: SigningKey, answer: Answer) -> tuple[KeyOutcome, str]:
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         return KeyOutcome.UNKNOWN, f"the key is sound, but the record could not be looked up: {answer.detail}"
     texts = answer.texts()
     if not texts:

@@ -10,7 +10,7 @@ import click
 
 from mailguard.dns.answers import Resolver
 from mailguard.dns.live import ResolverConfig
-from mailguard.dns.question import Dnssec, Question, RecordType, Status
+from mailguard.dns.question import Dnssec, Question, RecordType
 from mailguard.dns.validation import ValidationStatus, check_validation
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
@@ -42,7 +42,7 @@ def mail_hosts(domain: Domain, named: Sequence[str], resolver: Resolver) -> tupl
         return tuple(hosts), True
     question = Question(domain, RecordType.MX)
     live = resolver.resolve([question], deadline=time.monotonic() + LOOKUP_TIME_S)[question]
-    if live.status in (Status.TEMPFAIL, Status.BOGUS):
+    if live.has_failed:
         why = live.detail or live.status.value
         raise NoAnswer(f"the MX records of {domain} could not be looked up: {why}; try again, or name them with --mx")
     exchanges = sorted(live.exchanges())

@@ -44,7 +44,7 @@ class MxHosts:
 def hosts_of(domain: Domain, answers: Answers) -> MxHosts:
     """From the MX records; without any, the domain is its own host (RFC 5321 §5.1). Raises Unanswered."""
     answer = answers.get(Question(domain, RecordType.MX))
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         return MxHosts(failure=f"the MX records are not known: {answer.status.value}")
     if answer.status is Status.NXDOMAIN:
         return MxHosts(failure="the domain does not exist", exists=False)

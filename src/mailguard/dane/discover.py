@@ -57,7 +57,7 @@ def discover(destination: Destination, answers: Answers, *, insecure_mx: Insecur
 def _by_mx(destination: Destination, answers: Answers, insecure_mx: InsecureMx) -> DanePolicy:
     answer = answers.get(Question(destination.name, RecordType.MX))
     dnssec = answer.dnssec
-    if _has_failed(answer):
+    if _is_lookup_error(answer):
         return _policy(destination, DaneStatus.DEFER, f"the MX records are not known: {_failure(answer)}", answer)
     if answer.status is Status.NXDOMAIN:
         return _policy(destination, DaneStatus.NO_DOMAIN, f"the domain does not exist ({dnssec.value})", answer)
@@ -162,8 +162,8 @@ def _addresses_and_candidates(name: str, answers: Answers) -> tuple[tuple[str, .
     questions = [Question(name, RecordType.A), Question(name, RecordType.AAAA)]
     answers.need(questions)
     by_type = [answers.get(question) for question in questions]
-    failed = [answer for answer in by_type if _has_failed(answer)]
-    found = [answer for answer in by_type if answer.status is Status.NOERROR and not _has_failed(answer)]
+    failed = [answer for answer in by_type if _is_lookup_error(answer)]
+    found = [answer for answer in by_type if answer.status is Status.NOERROR and not _is_lookup_error(answer)]
     addresses = tuple(address for answer in found for address in answer.names())
     secure = [answer for answer in found if answer.dnssec is Dnssec.SECURE]
     # A server that is silent about one type, as those of some unsigned zones are, does not make the other's answer
@@ -179,7 +179,7 @@ def _addresses_and_candidates(name: str, answers: Answers) -> tuple[tuple[str, .
         return addresses, (canonical_name, name) if canonical_name else (name,)
     # Where the alias itself is signed, its owner may have TLSA records at its name.
     alias = answers.get(Question(name, RecordType.CNAME)) if canonical_name else None
-    if alias is not None and _has_failed(alias):
+    if alias is not None and _is_lookup_error(alias):
         return addresses, _lookup_failed("aliases", alias)
     if alias is not None and alias.dnssec is Dnssec.SECURE:
         return addresses, (name,)
@@ -195,7 +195,7 @@ def _records(candidates: tuple[str, ...], port: int, answers: Answers) -> tuple[
         if len(question.name) > _MAX_NAME_CHARS:
             continue  # no such name can be registered, so that nothing is there
         answer = answers.get(question)
-        if _has_failed(answer):
+        if _is_lookup_error(answer):
             return _lookup_failed("TLSA records", answer)
         if answer.status is Status.NOERROR and answer.dnssec is Dnssec.SECURE:
             if len(answer.records) > MAX_RRSET:
@@ -213,9 +213,9 @@ def _lookup_failed(what: str, answer: Answer) -> _Verdict:
     return _Verdict(HostOutcome.SKIP, HostReason.LOOKUP_FAILED, f"the {what} are not known: {_failure(answer)}")
 
 
-def _has_failed(answer: Answer) -> bool:
+def _is_lookup_error(answer: Answer) -> bool:
     """RFC 7672 §2.1.1: bogus and indeterminate are failures, as no answer is."""
-    return answer.status in (Status.TEMPFAIL, Status.BOGUS) or answer.dnssec in (Dnssec.BOGUS, Dnssec.INDETERMINATE)
+    return answer.has_failed or answer.dnssec in (Dnssec.BOGUS, Dnssec.INDETERMINATE)
 
 
 def _failure(answer: Answer) -> str:

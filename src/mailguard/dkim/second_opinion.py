@@ -29,7 +29,7 @@ import dkim
 from mailguard.dkim.key import MAX_EXPONENT_BITS, MAX_RSA_BITS
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
 from mailguard.dns.answers import Answers, Unanswered
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import Question, RecordType
 from mailguard.domain import MAX_DOMAIN_CHARS, MAX_LABEL_CHARS
 from mailguard.message import HeaderField, Message
 
@@ -124,7 +124,7 @@ def _ask(raw: bytes, index: int, answers: Answers) -> SecondOpinion:
 
     def text_record(name: bytes | str, timeout: float = 0) -> bytes | None:
         answer = answers.get(_question(name))
-        if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+        if answer.has_failed:
             raise dkim.DnsTimeoutError("the DNS did not answer")
         records = answer.texts()
         if not records:

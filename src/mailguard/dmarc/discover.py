@@ -274,7 +274,7 @@ def _visit(domain: Domain, answers: Answers) -> Visit:
         # No name of that length can be registered in the DNS, so that nothing can be there: not an error.
         return Visit(domain, Found.NOT_ASKED)
     answer = answers.get(question)
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         return Visit(domain, Found.NO_ANSWER)
     found, record, count = answer.read(DmarcRecord, _read)
     return Visit(domain, found, record, count)

@@ -16,7 +16,7 @@ from mailguard.dmarc.record import DmarcRecord
 from mailguard.dmarc.report_uri import MAX_REPORT_URIS, ReportUri
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import Question, RecordType
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 
 __all__ = ["Authorization", "ReportDestination", "report_destinations"]
@@ -100,7 +100,7 @@ def _authorization(
     if question is None:
         return Authorization.NAME_TOO_LONG, ()
     answer = answers.get(question)
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         return Authorization.UNAVAILABLE, ()
     # RFC 9990 §4, steps 6 to 8: any record that begins with v=DMARC1; of these, several are no fault.
     records = [record for record in map(DmarcRecord.parse, answer.texts()) if record is not None]

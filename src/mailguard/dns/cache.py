@@ -165,7 +165,7 @@ class AnswerCache:
         entry = _Entry(answer, now + lifetime_s, max(_estimated_bytes(answer), self._least_weight))
         with self._lock:
             old = self._protected.get(question) or self._probation.get(question)
-            if old is not None and old.expires > now and _is_failure(answer) and not _is_failure(old.answer):
+            if old is not None and old.expires > now and answer.has_failed and not old.answer.has_failed:
                 return
             segment = self._protected if question in self._protected else self._probation
             if old is not None:
@@ -184,10 +184,6 @@ class AnswerCache:
         """What the entries weigh; never more than `max_bytes`."""
         with self._lock:
             return int(self._protected.currsize + self._probation.currsize)
-
-
-def _is_failure(answer: Answer) -> bool:
-    return answer.status in (Status.TEMPFAIL, Status.BOGUS)
 
 
 def _lifetime_s(answer: Answer) -> int:

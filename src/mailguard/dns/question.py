@@ -54,6 +54,9 @@ class Status(Enum):
     """The resolver says that DNSSEC validation failed (RFC 8914, extended errors 6 to 12)."""
 
 
+_FAILED = (Status.TEMPFAIL, Status.BOGUS)
+
+
 class Dnssec(Enum):
     """What a trusted validating resolver says of an answer (RFC 4033 §5)."""
 
@@ -135,6 +138,11 @@ class Answer:
         """For pickle and copy. What was made of this answer is not copied: it is made anew where it is asked for."""
         values = (self.question, self.status, self.records, self.ttl_s, self.dnssec, self.detail, self.canonical_name)
         return Answer, values
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the DNS did not tell: what there is, is not known."""
+        return self.status in _FAILED
 
     def read(self, key: Hashable, reader: Callable[[Answer], T]) -> T:
         """What `reader` makes of this answer: made once, kept as long as the answer is, and the same for equal ones.

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import NoReturn
 
 from mailguard.dns.live import LiveResolver, ResolverConfig
-from mailguard.dns.question import Answer, Dnssec, Question, RecordType, Status
+from mailguard.dns.question import Answer, Dnssec, Question, RecordType
 from mailguard.dns.servers import ServerAddress
 from mailguard.errors import ConfigError
 
@@ -91,7 +91,7 @@ def check_validation(config: ResolverConfig, *, deadline: float, probe: Question
         return found(ValidationStatus.NO_TRUSTED_SERVER, f"{asked}: {reason}.\n{_INSTALL}{_trust(untrusted)}")
     for server in trusted:
         answer = _ask(config, server, probe, deadline)
-        if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+        if answer.has_failed:
             return found(ValidationStatus.NO_ANSWER, f"{_of(server, probe)} {answer.status.value}: {answer.detail}.")
         if answer.dnssec is not Dnssec.SECURE:
             message = (

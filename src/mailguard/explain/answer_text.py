@@ -12,8 +12,6 @@ _NO_RECORDS = {
     Status.TEMPFAIL: "no answer",
     Status.BOGUS: "DNSSEC validation failed",
 }
-# These have a cause that the resolver tells.
-_FAILURES = frozenset({Status.TEMPFAIL, Status.BOGUS})
 
 
 def answer_text(answer: Answer) -> str:
@@ -22,4 +20,5 @@ def answer_text(answer: Answer) -> str:
         count = len(answer.records)
         return f"{count} record{'' if count == 1 else 's'}"
     text = _NO_RECORDS[answer.status]
-    return f"{text}: {answer.detail}" if answer.status in _FAILURES and answer.detail else text
+    # A failure has a cause that the resolver tells.
+    return f"{text}: {answer.detail}" if answer.has_failed and answer.detail else text

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from mailguard.dns.answers import Resolver
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import Question, RecordType
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.errors import ConfigError, MissingExtraError, install_command
 from mailguard.mtasts.malformed import Malformed, shown
@@ -105,9 +105,7 @@ class PolicyFetcher:
         answers = self._resolver.resolve(questions, deadline=self._monotonic() + self._limits.wait_s)
         found = [ip_address(text) for question in questions for text in answers[question].names()]
         if not found:
-            failed = [
-                str(answers[question].question) for question in questions if _is_failed(answers[question].status)
-            ]
+            failed = [str(question) for question in questions if answers[question].has_failed]
             if failed:
                 detail = f"no answer from the DNS: {', '.join(failed)}"
                 return FetchOutcome(reason=FetchReason.DNS_UNAVAILABLE, detail=detail)
@@ -209,10 +207,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _quoted(text: str) -> str:
     return shown(text.encode("utf-8", "surrogateescape"))
-
-
-def _is_failed(status: Status) -> bool:
-    return status in (Status.TEMPFAIL, Status.BOGUS)
 
 
 def _read_authorities(path: str) -> str:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NoReturn, Self
 
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import Question, RecordType
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.mtasts.malformed import Malformed, shown
 
@@ -115,7 +115,7 @@ def discover(domain: Domain, answers: Answers) -> Discovery:
     if question is None:
         return Discovery(status=DiscoveryStatus.ABSENT, detail="the name of the record would be too long")
     answer = answers.get(question)
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         return Discovery(status=DiscoveryStatus.UNAVAILABLE, detail=f"{question}: {answer.status.value}")
     # RFC 8461 §3.1: records that do not begin with the version are discarded, before they are counted.
     texts = [text for text in answer.texts() if _is_of_this_version(text)]

@@ -11,7 +11,7 @@ from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.result import DkimReason
 from mailguard.dkim.signature import key_name
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType, Status
+from mailguard.dns.question import Question, RecordType
 from mailguard.domain import Domain
 from mailguard.errors import TagListError
 from mailguard.explain.explanation import Explanation
@@ -36,7 +36,7 @@ def dkim_card(domain: Domain, selectors: Sequence[str], answers: Answers) -> Exp
 
 def _key(selector: str, question: Question, answers: Answers) -> Explanation:
     answer = answers.get(question)
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         return finding(Mark.UNKNOWN, f"{selector}: {answer.detail or 'the DNS did not answer'}")
     texts = answer.texts()
     if not texts:

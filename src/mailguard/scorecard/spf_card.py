@@ -133,7 +133,7 @@ def _target(name: str, term: Term) -> str:
 
 
 def _is_unknown(walk: _Walk, what: str, answer: Answer) -> bool:
-    if answer.status not in (Status.TEMPFAIL, Status.BOGUS):
+    if not answer.has_failed:
         return False
     walk.note(Mark.UNKNOWN, f"{what}: {answer.detail or 'the DNS did not answer'}")
     return True

@@ -47,7 +47,7 @@ def mx_card(domain: Domain, answers: Answers) -> Explanation:
     """Raises Unanswered while an answer is missing."""
     answer = answers.get(Question(domain, RecordType.MX))
     hosts = sorted(answer.exchanges())
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         found = [finding(Mark.UNKNOWN, answer.detail or "the DNS did not answer")]
     elif answer.status is Status.NXDOMAIN:
         found = [finding(Mark.PROBLEM, f"{domain} does not exist")]
@@ -81,7 +81,7 @@ def _mail_hosts(hosts: Sequence[MX], answers: Answers) -> list[Explanation]:
 
 def _mail_host(host: MX, addresses: Sequence[Answer]) -> Explanation:
     text = f"{host.preference} {host.exchange}"
-    failed = [answer for answer in addresses if answer.status in (Status.TEMPFAIL, Status.BOGUS)]
+    failed = [answer for answer in addresses if answer.has_failed]
     if is_address(host.exchange):
         return finding(Mark.PROBLEM, f"{text}: it is an address", "let the MX record name a host")
     if any(answer.names() for answer in addresses):
@@ -158,7 +158,7 @@ def tls_report_card(domain: Domain, answers: Answers) -> Explanation:
     # RFC 8460 §3: what does not begin with the version and a semicolon is discarded, before they are counted.
     texts = [text for text in answer.texts() if _TLS_REPORTS.match(text)]
     meant = [text for text in answer.texts() if b"tlsrpt" in text.lower()]
-    if answer.status in (Status.TEMPFAIL, Status.BOGUS):
+    if answer.has_failed:
         found = [finding(Mark.UNKNOWN, answer.detail or "the DNS did not answer")]
     elif not texts and meant:
         advice = "let it begin with: v=TLSRPTv1;"

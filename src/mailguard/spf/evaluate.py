@@ -10,7 +10,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.dns.answers import Answers, Unanswered
-from mailguard.dns.question import TXT, Answer, Question, Status
+from mailguard.dns.question import TXT, Answer, Question
 from mailguard.envelope import Envelope
 from mailguard.spf.engine import Query
 from mailguard.spf.finding import NO_MATCH, NO_RECORD, Finding
@@ -24,8 +24,6 @@ __all__ = ["evaluate"]
 
 # What is kept of the term that matched; a reply and a log line have room for no more.
 MAX_MECHANISM_CHARS = 200
-
-_FAILED = (Status.TEMPFAIL, Status.BOGUS)
 
 
 class _LooksUp(Exception):
@@ -60,7 +58,7 @@ def _deciding(answer: Answer, client: IPv4Address | IPv6Address) -> Term | None:
     published = Published.of(answer)
     record = published.record
     if record is None:
-        if published.texts or answer.status in _FAILED:
+        if published.texts or answer.has_failed:
             raise _LooksUp
         return None
     term = next(record.reachable(client), None)

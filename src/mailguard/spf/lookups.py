@@ -74,7 +74,7 @@ class Lookups:
         answer = self.answer(name, rdtype)
         if answer is None:
             return None
-        if _has_failed(answer):
+        if answer.has_failed:
             # RFC 7208 §5: "the mechanism stops and the topmost check_host() returns "temperror"".
             raise LookUpFailed(_failure(name, rdtype))
         if self.records:
@@ -128,7 +128,7 @@ class Lookups:
             addresses = self.answer(host, address_type(self._client))
             if addresses is None:
                 continue
-            if _has_failed(addresses):
+            if addresses.has_failed:
                 failed = host
             yield from addresses.names()
         if failed:
@@ -164,7 +164,7 @@ class Lookups:
 
     def _reverse(self, name: str, rdtype: RecordType) -> Answer | None:
         answer = self.answer(name, rdtype)
-        if answer is not None and _has_failed(answer):
+        if answer is not None and answer.has_failed:
             self.failed_reverse = _failure(name, rdtype)
         return answer
 
@@ -187,10 +187,6 @@ class Lookups:
             self.voids += 1
             if self.voids > MAX_VOIDS:
                 raise Refused(SpfReason.TOO_MANY_VOIDS, f"more than {MAX_VOIDS} terms look up what does not exist")
-
-
-def _has_failed(answer: Answer) -> bool:
-    return answer.status in (Status.TEMPFAIL, Status.BOGUS)
 
 
 def _failure(name: str, rdtype: RecordType) -> str:
