@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from mailguard.cli.doctor_probe import probe
+from mailguard.cli.printable import file_line
 from mailguard.config import Config, Mode
 from mailguard.setup_host.file_changes import Journal, undo
 from mailguard.setup_host.milter_list import MILTERS, OTHER_MILTERS
 from mailguard.setup_host.milter_plan import Setting
 
-__all__ = ["BACKUPS", "carry_out", "printable", "undo_command", "undone", "warnings"]
+__all__ = ["BACKUPS", "carry_out", "undo_command", "undone", "warnings"]
 
 BACKUPS = "/var/backups/mailguard"
 
@@ -38,10 +39,10 @@ def undone(directory: str) -> None:
     """Put back what was kept there, and say so. Raises ConfigError."""
     found = undo(directory)
     for line in found.lines or ("# all is as it was before already",):
-        click.echo(printable(line))
+        click.echo(file_line(line))
     click.echo("# now run:")
     for line in found.commands:
-        click.echo(printable(line))
+        click.echo(file_line(line))
 
 
 def warnings(config: Config, settings: Sequence[Setting]) -> Iterator[str]:
@@ -69,8 +70,3 @@ def warnings(config: Config, settings: Sequence[Setting]) -> Iterator[str]:
 
 def _refusing(config: Config) -> str:
     return ', which may refuse it as mode = "enforce"' if config.mode is Mode.ENFORCE else ""
-
-
-def printable(text: str) -> str:
-    """With everything else as a backslash escape; a tab stays."""
-    return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)

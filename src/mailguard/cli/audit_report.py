@@ -17,6 +17,7 @@ from rich.text import Text
 
 from mailguard.audit.baseline import Baseline
 from mailguard.audit.finding import Check, Found, Result, Severity
+from mailguard.cli.printable import cell, printable
 
 __all__ = ["AuditReport", "show"]
 
@@ -110,7 +111,7 @@ def _show_details(console: Console, number: int, check: Check, found: Found) -> 
     click.echo(f"   why: {check.why}")
     # Never shortened: it is to be copied.
     for command in found.commands:
-        click.echo(f"   fix: {_printable(command)}")
+        click.echo(f"   fix: {printable(command)}")
     click.echo()
 
 
@@ -161,10 +162,4 @@ def _dotted(version: Sequence[int]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Printable, on one line, bounded."""
-    return _printable(text if len(text) <= MAX_CELL_CHARS else f"{text[:MAX_CELL_CHARS]}...")
-
-
-def _printable(text: str) -> str:
-    """With everything else as a backslash escape."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return cell(text, max_chars=MAX_CELL_CHARS)

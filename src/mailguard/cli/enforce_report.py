@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mailguard.cli.printable import cell
 from mailguard.submission import ACTION_KEYS
 
 __all__ = ["REFUSALS", "Report", "show"]
@@ -225,12 +226,7 @@ def _network(client: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Printable, on one line, bounded; everything else as a backslash escape."""
-    if len(text) > MAX_CELL_CHARS:
-        text = text[:MAX_CELL_CHARS] + "..."
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return cell(text, max_chars=MAX_CELL_CHARS)
 
 
 def _iso(time: float | None) -> str | None:

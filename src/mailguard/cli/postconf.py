@@ -15,9 +15,10 @@ import click
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
-from mailguard.cli.applying import BACKUPS, carry_out, printable, undo_command, undone, warnings
+from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import DIRECTORY, FILE
+from mailguard.cli.printable import file_line
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.setup_host.file_changes import Journal
 from mailguard.setup_host.milter_plan import MilterPlan, milter_plan
@@ -117,16 +118,16 @@ def postconf(
 def _shown(facts: HostFacts, plan: MilterPlan, notes: Sequence[str], change: Edit) -> Iterator[str]:
     """For people; what begins with # is not for the shell."""
     for note in notes:
-        yield f"# {printable(note)}"
+        yield f"# {file_line(note)}"
     if not change.changed:
         yield f"# {change.directory}: nothing is to be changed"
         return
     for setting in plan.settings:
         yield ""
-        yield f"# {printable(setting.why)}"
-        yield printable(setting.command(facts.postfix))
+        yield f"# {file_line(setting.why)}"
+        yield file_line(setting.command(facts.postfix))
     yield ""
-    yield from map(printable, change.diff().splitlines())
+    yield from map(file_line, change.diff().splitlines())
     yield ""
 
 

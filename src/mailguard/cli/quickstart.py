@@ -19,7 +19,7 @@ import click
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
-from mailguard.cli.applying import BACKUPS, carry_out, printable, undo_command, undone, warnings
+from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
 from mailguard.cli.dns import dns
 from mailguard.cli.doctor import diagnosis
 from mailguard.cli.doctor_child import Person
@@ -28,6 +28,7 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key import DEFAULT_DIRECTORY, default_selector
 from mailguard.cli.key_files import Owner, find_owner, store_keys
 from mailguard.cli.parameters import DIRECTORY, FILE, as_domain
+from mailguard.cli.printable import file_line
 from mailguard.cli.tree_report import show
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.dkim.signing_key import KeyPermissions, generate_ed25519, generate_rsa
@@ -114,7 +115,7 @@ def quickstart(
     host = _look(config_file, config_directory, program)
     start = _plan(domain, host, keys=keys, user=user, listener=listener)
     for line in _shown(host, start):
-        click.echo(printable(line))
+        click.echo(file_line(line))
     if not applied:
         click.echo("\n# nothing is changed yet: --apply does it, and prints the DNS records")
         return ExitCode.PASS

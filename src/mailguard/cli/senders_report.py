@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mailguard.cli.printable import cell
 from mailguard.senders.identity import Login, LoginRules, Unusable
 from mailguard.senders.listing import Grant, Listing, ListingStatus
 
@@ -153,9 +154,4 @@ def _counted(number: int, one: str, several: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Printable, on one line, bounded; everything else as a backslash escape."""
-    if len(text) > MAX_CELL_CHARS:
-        text = text[:MAX_CELL_CHARS] + "..."
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return cell(text, max_chars=MAX_CELL_CHARS)

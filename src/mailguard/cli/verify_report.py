@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.printable import printable
 from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.dkim.second_opinion import SecondOpinion, difference
 from mailguard.explain.check_advice import DKIM
@@ -105,7 +106,7 @@ def _summary(message: Message, judged: Sequence[Judged], ignored: int, code: Exi
         return "none: the message has no DKIM signature"
     if not judged:
         what = "1 signature was" if ignored == 1 else f"{ignored} signatures were"
-        return f"{_verdict_word(code)}: {what} not verified: {_printable(message.malformed_detail)}"
+        return f"{_verdict_word(code)}: {what} not verified: {printable(message.malformed_detail)}"
     passed = sum(each.result.status is DkimStatus.PASS for each in judged)
     verb = "passes" if passed == 1 else "pass"
     text = f"{_verdict_word(code)}: {passed} of {len(judged)} signatures {verb}"
@@ -114,17 +115,17 @@ def _summary(message: Message, judged: Sequence[Judged], ignored: int, code: Exi
 
 def _author(message: Message) -> str:
     if message.malformed is not None:
-        return f"From: malformed ({message.malformed.value}): {_printable(message.malformed_detail)}"
+        return f"From: malformed ({message.malformed.value}): {printable(message.malformed_detail)}"
     return f"From: {', '.join(message.author.domains)}"
 
 
 def _lines(judged: Judged) -> Iterator[str]:
     result, opinion = judged.result, judged.opinion
-    yield f"reason: {result.reason.value}: {_printable(result.detail)}"
+    yield f"reason: {result.reason.value}: {printable(result.detail)}"
     known = (("d", result.domain), ("s", result.selector), ("i", result.identity), ("a", result.algorithm))
-    tags = [f"{name}={_printable(value)}" for name, value in known if value]
+    tags = [f"{name}={printable(value)}" for name, value in known if value]
     if result.signature_prefix:
-        tags.append(f"b={_printable(result.signature_prefix)}...")
+        tags.append(f"b={printable(result.signature_prefix)}...")
     if result.key_bits:
         tags.append(f"key of {result.key_bits} bits")
     if tags:
@@ -141,7 +142,3 @@ def _lines(judged: Judged) -> Iterator[str]:
 
 def _advice(result: DkimResult) -> str:
     return DKIM[result.reason].text(signature_names(result)) or "nothing"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
