@@ -18,7 +18,7 @@ from mailguard.audit.finding import Severity
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.audit_report import AuditReport, show
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import DIRECTORY, POSIX_SECONDS
+from mailguard.cli.parameters import DIRECTORY, JSON_OPTION, POSIX_SECONDS
 from mailguard.errors import ConfigError
 
 __all__ = ["audit"]
@@ -57,7 +57,7 @@ __all__ = ["audit"]
     help="Write the present findings to FILE.",
 )
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge certificates at this POSIX time.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def audit(
     config_directory: str | None,
     root: Path,

@@ -10,7 +10,7 @@ import click
 
 from mailguard.cli.dane_settings import settings
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE, as_domain, as_selectors
+from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain, as_selectors
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
@@ -55,7 +55,7 @@ _EXIT_CODES = {
     "--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file, and fetch nothing."
 )
 @click.option("--no-fetch", is_flag=True, help="Do not fetch the policy file of MTA-STS.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def check(
     domain: Domain, selectors: Sequence[str], config_file: str | None, zone: str | None, no_fetch: bool, as_json: bool
 ) -> ExitCode:

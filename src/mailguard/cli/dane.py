@@ -15,7 +15,7 @@ from mailguard.cli.dane_rollover import rollover_tree
 from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, Settings, settings, validating
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE, as_domain
+from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.dane.certificate import Certificate
@@ -33,7 +33,6 @@ from mailguard.starttls.presented import Handshake, HandshakeStatus
 __all__ = ["dane"]
 
 _PORT = click.option("--port", type=click.IntRange(1, 65_535), default=SMTP_PORT, show_default=True)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
 @click.group(no_args_is_help=False)
@@ -46,7 +45,7 @@ def dane() -> None:
 @click.option("--port", type=click.IntRange(1, 65_535), help="That of the servers.  [default: 25]")
 @CONFIG_OPTION
 @click.option("--no-connect", is_flag=True, help="Ask the DNS alone.")
-@_JSON
+@JSON_OPTION
 def check(destination: str, port: int | None, config_file: str | None, no_connect: bool, as_json: bool) -> ExitCode:
     """Show what DANE demands of delivery to DOMAIN, or to [HOST], and what each of its servers shows in TLS.
 
@@ -83,7 +82,7 @@ def check(destination: str, port: int | None, config_file: str | None, no_connec
 @click.option("--selector", type=click.IntRange(0, 1), default=int(Selector.SPKI), show_default=True)
 @click.option("--matching-type", type=click.IntRange(0, 2), default=int(MatchingType.SHA2_256), show_default=True)
 @CONFIG_OPTION
-@_JSON
+@JSON_OPTION
 def tlsa(
     target: str,
     host: Domain | None,
@@ -136,7 +135,7 @@ def tlsa(
 @click.option("--host", callback=as_domain, required=True, help="The server that is to have it.")
 @_PORT
 @CONFIG_OPTION
-@_JSON
+@JSON_OPTION
 def rollover(certificate: str, host: Domain, port: int, config_file: str | None, as_json: bool) -> ExitCode:
     """Say whether senders that know DANE would accept CERT (PEM, with its chain) on HOST, before it is put there.
 

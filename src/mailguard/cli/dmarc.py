@@ -7,7 +7,7 @@ import time
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE, as_domain
+from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.dmarc.suffixes import PublicSuffixes
@@ -38,7 +38,7 @@ def dmarc() -> None:
     "--suffix-list", type=FILE, metavar="FILE", help="That list. Default: the one of the package publicsuffixlist."
 )
 @click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def check(domain: Domain, compare_7489: bool, suffix_list: str | None, zone: str | None, as_json: bool) -> int:
     """Show which DMARC policy holds for mail from DOMAIN, where it comes from, and what is wrong with it.
 

@@ -14,7 +14,7 @@ from mailguard.cli.dns_report import comparison_json, comparison_text, exit_code
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.live_records import live_records
 from mailguard.cli.mail_hosts import NoAnswer, host_name, mail_hosts, with_certificates
-from mailguard.cli.parameters import FILE, as_domain
+from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
 from mailguard.cli.record_zones import zones_of
 from mailguard.cli.rotation_settings import date_of
 from mailguard.cli.waiting import waiting
@@ -86,7 +86,7 @@ _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*
 @click.option("--zone", metavar="NAME", help="The zone that DOMAIN is in; default: what the DNS says.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="zone", show_default=True)
 @click.option("--diff", is_flag=True, help="Compare with what each authoritative server publishes.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def dns(
     domain: Domain,
     config_file: str | None,

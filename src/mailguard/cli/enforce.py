@@ -22,7 +22,7 @@ from mailguard.cli.enforce_report import Report, show
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.log_lines import Lost, Unreadable, read_lines
 from mailguard.cli.message_file import STANDARD_INPUT
-from mailguard.cli.parameters import FILE, POSIX_SECONDS
+from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.trace_reader import TraceReader
 
@@ -49,7 +49,7 @@ PROGRESS_EVERY = 1000
     help="Read this log (- is standard input) instead of the traces: logfmt or JSON, also inside a syslog file.",
 )
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Look back from this POSIX time.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def enforce(
     dry_run: bool, days: int, config_file: str, logs: Sequence[str], now: int | None, as_json: bool
 ) -> ExitCode:

@@ -14,7 +14,7 @@ import click
 from mailguard.cli.client_options import ClientAddress, client_options, reverse_path
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
-from mailguard.cli.parameters import FILE, POSIX_SECONDS
+from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS
 from mailguard.cli.recorded import judge_recorded, looks_like_queue_id
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
@@ -48,7 +48,7 @@ _EXIT_CODES = {
 )
 @click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge as at this POSIX time.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def explain(
     message: str,
     ip: ClientAddress | None,

@@ -17,7 +17,7 @@ from mailguard.cli.key_check import CheckedKey, check_keys
 from mailguard.cli.key_files import find_owner, store_keys
 from mailguard.cli.key_list import list_
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
-from mailguard.cli.parameters import DIRECTORY, FILE, as_domain, as_selector, as_selectors
+from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, as_domain, as_selector, as_selectors
 from mailguard.cli.rotate import rotate
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
@@ -66,7 +66,7 @@ def zone_line(name: str, record: bytes) -> str:
     help="Where keys are kept.",
 )
 @click.option("--owner", metavar="USER", help="As root: give the files to this user, as whom the daemon runs.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def new(
     domain: Domain, selectors: tuple[str, ...], only: str | None, directory: str, owner: str | None, as_json: bool
 ) -> None:
@@ -140,7 +140,7 @@ def _new_as_zone(domain: Domain, made: list[tuple[SigningKey, str]]) -> str:
 )
 @click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--group-readable", is_flag=True, help="Accept a key file that its group can read.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def test(
     domain: Domain | None,
     selector: str | None,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE
+from mailguard.cli.parameters import FILE, JSON_OPTION
 from mailguard.cli.rotation_keys import adopted
 from mailguard.cli.rotation_settings import date_of
 from mailguard.config import DEFAULT_PATH, Config, load
@@ -32,7 +32,7 @@ _Row = dict[str, str | None]
 
 @click.command("list")
 @click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def list_(config_file: str, as_json: bool) -> ExitCode:
     """Show every key of the configuration: which sign, which come and go, and what their next step is.
 

@@ -11,7 +11,7 @@ from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, settings
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.mta_sts_report import MxHosts, hosts_of, sts_tree
-from mailguard.cli.parameters import FILE, as_domain
+from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.dane.destination import SMTP_PORT
@@ -33,7 +33,7 @@ def mta_sts() -> None:
 @CONFIG_OPTION
 @click.option("--ca-file", type=FILE, metavar="FILE", help="Trust these authorities (PEM) in place of the system's.")
 @click.option("--no-connect", is_flag=True, help="Connect to no mail server. The policy is fetched all the same.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def check(domain: Domain, config_file: str | None, ca_file: str | None, no_connect: bool, as_json: bool) -> ExitCode:
     """Show the MTA-STS record and policy of DOMAIN, and what each of its servers shows in TLS.
 

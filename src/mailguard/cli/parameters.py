@@ -1,7 +1,8 @@
 """The kinds of value that several commands take; what is wrong with one is a usage error that quotes it.
 
 `as_domain`, `as_selector` and `as_selectors` are callbacks for click's arguments and options. `FILE` and `DIRECTORY`
-tell a shell what to complete; whether there is such a file is found out where it is opened.
+tell a shell what to complete; whether there is such a file is found out where it is opened. `JSON_OPTION` is a whole
+option.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mailguard.dkim.signature import parse_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
-__all__ = ["DIRECTORY", "FILE", "POSIX_SECONDS", "as_domain", "as_selector", "as_selectors"]
+__all__ = ["DIRECTORY", "FILE", "JSON_OPTION", "POSIX_SECONDS", "as_domain", "as_selector", "as_selectors"]
 
 
 class _Directory(click.Path):
@@ -30,6 +31,8 @@ DIRECTORY = _Directory(readable=False)
 
 # RFC 6376 §3.5 (t=): values of more than 12 digits may be taken as infinite.
 POSIX_SECONDS = click.IntRange(0, 10**12)
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
 def as_domain(ctx: click.Context, param: click.Parameter, value: str | None) -> Domain | None:

@@ -17,7 +17,7 @@ from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import DIRECTORY, FILE
+from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION
 from mailguard.cli.printable import file_line
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.setup_host.file_changes import Journal
@@ -47,7 +47,7 @@ def host_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Postfix's postconf.",
         ),
-        click.option("--json", "as_json", is_flag=True, help="Write JSON."),
+        JSON_OPTION,
     )
     for option in reversed(options):
         function = option(function)

@@ -15,7 +15,7 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_files import Owner, find_owner
 from mailguard.cli.key_use import KeyUse
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY
-from mailguard.cli.parameters import DIRECTORY, FILE, as_domain
+from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, as_domain
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_settings import Settings
 from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
@@ -104,7 +104,7 @@ _WORST_FIRST = (ExitCode.CONFIGURATION, ExitCode.FAIL, ExitCode.TEMPORARY, WAITI
 @click.option(
     "--now", "at", type=click.IntRange(0, MAX_NOW), metavar="SECONDS", help="Take this POSIX time for the present."
 )
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def rotate(
     domain: Domain | None,
     all_domains: bool,

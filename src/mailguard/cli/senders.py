@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import DIRECTORY, FILE
+from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION
 from mailguard.cli.senders_import import read_postfix
 from mailguard.cli.senders_report import audit_json, audit_lines, listing_json, listing_lines
 from mailguard.cli.tree_report import show
@@ -37,7 +37,6 @@ _EXIT_CODES = {
 _CONFIG = click.option(
     "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
 @click.group(no_args_is_help=False)
@@ -49,7 +48,7 @@ def senders() -> None:
 @click.argument("login")
 @click.argument("address")
 @_CONFIG
-@_JSON
+@JSON_OPTION
 def test(login: str, address: str, config_file: str, as_json: bool) -> ExitCode:
     """Show whether LOGIN may use ADDRESS, by which rule of which source, and what was asked for it.
 
@@ -67,7 +66,7 @@ def test(login: str, address: str, config_file: str, as_json: bool) -> ExitCode:
 @senders.command("list")
 @click.argument("login")
 @_CONFIG
-@_JSON
+@JSON_OPTION
 def list_(login: str, config_file: str, as_json: bool) -> ExitCode:
     """Show what LOGIN may use, by each source, and which sources cannot be listed.
 
@@ -88,7 +87,7 @@ def list_(login: str, config_file: str, as_json: bool) -> ExitCode:
 
 @senders.command()
 @_CONFIG
-@_JSON
+@JSON_OPTION
 def audit(config_file: str, as_json: bool) -> ExitCode:
     """Show which accounts can send as whom, the one with the widest reach first.
 
@@ -113,7 +112,7 @@ def audit(config_file: str, as_json: bool) -> ExitCode:
 @click.option(
     "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
 )
-@_JSON
+@JSON_OPTION
 def import_(postconf: str, config_directory: str | None, as_json: bool) -> ExitCode:
     """Print the configuration that reads the tables of Postfix's smtpd_sender_login_maps, from main.cf and master.cf.
 

@@ -8,7 +8,7 @@ import click
 
 from mailguard.cli.client_options import ClientAddress, client_options, reverse_path
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE, POSIX_SECONDS
+from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.dns.answers import Answers, evaluate
@@ -32,7 +32,7 @@ def spf() -> None:
 @client_options
 @click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Check as at this POSIX time.")
-@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 def check(
     ip: ClientAddress | None,
     helo: str | None,

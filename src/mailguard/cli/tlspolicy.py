@@ -12,7 +12,7 @@ import socket
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE
+from mailguard.cli.parameters import FILE, JSON_OPTION
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.config_values import SocketAddress
@@ -41,7 +41,6 @@ _FAMILIES = {"unix": socket.AF_UNIX, "inet": socket.AF_INET, "inet6": socket.AF_
 _CONFIG = click.option(
     "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 
 
 @click.group(no_args_is_help=False)
@@ -97,7 +96,7 @@ def _serve(config_file: str) -> None:
 @_CONFIG
 @click.option("--tlsrpt", is_flag=True, help="With what Postfix 3.10 reports (the map QUERYwithTLSRPT).")
 @click.option("--server", is_flag=True, help="Ask the server that runs, not the DNS and the policy host.")
-@_JSON
+@JSON_OPTION
 def query(key: str, config_file: str, tlsrpt: bool, server: bool, as_json: bool) -> ExitCode:
     """Show what Postfix is told of KEY: example.com, [mail.example.com]:587, .example.com.
 
@@ -122,7 +121,7 @@ def query(key: str, config_file: str, tlsrpt: bool, server: bool, as_json: bool)
 
 @tlspolicy.command()
 @_CONFIG
-@_JSON
+@JSON_OPTION
 def check(config_file: str, as_json: bool) -> ExitCode:
     """Check what the server needs: a resolver that validates DNSSEC, and Postfix's settings.
 
