@@ -11,7 +11,7 @@ Every message comes from a domain that nobody has asked for yet. Two cases:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -44,7 +44,6 @@ ALONE = f"inbound, {CONCURRENCY} sessions, DNS {USUAL_DNS_S * 1000:.0f} ms"
 BESIDE_WAITING = f"{ALONE}, while {WAITING} wait for a zone that takes {SLOW_ZONE.delay_s:.0f} s"
 
 Running = Mapping[Contender, Sequence[ComparedDaemon]]
-Act = Callable[[Sequence[ComparedDaemon]], Measured]
 
 
 def waiting_section(context: Context) -> list[Record]:

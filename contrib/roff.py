@@ -58,12 +58,9 @@ class Page:
     def heading(self, text: str) -> None:
         self._lines.append(f'.SH "{plain(text)}"')
 
-    def subheading(self, text: str) -> None:
-        self._lines.append(f'.SS "{plain(text)}"')
-
     def paragraph(self, text: str) -> None:
         # After a heading mandoc takes it for one too many.
-        if not self._lines[-1].startswith((".SH", ".SS")):
+        if not self._lines[-1].startswith(".SH"):
             self._lines.append(".PP")
         self._lines += _filled(text)
 

@@ -301,7 +301,7 @@ def test_a_drip_in_the_handshake_ends_too(authority: Authority) -> None:
 def test_the_handshake_ends_with_the_time_for_all() -> None:
     """Whatever time the connection itself was given."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        meter = Meter(wait_s=60, deadline=time.monotonic() + 0.2, max_bytes=1, monotonic=time.monotonic)
+        meter = Meter(wait_s=60, deadline=time.monotonic() + 0.2, max_bytes=1)
         context = MeteredContext.of(meter, authorities=None)
         with socket.create_connection(listener.getsockname(), timeout=60) as connection:
             begun = time.monotonic()

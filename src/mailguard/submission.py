@@ -276,10 +276,10 @@ def _findings(plan: SubmissionPlan, answers: Answers) -> Iterator[SenderFinding]
     yield from _of_alignment(plan, answers)
 
 
-def _finding(plan: SubmissionPlan, rule: Rule, reason: str, detail: str = "") -> Iterator[SenderFinding]:
+def _finding(plan: SubmissionPlan, rule: Rule, reason: str) -> Iterator[SenderFinding]:
     action = plan.rules.actions[rule]
     if action is not None:
-        yield SenderFinding(rule, action, reason, detail)
+        yield SenderFinding(rule, action, reason)
 
 
 def _of_use(plan: SubmissionPlan, rule: Rule, use: Use, permission: Permission) -> Iterator[SenderFinding]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import http.client
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
@@ -68,26 +68,23 @@ class PolicyFetcher:
         allowed_networks: Sequence[IPv4Network | IPv6Network] = (),
         port: int = HTTPS_PORT,
         limits: FetchLimits | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`ca_file`: PEM certificates to trust in place of the operating system's.
 
-        Policy hosts in `allowed_networks` are talked to though those are not public. `monotonic` goes as
-        `time.monotonic()` does, by which the resolver's deadlines are. Raises ConfigError.
+        Policy hosts in `allowed_networks` are talked to though those are not public. Raises ConfigError.
         """
         self._resolver = resolver
         self._authorities = _read_authorities(ca_file) if ca_file is not None else None
         self._allowed_networks = tuple(allowed_networks)
         self._port = port
         self._limits = limits or FetchLimits()
-        self._monotonic = monotonic
 
     def fetch(self, domain: Domain) -> FetchOutcome:
         """The policy that `domain` publishes now. Takes `total_s` at most, and blocks meanwhile."""
         host = f"mta-sts.{domain}"
         if len(host) > MAX_DOMAIN_CHARS:
             return FetchOutcome(reason=FetchReason.NO_ADDRESS, detail="the name of the policy host would be too long")
-        deadline = self._monotonic() + self._limits.total_s
+        deadline = time.monotonic() + self._limits.total_s
         addresses = self._addresses(host)
         if isinstance(addresses, FetchOutcome):
             return addresses
@@ -95,14 +92,14 @@ class PolicyFetcher:
         for address in addresses:
             outcome = self._fetch_from(address, host, deadline)
             # Who was reached has spoken; asking another address would double the time a hostile one can take.
-            if outcome.reason is not FetchReason.UNREACHABLE or self._monotonic() >= deadline:
+            if outcome.reason is not FetchReason.UNREACHABLE or time.monotonic() >= deadline:
                 break
         return outcome
 
     def _addresses(self, host: str) -> tuple[Address, ...] | FetchOutcome:
         """The first few that may be talked to. IPv4 first: where IPv6 leads nowhere, it takes the most time."""
         questions = [Question(host, rdtype) for rdtype in (RecordType.A, RecordType.AAAA)]
-        answers = self._resolver.resolve(questions, deadline=self._monotonic() + self._limits.wait_s)
+        answers = self._resolver.resolve(questions, deadline=time.monotonic() + self._limits.wait_s)
         found = [ip_address(text) for question in questions for text in answers[question].names()]
         if not found:
             failed = [str(question) for question in questions if answers[question].has_failed]
@@ -122,7 +119,7 @@ class PolicyFetcher:
 
     def _fetch_from(self, address: Address, host: str, deadline: float) -> FetchOutcome:
         limits = self._limits
-        meter = Meter(wait_s=limits.wait_s, deadline=deadline, max_bytes=MAX_REPLY_BYTES, monotonic=self._monotonic)
+        meter = Meter(wait_s=limits.wait_s, deadline=deadline, max_bytes=MAX_REPLY_BYTES)
         try:
             context = MeteredContext.of(meter, authorities=self._authorities)
             # RFC 8461 §7.1: the name goes into SNI; the address is only where the connection goes.

@@ -9,7 +9,7 @@ connection at a time, in one thread.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+import time
 from typing import Any
 
 __all__ = ["Meter", "MeteredContext", "TooLarge"]
@@ -22,18 +22,17 @@ class TooLarge(OSError):
 class Meter:
     """What may still be spent on one reply; `is_late` and `is_too_large` tell why it ended."""
 
-    def __init__(self, *, wait_s: float, deadline: float, max_bytes: int, monotonic: Callable[[], float]) -> None:
-        """`deadline` is a reading of `monotonic`."""
+    def __init__(self, *, wait_s: float, deadline: float, max_bytes: int) -> None:
+        """`deadline` is a reading of `time.monotonic()`."""
         self.is_late = False
         self.is_too_large = False
         self._wait_s = wait_s
         self._deadline = deadline
         self._bytes_left = max_bytes
-        self._monotonic = monotonic
 
     def wait_s(self) -> float:
         """How long to wait for the next octet. Raises TimeoutError after the deadline."""
-        left_s = self._deadline - self._monotonic()
+        left_s = self._deadline - time.monotonic()
         if left_s <= 0:
             self.is_late = True
             raise TimeoutError("the time for the whole fetch is over")

@@ -41,13 +41,12 @@ class LoginMaps(Source):
         delimiters: str = "",
         local_domains: Collection[Domain] = (),
         deadline: Callable[[], float] = lambda: math.inf,
-        name: str = "postfix",
     ) -> None:
         """`delimiters` is recipient_delimiter; `local_domains` are those for which a key without domain counts.
 
         `deadline` tells, by the clock of the tables, until when databases may answer a question that begins now.
         """
-        super().__init__(name, rules)
+        super().__init__("postfix", rules)
         self._tables = tuple(tables)
         self._delimiters = delimiters
         self._local_domains = frozenset(local_domains)

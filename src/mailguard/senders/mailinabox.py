@@ -35,10 +35,8 @@ _SEPARATORS = re.compile(r"[,\s]+")
 class MailInABox(Source):
     """One users.sqlite."""
 
-    def __init__(
-        self, database: Database, *, rules: LoginRules, delimiters: str = "+", name: str = "mailinabox"
-    ) -> None:
-        super().__init__(name, rules)
+    def __init__(self, database: Database, *, rules: LoginRules, delimiters: str = "+") -> None:
+        super().__init__("mailinabox", rules)
         self._database = database
         self._delimiters = delimiters
 

@@ -41,10 +41,9 @@ class PostfixAdmin(Source):
         delimiters: str = "",
         table_prefix: str = "",
         forwards: bool = False,
-        name: str = "postfixadmin",
     ) -> None:
         """`forwards`: to whom a mailbox forwards its mail may use its address."""
-        super().__init__(name, rules)
+        super().__init__("postfixadmin", rules)
         self._database = database
         self._delimiters = delimiters
         self._prefix = table_prefix

@@ -13,7 +13,6 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mailguard.errors import ConfigError, MissingExtraError, install_command
@@ -61,16 +60,9 @@ class _Ended(Exception):
 class StartTls:
     """Shakes hands with servers, one in each call."""
 
-    def __init__(
-        self,
-        *,
-        ca_file: str | None = None,
-        limits: HandshakeLimits | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, *, ca_file: str | None = None, limits: HandshakeLimits | None = None) -> None:
         """`ca_file`: PEM certificates to trust in place of the system's. Raises ConfigError."""
         self._limits = limits or HandshakeLimits()
-        self._monotonic = monotonic
         self._context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         places = ssl.get_default_verify_paths()
         try:
@@ -85,11 +77,11 @@ class StartTls:
     def shake(self, address: str, port: int, *, server_name: str, deadline: float | None = None) -> Handshake:
         """What the server at `address` does and shows; `server_name` goes into SNI.
 
-        `deadline` is a reading of `monotonic`, beside the limits.
+        `deadline` is a reading of `time.monotonic()`, beside the limits.
         """
         made = Handshake(address=address, port=port, status=HandshakeStatus.DONE, detail="")
-        end = self._monotonic() + self._limits.total_s
-        talk = _Talk(min(end, deadline) if deadline is not None else end, self._limits.wait_s, self._monotonic)
+        end = time.monotonic() + self._limits.total_s
+        talk = _Talk(min(end, deadline) if deadline is not None else end, self._limits.wait_s)
         try:
             with talk.connect(address, port):
                 talk.begin_tls(_own_name())
@@ -145,8 +137,8 @@ _WORDS = {
 class _Talk:
     """A connection with its deadline."""
 
-    def __init__(self, deadline: float, wait_s: float, monotonic: Callable[[], float]) -> None:
-        self._deadline, self._wait_s, self._monotonic = deadline, wait_s, monotonic
+    def __init__(self, deadline: float, wait_s: float) -> None:
+        self._deadline, self._wait_s = deadline, wait_s
         self._socket: socket.socket
 
     def connect(self, address: str, port: int) -> socket.socket:
@@ -251,7 +243,7 @@ class _Talk:
                 raise
 
     def _patience(self) -> float:
-        left = self._deadline - self._monotonic()
+        left = self._deadline - time.monotonic()
         if left <= 0:
             raise _Ended(HandshakeStatus.TIMED_OUT, "the time for it is over")
         return min(left, self._wait_s)
