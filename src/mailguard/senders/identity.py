@@ -17,6 +17,7 @@ any account is *unusable*: it has authenticated, but stands for nobody. Pure; sa
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -147,6 +148,13 @@ class LoginRules:
         elif self.default_domain is not None:
             local, domain = text, self.default_domain
         return self._made(text if domain is None else f"{local}@{domain}", domain)
+
+    def logins(self, written: Iterable[str]) -> Iterator[Login]:
+        """Those of a table; what is no login is left out."""
+        for each in written:
+            login = self.login(each)
+            if not isinstance(login, Unusable):
+                yield login
 
     def login_of(self, address: Address) -> Login:
         """The login that is this address."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mailguard.domain import Domain
 from mailguard.senders.accounts import Accounts
-from mailguard.senders.identity import Address, Login, LoginRules, Unusable, folded_text, without_tag
+from mailguard.senders.identity import Address, Login, LoginRules, folded_text, without_tag
 from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus
 from mailguard.senders.permission import Asked, Entry, Permission
 from mailguard.senders.source import Source
@@ -89,7 +89,7 @@ class LoginMaps(Source):
                 if key in seen:
                     continue  # an earlier table has it
                 rule = f'{table.name} has "{key}"'
-                for owner in self._logins(owners):
+                for owner in self.rules.logins(owners):
                     for what in self._meant(key):
                         grants.setdefault(owner.exact, {}).setdefault(what, Grant(what, rule))
                         count += 1
@@ -136,17 +136,13 @@ class LoginMaps(Source):
         asked: Sequence[Asked],
         entry: Entry,
     ) -> Permission:
-        names = self._logins(owners)
+        names = list(self.rules.logins(owners))
         listed, answered = self._listed_accounts(), Accounts(names)
         if any(listed.are_one(login, owner) and answered.are_one(login, owner) for owner in names):
             return self.granted(login, address, rule, tuple(asked), entry=entry)
         others = ", ".join(owner.exact for owner in names[:3]) + (", ..." if len(names) > 3 else "")
         reason = f"its owners are others: {others or 'nobody'}"
         return self.denied(login, address, rule, reason, tuple(asked), entry=entry)
-
-    def _logins(self, owners: tuple[str, ...]) -> list[Login]:
-        read = [self.rules.login(owner) for owner in owners]
-        return [login for login in read if not isinstance(login, Unusable)]
 
     def _listed_accounts(self) -> Accounts:
         """All owners that tables in memory name. Who is in a database is known only where an answer names him."""
@@ -161,7 +157,7 @@ class LoginMaps(Source):
         before, accounts = self._accounts
         if len(before) != len(listed) or any(one is not other for one, other in zip(before, listed, strict=True)):
             owners = {owner for entries in listed for each in entries.values() for owner in each}
-            accounts = Accounts(self._logins(tuple(sorted(owners))))
+            accounts = Accounts(self.rules.logins(sorted(owners)))
             self._accounts = (listed, accounts)
         return accounts
 

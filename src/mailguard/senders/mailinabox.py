@@ -14,10 +14,9 @@ files. Thread-safe.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 
 from mailguard.senders.accounts import Accounts
-from mailguard.senders.identity import Address, Login, LoginRules, Unusable, without_tag
+from mailguard.senders.identity import Address, Login, LoginRules, without_tag
 from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus
 from mailguard.senders.permission import Entry, Permission
 from mailguard.senders.source import Source
@@ -56,11 +55,11 @@ class MailInABox(Source):
         entries = {
             key_of(str(source)): _permitted(destination, permitted) for source, destination, permitted in aliases
         }
-        logins = {login.exact: login for (email,) in users for login in self._logins((str(email),))}
+        logins = {login.exact: login for (email,) in users for login in self.rules.logins((str(email),))}
         known = Accounts(logins.values())
         grants: dict[str, dict[str, Grant]] = {name: {} for name in logins}
         for key, (names, rule) in entries.items():
-            for sender in self._logins(names):
+            for sender in self.rules.logins(names):
                 account = known.find(sender)
                 if account is not None:
                     grants[account].setdefault(key, Grant(key, f"alias {key}{rule}"))
@@ -88,7 +87,7 @@ class MailInABox(Source):
         }
         own = list(dict.fromkeys((*texts, *login.texts())))
         found = asking.select(("email",), "users", where="email", among=own)
-        users = Accounts(self._logins(str(email) for (email,) in found))
+        users = Accounts(self.rules.logins(str(email) for (email,) in found))
         asked = tuple(asking.asked)
         for form, entry in ((address, Entry.ADDRESS), (bare, Entry.WITHOUT_TAG), (None, Entry.OTHER)):
             if form is None and entry is Entry.WITHOUT_TAG:
@@ -96,7 +95,7 @@ class MailInABox(Source):
             key = form.folded if form is not None else f"@{address.domain}"
             if key in aliases:
                 names, rule = aliases[key]
-                if any(users.are_one(login, sender) for sender in self._logins(names)):
+                if any(users.are_one(login, sender) for sender in self.rules.logins(names)):
                     return self.granted(login, address, f"alias {key}{rule}", asked, entry=entry)
                 reason = "the login is not among them"
                 return self.denied(login, address, f"alias {key}{rule}", reason, asked, entry=entry)
@@ -107,12 +106,6 @@ class MailInABox(Source):
                 reason = "it is the address of another login"
                 return self.denied(login, address, f"user {user}", reason, asked, entry=entry)
         return self.unknown(login, address, "it is neither a user nor an alias, and there is no catch-all", asked)
-
-    def _logins(self, names: Iterable[str]) -> Iterator[Login]:
-        for name in names:
-            login = self.rules.login(name)
-            if not isinstance(login, Unusable):
-                yield login
 
 
 def _read_everything(asking: Asking) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:

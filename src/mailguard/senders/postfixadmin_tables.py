@@ -41,7 +41,7 @@ class AliasRow:
 
 @dataclass(slots=True)
 class Tables:
-    """Rows, by the exact form of their name; `find_*` apply the rule that an exact name wins."""
+    """Rows, by the exact form of their name. A login or an address finds one as in Accounts: an exact name wins."""
 
     rules: LoginRules
     mailboxes: dict[str, bool] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Tables:
             login = self.rules.login(str(username))
             if not isinstance(login, Unusable):
                 self.mailboxes[login.exact] = _is_true(active)
-        self._mailbox_names = Accounts(self._logins(self.mailboxes))
+        self._mailbox_names = Accounts(self.rules.logins(self.mailboxes))
 
     def add_aliases(self, rows: Iterable[tuple[object, ...]]) -> None:
         """Rows of (address, goto, active)."""
@@ -74,7 +74,7 @@ class Tables:
             parsed = parse_address(address)
             if not isinstance(parsed, Unusable):
                 self.aliases[parsed.exact] = row
-        self._alias_names = Accounts(self._logins(self.aliases))
+        self._alias_names = Accounts(self.rules.logins(self.aliases))
 
     def add_targets(self, rows: Iterable[tuple[object, ...]]) -> None:
         """Rows of (alias_domain, target_domain, active)."""
@@ -113,12 +113,6 @@ class Tables:
     def is_closed(self, domain: Domain | None) -> bool:
         """Whether the domain is one of PostfixAdmin's that is not active."""
         return domain is not None and self.domains.get(domain) is False
-
-    def _logins(self, names: Iterable[str]) -> Iterator[Login]:
-        for name in names:
-            login = self.rules.login(name)
-            if not isinstance(login, Unusable):
-                yield login
 
 
 class TablesReader:
