@@ -11,7 +11,7 @@ __all__ = ["IMPORTERS", "IMPURE", "LAYERS", "MILTER_LAYERS", "PROGRAMS", "PURE",
 # ".*", which is one package. A name that does not exist yet has its place here all the same.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("mailguard.errors",),
-    ("mailguard.domain", "mailguard.taglist"),
+    ("mailguard.domain", "mailguard.taglist", "mailguard.database_file"),
     ("mailguard.address",),
     ("mailguard.message", "mailguard.envelope", "mailguard.dns.question"),
     ("mailguard.dns.answers",),

@@ -17,13 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from mailguard.database_file import ASIDE_SUFFIX
 from mailguard.domain import Domain
 from mailguard.mtasts.cache import REFRESH_UNTIL
-from mailguard.mtasts.store import (
-    ASIDE_SUFFIX,
-    SCHEMA_VERSION,
-    PolicyStore,
-)
+from mailguard.mtasts.store import SCHEMA_VERSION, PolicyStore
 from mtasts_asking import DAY_S, DOMAIN, NOW, WEEK_S, Asking, failure, policy, success
 from mtasts_rows import after_restart, domains, filled, row
 

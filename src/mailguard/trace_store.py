@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self, TypeVar
 
+from mailguard.database_file import DAMAGE, error_kind, identity, move_aside, number
 from mailguard.errors import StoreDamaged, TraceStoreError
 from mailguard.trace import Trace, encode
 
@@ -24,8 +25,6 @@ SCHEMA_VERSION = 1
 # "mgtr": tells our database from one that the configuration names by mistake.
 APPLICATION_ID = 0x6D677472
 DAY_S = 86_400
-# What a damaged database is renamed to; there is never more than one.
-ASIDE_SUFFIX = ".damaged"
 # Our own sentences are shorter, apart from lists of names.
 MAX_COLUMN_CHARS = 600
 # Deleting so many takes some 10 ms, in which nothing is written; so many rounds at most follow each other.
@@ -135,7 +134,7 @@ class TraceStore:
         self._max_bytes = max_bytes
         self._identity = _claim(path)
         checked(path, self._open)
-        self._log_identity = _identity(path + "-wal")
+        self._log_identity = identity(path + "-wal")
         if not self.is_in_place():
             self._connection.close()
             raise TraceStoreError(f"{path} was replaced while it was opened; see who writes to its directory")
@@ -150,7 +149,10 @@ class TraceStore:
                 self._prepare()
             except BaseException as error:
                 self._connection.close()
-                if attempt == OPEN_ATTEMPTS or _kind(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                if attempt == OPEN_ATTEMPTS or error_kind(error) not in (
+                    sqlite3.SQLITE_CANTOPEN,
+                    sqlite3.SQLITE_READONLY,
+                ):
                     raise
                 time.sleep(OPEN_AGAIN_AFTER_S)
             else:
@@ -185,7 +187,7 @@ class TraceStore:
     def is_in_place(self) -> bool:
         """Whether the files that are written to still have their names, and something in them."""
         # Without its log a reader would find nothing, or worse; SQLite itself does not look again.
-        return (_identity(self.path), _identity(self.path + "-wal")) == (self._identity, self._log_identity) and (
+        return (identity(self.path), identity(self.path + "-wal")) == (self._identity, self._log_identity) and (
             _size(self.path) > 0
         )
 
@@ -248,8 +250,7 @@ class TraceStore:
         return (self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count")) * self._page_bytes
 
     def _number(self, statement: str) -> int:
-        (number,) = self._connection.execute(statement).fetchone()
-        return int(number)
+        return number(self._connection, statement)
 
 
 def set_aside(path: str) -> str:
@@ -257,15 +258,10 @@ def set_aside(path: str) -> str:
 
     What had that name is lost. Nobody may have the file open. Raises TraceStoreError.
     """
-    aside = path + ASIDE_SUFFIX
     try:
-        # The log first: it would be taken for that of the new database.
-        for suffix in ("-wal", "-shm", ""):
-            if os.path.lexists(path + suffix):
-                os.replace(path + suffix, aside + suffix)
+        return move_aside(path)
     except OSError as error:
         raise TraceStoreError(f"{path} is damaged and cannot be renamed: {error.strerror}; move it away") from None
-    return aside
 
 
 def _claim(path: str) -> tuple[int, int]:
@@ -303,15 +299,6 @@ def _claim(path: str) -> tuple[int, int]:
     return opened.st_dev, opened.st_ino
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    """The device and the inode of a file; None where there is none."""
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
@@ -319,17 +306,12 @@ def _size(path: str) -> int:
         return 0
 
 
-def _kind(error: BaseException) -> int:
-    # The low octet is the kind, the rest is detail (sqlite.org/rescode.html).
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
 def checked(path: str, act: Callable[[], T]) -> T:
     """What `act` does with the database at `path`; SQLite's errors become StoreDamaged or TraceStoreError."""
     try:
         return act()
     except sqlite3.Error as error:
-        code = _kind(error)
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        code = error_kind(error)
+        if code in DAMAGE:
             raise StoreDamaged(f"{path} is damaged, or no database: {error}") from None
         raise TraceStoreError(f"{path} cannot be used: {error}; {_REMEDIES.get(code, _REMEDY)}") from None

@@ -21,6 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, TypeVar
 
+from mailguard.database_file import DAMAGE, error_kind, identity, move_aside, number
 from mailguard.domain import Domain
 
 __all__ = ["PolicyRow", "PolicyStore", "StoreUnusable"]
@@ -30,8 +31,6 @@ T = TypeVar("T")
 SCHEMA_VERSION = 1
 # "mgst": tells our database from one that the configuration names by mistake.
 APPLICATION_ID = 0x6D677374
-# What a damaged database is renamed to; there is never more than one.
-ASIDE_SUFFIX = ".damaged"
 WAIT_FOR_LOCK_S = 5.0
 # Mail waits for it; with its log, the file can be read while another process writes.
 WAIT_TO_RECALL_S = 1.0
@@ -85,7 +84,6 @@ _TRIM = (
     " WHERE number > :rows OR octets > :octets)"
 )
 _LOGGER = "mailguard"
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class StoreUnusable(Exception):
@@ -199,18 +197,17 @@ class PolicyStore:
         except sqlite3.Error as error:
             # After a fault of the disk, a connection may hold what is no longer there; opening is cheap.
             self._close()
-            # The low octet is the kind, the rest is detail (sqlite.org/rescode.html).
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            if error_kind(error) in DAMAGE:
                 raise _Damaged(str(error)) from None
             raise OSError(str(error)) from None
 
     def _opened(self) -> sqlite3.Connection:
         """The connection; a new one where the file was deleted or replaced, to which SQLite would go on writing."""
-        if self._connection is not None and self._identity == _identity(self.path):
+        if self._connection is not None and self._identity == identity(self.path):
             return self._connection
         self._close()
         _claim(self.path)
-        self._tried = _identity(self.path)
+        self._tried = identity(self.path)
         # Autocommit: every BEGIN is written out.
         connection = sqlite3.connect(
             self.path, timeout=WAIT_FOR_LOCK_S, isolation_level=None, check_same_thread=False
@@ -220,7 +217,7 @@ class PolicyStore:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._identity = connection, _identity(self.path)
+        self._connection, self._identity = connection, identity(self.path)
         return connection
 
     def _close(self) -> None:
@@ -230,14 +227,10 @@ class PolicyStore:
 
     def _set_aside(self, why: str) -> None:
         self._close()
-        if _identity(self.path) != self._tried:
+        if identity(self.path) != self._tried:
             # Another process has done it, and what is there now is its new one.
             return
-        aside = self.path + ASIDE_SUFFIX
-        # The log first: it would be taken for that of the new database.
-        for suffix in ("-wal", "-shm", ""):
-            if os.path.lexists(self.path + suffix):
-                os.replace(self.path + suffix, aside + suffix)
+        aside = move_aside(self.path)
         logging.getLogger(_LOGGER).warning(
             "%s is damaged (%s); it is kept as %s, and a new one is begun", self.path, why, aside
         )
@@ -277,7 +270,7 @@ def _prepared(connection: sqlite3.Connection, path: str) -> bool:
         try:
             return _prepare(connection, path)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+            if error_kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                 raise
         time.sleep(POLL_S)
 
@@ -292,30 +285,16 @@ def _prepare(connection: sqlite3.Connection, path: str) -> bool:
             # Another process was first.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if _number(connection, "PRAGMA application_id") != APPLICATION_ID:
+            if number(connection, "PRAGMA application_id") != APPLICATION_ID:
                 raise
-    if _number(connection, "PRAGMA application_id") != APPLICATION_ID:
+    if number(connection, "PRAGMA application_id") != APPLICATION_ID:
         # SQLite takes a file that ends within the header for an empty database.
-        if _number(connection, "SELECT count(*) FROM sqlite_master") == 0:
+        if number(connection, "SELECT count(*) FROM sqlite_master") == 0:
             raise _Damaged("it is empty")
         raise OSError("it is the database of another program")
-    if _number(connection, "PRAGMA user_version") != SCHEMA_VERSION:
+    if number(connection, "PRAGMA user_version") != SCHEMA_VERSION:
         raise _Damaged("another version of mailguard has written it")
     connection.execute("PRAGMA journal_mode = WAL")
     # With the log, a policy that was written is there after a crash of the host too.
     connection.execute("PRAGMA synchronous = FULL")
     return is_new
-
-
-def _number(connection: sqlite3.Connection, statement: str) -> int:
-    (number,) = connection.execute(statement).fetchone()
-    return int(number)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """The device and the inode of a file; None where there is none."""
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
