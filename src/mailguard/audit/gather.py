@@ -35,7 +35,7 @@ from mailguard.audit.postfix import (
 from mailguard.audit.restriction_list import words
 from mailguard.errors import ConfigError
 
-__all__ = ["Places", "gather"]
+__all__ = ["SYSTEM_PATH", "Places", "gather", "run_postconf"]
 
 POSTCONF_TIMEOUT_S = 60.0
 # Certificates with their chain, and configuration files, are far smaller.
@@ -235,9 +235,10 @@ def _followed(
     return replace(service, follows=differing)
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_postconf(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What it says, and what it ends with. Raises ConfigError where it cannot be run, or does not end."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             capture_output=True,
             stdin=subprocess.DEVNULL,
@@ -249,6 +250,10 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         why = _reason(error) if isinstance(error, OSError) else f"no end within {POSTCONF_TIMEOUT_S:g} s"
         raise ConfigError(f"{command[0]} cannot be run: {why}") from None
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    done = run_postconf(command)
     if done.returncode:
         said = [line.partition("fatal: ")[2] for line in done.stderr.splitlines() if "fatal: " in line]
         raise ConfigError(f"{said[-1]} (says {command[0]})" if said else f"{' '.join(command)} failed")

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from mailguard.audit.gather import run_postconf
+from mailguard.audit.postfix import parameters
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, DomainError, MissingExtraError
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps, split_union
@@ -23,7 +24,6 @@ from mailguard.senders.table_file import FILE_KINDS, text_lines
 
 __all__ = ["PostfixSettings", "read_postfix"]
 
-POSTCONF_TIMEOUT_S = 20.0
 MAX_PATTERN_FILE_CHARS = 65_536
 
 _MAPS = "smtpd_sender_login_maps"
@@ -99,8 +99,8 @@ def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings
     """Ask postconf. Raises ConfigError if it fails, or if there is nothing to import."""
     # Where main.cf has just been written, the postconf of Postfix 3.10 forgets -c in $config_directory.
     directory = ["-c", config_directory, "-o", f"config_directory={config_directory}"] if config_directory else []
-    main = _parameters(_run(postconf, [*directory, "-x", *_NAMES]))
-    services = _parameters(_run(postconf, [*directory, "-Px", f"*/*/{_MAPS}"]))
+    main = parameters(_run(postconf, [*directory, "-x", *_NAMES]))
+    services = parameters(_run(postconf, [*directory, "-Px", f"*/*/{_MAPS}"]))
     found = {f"{_MAPS} in main.cf": main.get(_MAPS, "")} | {
         f"{_MAPS} of {name.removesuffix(f'/{_MAPS}')} in master.cf": value for name, value in services.items()
     }
@@ -137,27 +137,11 @@ def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings
 
 
 def _run(postconf: str, arguments: list[str]) -> str:
-    try:
-        done = subprocess.run(
-            [postconf, *arguments],
-            capture_output=True,
-            timeout=POSTCONF_TIMEOUT_S,
-            check=False,
-            text=True,
-            errors="replace",
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        why = error.strerror if isinstance(error, OSError) else f"no end within {POSTCONF_TIMEOUT_S:g} s"
-        raise ConfigError(f"{postconf} cannot be run: {why}") from None
+    done = run_postconf([postconf, *arguments])
     if done.returncode:
         said = done.stderr.strip().splitlines()
         raise ConfigError(said[-1] if said else f"{postconf} failed")
     return done.stdout
-
-
-def _parameters(text: str) -> dict[str, str]:
-    lines = (line.partition("=") for line in text.splitlines())
-    return {name.strip(): value.strip() for name, equals, value in lines if equals}
 
 
 def _local_domains(text: str) -> tuple[tuple[Domain, ...], list[str]]:

@@ -6,13 +6,12 @@ import difflib
 import os
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailguard.audit.gather import SYSTEM_PATH
+from mailguard.audit.gather import SYSTEM_PATH, run_postconf
 from mailguard.audit.postfix import Postfix, parameters, service_overrides
 from mailguard.errors import ConfigError
 from mailguard.setup_host.file_changes import FileChange
@@ -22,7 +21,6 @@ from mailguard.setup_host.milter_plan import Setting, chrooted_services
 __all__ = ["NAMES", "Edit", "edit", "read_chroots", "read_written"]
 
 NAMES = ("main.cf", "master.cf")
-POSTCONF_TIMEOUT_S = 60.0
 # Files of this size are read in a moment; a larger one is none of Postfix's.
 MAX_FILE_OCTETS = 16 * 1024 * 1024
 
@@ -99,19 +97,7 @@ def read_written(postfix: Postfix, *, postconf: str = "postconf") -> Written:
 
 def _postconf(postconf: str, arguments: Sequence[str]) -> str:
     program = shutil.which(postconf) or shutil.which(postconf, path=SYSTEM_PATH) or postconf
-    try:
-        done = subprocess.run(
-            [program, *arguments],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            timeout=POSTCONF_TIMEOUT_S,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        why = error.strerror if isinstance(error, OSError) else f"no end within {POSTCONF_TIMEOUT_S:g} s"
-        raise ConfigError(f"{program} cannot be run: {why}") from None
+    done = run_postconf([program, *arguments])
     said = [line.partition(": ")[2] or line for line in done.stderr.splitlines()]
     if done.returncode or any("unmatched" in line for line in said):
         raise ConfigError(f"{said[-1]} (says {program})" if said else f"{program} failed")
