@@ -14,8 +14,6 @@ from mailguard.mtasts.policy import MAX_AGE_S, MAX_PATTERNS, MAX_POLICY_BYTES, S
 
 T09 = pytest.mark.attack("T09")
 T10 = pytest.mark.attack("T10")
-THREE = "mx: A.Test\nmx: *.B.test\nmx: a.test\n"
-AGAIN = "mode: none\nversion: x\nmax_age: z\n"
 
 
 def text(

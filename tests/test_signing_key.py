@@ -246,7 +246,6 @@ RSA_1024 = rsa_key(1024)
 DSA_1024 = dsa.generate_private_key(1024)  # noqa: S505  a larger one takes a second to make, and none is accepted
 ED25519_PEM = pem(ed25519_key())
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-PUBLIC_PEM = RSA_1024.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 TRADITIONAL = PrivateFormat.TraditionalOpenSSL
 
 REFUSED = [
