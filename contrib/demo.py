@@ -85,7 +85,6 @@ class Key:
     """What `mailguard key new --json` says of one key."""
 
     selector: str
-    algorithm: str
     file: str
     zone_line: str
 
@@ -98,10 +97,7 @@ def make_keys(daemon: Daemon) -> list[Key]:
     )
     if done.returncode:
         raise DemoError(f"mailguard key new: {done.stderr.strip()}")
-    return [
-        Key(each["selector"], each["algorithm"], each["file"], each["zone_line"])
-        for each in json.loads(done.stdout)["keys"]
-    ]
+    return [Key(each["selector"], each["file"], each["zone_line"]) for each in json.loads(done.stdout)["keys"]]
 
 
 def start_daemon(daemon: Daemon, keys: list[Key]) -> None:

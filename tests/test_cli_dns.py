@@ -476,7 +476,7 @@ def test_what_is_not_known_of_dnssec(
 ) -> None:
     """nsd does not validate: what it does not say is not known."""
     if validation is not None:
-        found = Validation(validation, "", ())
+        found = Validation(validation, "")
         monkeypatch.setattr(mail_hosts, "check_validation", lambda config, *, deadline: found)
     done = mailguard_command("dns", "us.test", "-c", config, *MX, "--certificate", certificate)
     assert f"; not yet: {said}" in done.out

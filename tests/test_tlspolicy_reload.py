@@ -244,7 +244,7 @@ def test_resolv_conf_is_read_again(
 
     def validation(_: Config, servers: tuple[ServerAddress, ...]) -> Validation:
         statuses = {before: validates_before, "127.0.0.2": "validates", "127.0.0.9": "does-not-validate"}
-        return Validation(ValidationStatus(statuses[servers[0].address]), "as made up", servers)
+        return Validation(ValidationStatus(statuses[servers[0].address]), "as made up")
 
     for module in (reload, resolvers):
         monkeypatch.setattr(module, "resolver_config", lambda _: config)

@@ -261,7 +261,7 @@ class TlsPolicySite:
         inet = socket.create_server(("127.0.0.1", 0))
         inet.setblocking(False)
         self.port = inet.getsockname()[1]
-        sockets = [open_socket(f"unix:{self.path}", mode=0o600, group=None), ListeningSocket("inet", inet)]
+        sockets = [open_socket(f"unix:{self.path}", mode=0o600, group=None), ListeningSocket(inet)]
         await self.source.load()
         self.server = Server(self.destinations, self._limits)
         self._client_time = _ClientTime(self.loop)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from mailguard.dmarc.discover import Discovery, discover, policy_questions
 from mailguard.dmarc.record import DmarcPolicy, DmarcRecord
-from mailguard.dmarc.result import DiscoveryMethod
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers
 from mailguard.domain import Domain
@@ -23,7 +22,6 @@ __all__ = ["Comparison", "Reading", "compare_7489"]
 class Reading:
     """What one of the two finds. Tags are read as RFC 9989 defines them in both."""
 
-    method: DiscoveryMethod
     is_known: bool
     """False: the DNS did not answer something on which record or policy hang."""
     organizational_domain: Domain | None
@@ -38,7 +36,6 @@ class Reading:
 class Comparison:
     """Both readings, and what differs, each in one sentence of printable ASCII."""
 
-    domain: Domain
     tree_walk: Reading
     public_suffixes: Reading
     differences: tuple[str, ...]
@@ -50,7 +47,6 @@ def compare_7489(domain: Domain, answers: Answers, suffixes: PublicSuffixes) -> 
     answers.need((*policy_questions(new), *policy_questions(old)))
     readings = _reading(new, answers), _reading(old, answers)
     return Comparison(
-        domain=domain,
         tree_walk=readings[0],
         public_suffixes=readings[1],
         differences=tuple(_differences(*readings)),
@@ -60,7 +56,6 @@ def compare_7489(domain: Domain, answers: Answers, suffixes: PublicSuffixes) -> 
 def _reading(discovery: Discovery, answers: Answers) -> Reading:
     requested, is_known = discovery.requested(answers)
     return Reading(
-        method=discovery.method,
         is_known=is_known,
         organizational_domain=discovery.organizational_domain,
         record_domain=discovery.record_domain,

@@ -41,8 +41,6 @@ class ReportUri:
 
     text: str
     """The URI as published, without the obsolete size; printable ASCII without white space, "," and "!"."""
-    scheme: str
-    """"mailto" or "https"."""
     host: Domain
     """The destination host of RFC 9990 §4: the domain of the address, or the host of the URL."""
     address: str | None = None
@@ -87,13 +85,13 @@ class ReportUri:
         host = _domain(domain)
         if host is None:
             return None
-        return cls(text=text, scheme="mailto", host=host, address=f"{local_part.decode('ascii')}@{host}")
+        return cls(text=text, host=host, address=f"{local_part.decode('ascii')}@{host}")
 
     @classmethod
     def _https(cls, text: str, rest: bytes) -> Self | None:
         authority = _AUTHORITY.match(rest)
         host = _domain(authority[1]) if authority else None
-        return None if host is None else cls(text=text, scheme="https", host=host)
+        return None if host is None else cls(text=text, host=host)
 
 
 def _domain(octets: bytes) -> Domain | None:

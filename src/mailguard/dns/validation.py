@@ -59,7 +59,6 @@ class Validation:
     status: ValidationStatus
     message: str
     """For people: what is wrong and what to do, in several lines; one sentence if nothing is."""
-    servers: tuple[ServerAddress, ...]
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a Validation is not true or false: compare its status")
@@ -79,33 +78,33 @@ def check_validation(config: ResolverConfig, *, deadline: float, probe: Question
     `deadline` is a reading of `time.monotonic()` in seconds. Raises ConfigError for an impossible configuration.
     """
     servers = _servers(config)
-
-    def found(status: ValidationStatus, message: str) -> Validation:
-        return Validation(status, message, servers)
-
     untrusted = [server.address for server in servers if not server.trust_ad]
     trusted = [server for server in servers if server.trust_ad]
     if not trusted:
         asked = f"names are looked up at {_listed(untrusted)}" if servers else "answers come from a file"
         reason = "no DNS answer counts as validated, so that DANE is off"
-        return found(ValidationStatus.NO_TRUSTED_SERVER, f"{asked}: {reason}.\n{_INSTALL}{_trust(untrusted)}")
+        return Validation(ValidationStatus.NO_TRUSTED_SERVER, f"{asked}: {reason}.\n{_INSTALL}{_trust(untrusted)}")
     for server in trusted:
         answer = _ask(config, server, probe, deadline)
         if answer.has_failed:
-            return found(ValidationStatus.NO_ANSWER, f"{_of(server, probe)} {answer.status.value}: {answer.detail}.")
+            return Validation(
+                ValidationStatus.NO_ANSWER, f"{_of(server, probe)} {answer.status.value}: {answer.detail}."
+            )
         if answer.dnssec is not Dnssec.SECURE:
             message = (
                 f"{_of(server, probe)} an answer without AD: it does not validate, so that DANE is off.\n{_INSTALL}"
             )
-            return found(ValidationStatus.DOES_NOT_VALIDATE, message)
+            return Validation(ValidationStatus.DOES_NOT_VALIDATE, message)
     if untrusted:
         message = (
             f"when {_listed([server.address for server in trusted])} fails, names are looked up at"
             f" {_listed(untrusted)}, whose word does not count: what DANE protects would look unsigned."
             f" Name trusted resolvers alone in [dns] nameservers.\n{_trust(untrusted)}"
         )
-        return found(ValidationStatus.SOME_UNTRUSTED, message)
-    return found(ValidationStatus.VALIDATES, f"{_listed([server.address for server in trusted])} validates DNSSEC.")
+        return Validation(ValidationStatus.SOME_UNTRUSTED, message)
+    return Validation(
+        ValidationStatus.VALIDATES, f"{_listed([server.address for server in trusted])} validates DNSSEC."
+    )
 
 
 def _servers(config: ResolverConfig) -> tuple[ServerAddress, ...]:

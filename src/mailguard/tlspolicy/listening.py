@@ -30,7 +30,6 @@ class CannotListen(ConfigError):
 class ListeningSocket:
     """One, which accepts connections."""
 
-    address: str
     socket: socket.socket
     path: str = ""
     identity: tuple[int, int] = (0, 0)
@@ -54,7 +53,7 @@ def open_socket(address: str, *, mode: int, group: str | None) -> ListeningSocke
     parsed = SocketAddress.parse(address)
     try:
         if parsed.family == "unix":
-            return _open_unix(address, parsed.path, mode, group)
+            return _open_unix(parsed.path, mode, group)
         family = socket.AF_INET if parsed.family == "inet" else socket.AF_INET6
         opened = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -66,12 +65,12 @@ def open_socket(address: str, *, mode: int, group: str | None) -> ListeningSocke
         except BaseException:
             opened.close()
             raise
-        return ListeningSocket(address, opened)
+        return ListeningSocket(opened)
     except OSError as error:
         raise CannotListen(f"{address}: cannot listen: {error.strerror or error}") from None
 
 
-def _open_unix(address: str, path: str, mode: int, group: str | None) -> ListeningSocket:
+def _open_unix(path: str, mode: int, group: str | None) -> ListeningSocket:
     group_id = _group_id(group) if group is not None else -1
     _remove_stale(path)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -82,7 +81,7 @@ def _open_unix(address: str, path: str, mode: int, group: str | None) -> Listeni
             opened.bind(path)
         finally:
             os.umask(before)
-        made = ListeningSocket(address, opened, path, _give(path, mode, group_id, group))
+        made = ListeningSocket(opened, path, _give(path, mode, group_id, group))
         _listen(opened)
     except BaseException:
         opened.close()
