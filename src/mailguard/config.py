@@ -63,6 +63,7 @@ from mailguard.policy import Mode
 
 __all__ = [
     "DEFAULT_PATH",
+    "DEFAULT_USER",
     "Config",
     "DnsConfig",
     "DomainRule",
@@ -78,6 +79,7 @@ __all__ = [
 ]
 
 DEFAULT_PATH = "/etc/mailguard/mailguard.toml"
+DEFAULT_USER = "mailguard"
 DEFAULT_KEY_PATTERN = "/etc/mailguard/keys/{domain}/{selector}.pem"
 
 # Postfix waits 30 s for the reply to a milter command; the look-ups must leave time for the rest.
@@ -296,7 +298,7 @@ class Config(Section):
         description="What speaks with Postfix: `libmilter` is Sendmail's library, by pymilter; `native` is an event"
         " loop of mailguard's own. See [engines.md](engines.md).",
     )
-    user: Name = Field(default="mailguard", description="The user that the daemon becomes when root starts it.")
+    user: Name = Field(default=DEFAULT_USER, description="The user that the daemon becomes when root starts it.")
     runtime_directory: FilePath = Field(
         default="/run/mailguard", description="For the lock of the daemon and private files of its workers."
     )

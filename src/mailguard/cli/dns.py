@@ -23,7 +23,7 @@ from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
 from mailguard.dns.authoritative import TOTAL_TIME_S, AuthoritativeDns, Unreachable, normal_rdata
 from mailguard.dns.live import ResolverConfig, open_resolver
-from mailguard.domain import Domain
+from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.errors import KeyFileError
 from mailguard.key_places import keys_of, rotation_of, signer_of
 from mailguard.records.choices import Choices, PublicKey, Stage
@@ -44,7 +44,6 @@ __all__ = ["dns"]
 SSH_KEYS = "/etc/ssh/ssh_host_*_key.pub"
 MAX_FILE_BYTES = 1 << 20
 # RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text.
-MAX_NAME_CHARS = 253
 # What the zones are called is worth a moment; without an answer the names say it nearly as well.
 ZONE_TIME_S = 6.0
 # RFC 5322 §3.2.3, dot-atom: nobody sends reports to other local parts.
@@ -259,8 +258,8 @@ def _check_spf(senders: Sequence[str]) -> None:
 
 def _check_names(wanted: Sequence[Record]) -> None:
     for record in wanted:
-        if len(record.name) > MAX_NAME_CHARS:
-            raise click.UsageError(f"{record.name}: a name has at most {MAX_NAME_CHARS} characters")
+        if len(record.name) > MAX_DOMAIN_CHARS:
+            raise click.UsageError(f"{record.name}: a name has at most {MAX_DOMAIN_CHARS} characters")
 
 
 def _notes(choices: Choices, signer: Domain | None, config_file: str) -> Iterator[str]:

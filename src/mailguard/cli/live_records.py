@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from mailguard.cli.at_once import at_once
 from mailguard.dns.authoritative import Alias, AuthoritativeDns, NameServer, NotFromHere, Published, Unreachable
+from mailguard.dns.reply import MAX_ALIASES
 from mailguard.records.compare import Found
 from mailguard.records.record import Record
 
@@ -23,8 +24,6 @@ __all__ = ["live_records"]
 
 # Queries wait for the network nearly all the time; a zone with as many servers as are asked fits in.
 PARALLEL = 32
-# Longer chains are a circle, or nobody's intention.
-MAX_ALIASES = 8
 NO_SERVER = "the DNS"
 KEYS_LABEL = "._domainkey."
 

@@ -16,8 +16,8 @@ import click
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_files import Owner, find_owner, store_keys
 from mailguard.cli.parameters import DIRECTORY, FILE
+from mailguard.config import DEFAULT_USER
 from mailguard.errors import ConfigError, KeyFileError
-from mailguard.migration.compose import DEFAULT_USER
 from mailguard.migration.importing import PROGRAMS, Imported, import_files
 from mailguard.migration.private_keys import KeyCopy
 

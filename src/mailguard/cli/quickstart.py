@@ -30,7 +30,7 @@ from mailguard.cli.key_files import Owner, find_owner, store_keys
 from mailguard.cli.parameters import DIRECTORY, FILE, as_domain
 from mailguard.cli.printable import file_line
 from mailguard.cli.tree_report import show
-from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.config import DEFAULT_PATH, DEFAULT_USER, Config, load
 from mailguard.dkim.signing_key import KeyPermissions, generate_ed25519, generate_rsa
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
@@ -38,7 +38,6 @@ from mailguard.key_places import pattern_keys, signer_of
 from mailguard.setup_host.file_changes import FileChange, Journal
 from mailguard.setup_host.first_configuration import (
     DEFAULT_ENGINE,
-    DEFAULT_USER,
     first_address,
     first_configuration,
     with_domain,

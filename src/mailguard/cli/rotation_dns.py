@@ -19,7 +19,7 @@ from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.result import DkimReason
 from mailguard.dkim.signature import key_name
 from mailguard.dns.authoritative import AuthoritativeDns, Unreachable
-from mailguard.domain import Domain
+from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.errors import ConfigError
 from mailguard.records.compare import Found
 from mailguard.records.record import Record
@@ -33,7 +33,7 @@ __all__ = ["RotationDns"]
 MAX_NAMES_TRIED = 20
 RANDOM_OCTETS = 8
 # With a selector of ours, or a random name in its place, and ._domainkey. before it, it is a name still.
-MAX_DOMAIN_CHARS = 253 - len("._domainkey.") - len("mg") - 2 * RANDOM_OCTETS
+MAX_ROTATED_CHARS = MAX_DOMAIN_CHARS - len("._domainkey.") - len("mg") - 2 * RANDOM_OCTETS
 
 REVOKED = "a revoked key (p= is empty)"
 
@@ -45,9 +45,9 @@ class RotationDns:
 
     def __init__(self, config: DnsConfig, domain: Domain) -> None:
         """Raises Unreachable, and ConfigError for a domain with too long a name."""
-        if len(domain) > MAX_DOMAIN_CHARS:
+        if len(domain) > MAX_ROTATED_CHARS:
             raise ConfigError(
-                f"its name is too long for the selectors of rotation (over {MAX_DOMAIN_CHARS} characters)"
+                f"its name is too long for the selectors of rotation (over {MAX_ROTATED_CHARS} characters)"
             )
         self._domain = domain
         self._servers = AuthoritativeDns(config.nameservers, port=config.port)

@@ -17,6 +17,7 @@ from mailguard.dane.record import TlsaRecords, read_records
 from mailguard.dane.result import DanePolicy, DaneStatus, HostOutcome, HostPolicy, HostReason
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import MX, Answer, Dnssec, Question, RecordType, Status
+from mailguard.domain import MAX_DOMAIN_CHARS
 
 __all__ = ["MAX_HOSTS", "MAX_RRSET", "InsecureMx", "discover"]
 
@@ -24,8 +25,6 @@ __all__ = ["MAX_HOSTS", "MAX_RRSET", "InsecureMx", "discover"]
 MAX_HOSTS = 32
 # RFC 7671 §8.1: a roll-over has a handful. A message has room for thousands, which would have to be sorted.
 MAX_RRSET = 256
-# RFC 1035 §2.3.4.
-_MAX_NAME_CHARS = 253
 
 _ReferenceIds = Callable[[str], Iterable[str]]
 
@@ -192,7 +191,7 @@ def _records(candidates: tuple[str, ...], port: int, answers: Answers) -> tuple[
     is_insecure = False
     for base_domain in candidates:
         question = Question(f"_{port}._tcp.{base_domain}", RecordType.TLSA)
-        if len(question.name) > _MAX_NAME_CHARS:
+        if len(question.name) > MAX_DOMAIN_CHARS:
             continue  # no such name can be registered, so that nothing is there
         answer = answers.get(question)
         if _is_lookup_error(answer):

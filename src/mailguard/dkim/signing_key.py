@@ -34,7 +34,7 @@ from mailguard.dkim.signature import key_name, parse_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError, KeyFileError
 
-__all__ = ["KeyCheck", "KeyPermissions", "SigningKey", "generate_ed25519", "generate_rsa"]
+__all__ = ["MAX_KEY_FILE_BYTES", "KeyCheck", "KeyPermissions", "SigningKey", "generate_ed25519", "generate_rsa"]
 
 # The PEM of an 8192-bit RSA key has 6.5 kB.
 MAX_KEY_FILE_BYTES = 32_768

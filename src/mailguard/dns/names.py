@@ -11,11 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["escaped_name", "why_unaskable"]
+from mailguard.domain import MAX_DOMAIN_CHARS, MAX_LABEL_CHARS
 
-# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text without the trailing dot.
-MAX_NAME_CHARS = 253
-MAX_LABEL_CHARS = 63
+__all__ = ["escaped_name", "why_unaskable"]
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 _TEXT_OF_OCTET = tuple(chr(octet) if octet in _PLAIN else f"\\{octet:03d}" for octet in range(256))
@@ -37,9 +35,9 @@ def escaped_name(labels: Iterable[bytes]) -> str:
 
 def why_unaskable(name: str) -> str:
     """Why `name` cannot be the name of a Question, for people; "" if it can."""
-    if len(name) <= MAX_NAME_CHARS and _USUAL.fullmatch(name):
+    if len(name) <= MAX_DOMAIN_CHARS and _USUAL.fullmatch(name):
         return ""
-    if not name or len(name) > MAX_NAME_CHARS:
+    if not name or len(name) > MAX_DOMAIN_CHARS:
         return "the name is empty" if not name else "the name is too long"
     if name == "@":
         return "the name is the root in master files (RFC 1035 §5.1)"

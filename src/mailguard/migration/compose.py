@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Any
 
+from mailguard.config import DEFAULT_USER
 from mailguard.domain import Domain
 from mailguard.inbound import DEFAULT_INTERNAL_NETWORKS
 from mailguard.migration.found import Found, KeyPath
@@ -24,7 +25,6 @@ CHROOT_DIRECTORY = f"{CHROOT}/mailguard"
 DEFAULT_SOCKET = "unix:/run/mailguard/mailguard.sock"
 # Not one that OpenDKIM, OpenDMARC or dkimpy-milter is usually given, so that they can run beside it.
 INET_SOCKET = "inet:127.0.0.1:9891"
-DEFAULT_USER = "mailguard"
 # Of one kind about one file. Nobody reads more, and the rest is much the same.
 MAX_NOTES = 100
 

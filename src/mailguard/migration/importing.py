@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from mailguard.config import load
+from mailguard.config import DEFAULT_USER, load
 from mailguard.errors import ConfigError
-from mailguard.migration.compose import DEFAULT_USER, KeysInUse, compose, limited
+from mailguard.migration.compose import KeysInUse, compose, limited
 from mailguard.migration.dkimpy_milter import read_dkimpy_milter
 from mailguard.migration.found import Found
 from mailguard.migration.note import Note, NoteKind, Place, shown

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailguard.dkim.signing_key import KeyPermissions, SigningKey
+from mailguard.dkim.signing_key import MAX_KEY_FILE_BYTES, KeyPermissions, SigningKey
 from mailguard.domain import Domain
 from mailguard.errors import DomainError, KeyFileError
 from mailguard.migration.note import Note, NoteKind, shown
@@ -23,8 +23,6 @@ from mailguard.migration.signing_plan import PatternKey, PlannedKey, SigningRule
 
 __all__ = ["KeyCopy", "Prepared", "found_by_pattern", "prepare_keys"]
 
-# The PEM of an 8192-bit RSA key has 6.5 kB.
-MAX_KEY_FILE_BYTES = 32_768
 MAX_PATTERN_KEYS = 20_000
 _PEM_BEGIN = "-----BEGIN "
 # What base64 of a key may be: PKCS#8, or RSA as PKCS#1.

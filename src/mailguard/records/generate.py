@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from urllib.parse import quote
 
+from mailguard.dane.destination import SMTP_PORT
 from mailguard.records.choices import Choices, MailHost, Stage
 from mailguard.records.record import Record
 
@@ -18,7 +19,6 @@ __all__ = ["policy_address", "policy_file", "records"]
 # RFC 8461 §3.2: long enough to outlast an attacker; a week while it is being tried out.
 TESTING_MAX_AGE_S = 604_800
 ENFORCED_MAX_AGE_S = 2_592_000
-SMTP_PORT = 25
 # RFC 6068 §2: of what a local part may have, that which needs no encoding in a mailto URI.
 _AS_THEY_ARE = "$'*+-._~"
 

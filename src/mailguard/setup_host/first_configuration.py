@@ -7,11 +7,11 @@ import posixpath
 from collections.abc import Sequence
 
 from mailguard.audit.facts import HostFacts
+from mailguard.config import DEFAULT_USER
 
 __all__ = ["first_address", "first_configuration", "with_domain"]
 
 DEFAULT_ADDRESS = "unix:/run/mailguard/mailguard.sock"
-DEFAULT_USER = "mailguard"
 DEFAULT_ENGINE = "libmilter"
 
 

@@ -11,11 +11,9 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.dns.question import RecordType
+from mailguard.domain import MAX_DOMAIN_CHARS
 
 __all__ = ["address_type", "host_name", "target_name"]
-
-# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text.
-MAX_NAME_CHARS = 253
 
 # A label has 1 to 63 characters (RFC 1035 §2.3.4).
 _LABEL = r"[ -\-/-@\[\]-~]{1,63}+"
@@ -29,9 +27,9 @@ def target_name(text: str) -> str:
     Lower case, without the trailing dot, cut from the left to 253 characters.
     """
     name = text.removesuffix(".")
-    if len(name) > MAX_NAME_CHARS:
+    if len(name) > MAX_DOMAIN_CHARS:
         # RFC 7208 §7.3: "by removing successive domain labels (and their following dots)".
-        dot = name.find(".", len(name) - MAX_NAME_CHARS - 1)
+        dot = name.find(".", len(name) - MAX_DOMAIN_CHARS - 1)
         name = name[dot + 1 :] if dot >= 0 else ""
     # Before the case is changed: U+212A in lower case is an ASCII "k".
     if not name.isascii():
