@@ -190,9 +190,17 @@ USUAL_PIECES = st.sampled_from(
 )
 
 
+# Most of what has one piece in place of an octet still names somebody, in another way or somebody else.
+NAMED = st.sampled_from([b"a@b.test", b'"A, b" <a@b.test> (c), x@evil.test', b'"q q"@b.test,\r\n "n"<x@evil.test>'])
+
+
 @example(b"(" * 100_000)
 @example(b'"\\' * 10_000)
-@given(st.binary() | st.lists(PIECES, max_size=30).map(b"".join))
+@given(
+    st.binary()
+    | st.lists(PIECES, max_size=30).map(b"".join)
+    | st.tuples(NAMED, st.integers(0, 40), PIECES).map(lambda it: it[0][: it[1]] + it[2] + it[0][it[1] + 1 :])
+)
 def test_octets_become_mailboxes_or_address_syntax_error(value: bytes) -> None:
     try:
         found = parse_mailboxes(value)

@@ -111,16 +111,16 @@ def test_a_list_keeps_its_valid_items_once_and_not_too_many() -> None:
 
 
 ADDRESS = re.compile(r"[!-~]+@[a-z0-9.-]+")
-pieces = st.lists(
-    st.sampled_from(
-        [b"mailto:", b"https://", b"a", b"@", b"b.test", b"%0d%0a", b"%40", b"!1m", b"?bcc=", b",", b"\r\n"]
-    )
-    | st.binary(max_size=4),
-    max_size=8,
+pieces = st.sampled_from(
+    [b"mailto:", b"https://", b"a", b"@", b"b.test", b"%0d%0a", b"%2c", b"%40", b"!1m", b"?bcc=", b",", b"\r\n"]
 )
+uris = st.sampled_from([b"mailto:a@b.test", b"mailto:a.b%2bc@b.test?subject=x", b"https://b.test:443/x?y"])
 
 
-@given(pieces.map(b"".join))
+@given(
+    st.lists(pieces | st.binary(max_size=4), max_size=8).map(b"".join)
+    | st.tuples(uris, st.integers(0, 30), pieces).map(lambda it: it[0][: it[1]] + it[2] + it[0][it[1] + 1 :])
+)
 def test_whatever_is_accepted_can_be_written_anywhere(item: bytes) -> None:
     uri = ReportUri.parse(item)
     if uri is None:
