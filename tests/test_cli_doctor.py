@@ -46,11 +46,8 @@ class Site:
             shutil.chown(file, "nobody")
             file.chmod(0o600)
             os.utime(file)
-        moved = self.socket.with_name("moved")
-        if moved.exists():
-            if self.socket.exists():
-                self.socket.unlink()
-            moved.rename(self.socket)
+        if not self.host.daemon.workers():
+            self.host.daemon.start()
         shutil.chown(self.socket, "nobody", "postfix")
         self.socket.chmod(0o660)
         self.socket.parent.chmod(0o755)
@@ -173,12 +170,14 @@ def in_socket_place(change: Callable[[Path], None]) -> Fault:
     return lambda host: change(host.daemon.directory / "run" / "milter.sock")
 
 
-def away(path: Path) -> None:
-    path.rename(path.with_name("moved"))
+def down(host: Host) -> None:
+    host.daemon.stop()
 
 
-def stale(path: Path) -> None:
-    away(path)
+def stale(host: Host) -> None:
+    """As one that was killed leaves it."""
+    down(host)
+    path = host.daemon.directory / "run" / "milter.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     path.chmod(0o666)
@@ -217,11 +216,11 @@ FAULTS: list[tuple[str, Fault, int, list[str]]] = [
     # id, what is done, the exit code, what is said: the card, what was found, what to do
     (
         "socket-missing",
-        in_socket_place(away),
+        down,
         1,
         ["listener unix:", "No such file", "is the daemon running"],
     ),
-    ("socket-stale", in_socket_place(stale), 1, ["listener unix:", "Connection refused", "nobody listens there"]),
+    ("socket-stale", stale, 1, ["listener unix:", "Connection refused", "nobody listens there"]),
     (
         "socket-wrong-group",
         in_socket_place(lambda path: shutil.chown(path, "root", "daemon")),
@@ -379,7 +378,7 @@ def test_macros_that_are_trimmed(mailguard_command: Command, sound: Site) -> Non
     asks = int(actions.partition("actions ")[2].partition(",")[0], 16) & 0x100
     assert code == (0 if asks else 1)
     # Where it cannot be told that it asks, nobody is seen to be logged in.
-    away(sound.socket)
+    down(sound.host)
     code, tree = diagnosed(mailguard_command, sound.host)
     assert code == 1
     assert [each for each in said(tree, "problem") if "logins are not seen" in each]

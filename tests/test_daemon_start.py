@@ -153,6 +153,29 @@ def test_what_a_killed_daemon_left_is_no_obstacle(daemon: Daemon) -> None:
     assert not (daemon.runtime / "worker-left").exists()
 
 
+@per_engine
+@pytest.mark.parametrize("lost", ["m.sock", "."])
+def test_a_daemon_that_nobody_can_reach_finishes_and_ends_to_be_started_again(daemon: Daemon, lost: str) -> None:
+    daemon.started()
+    with daemon.client() as client:
+        client.open()
+        client.mail()
+        gone = daemon.runtime / lost
+        if gone.is_dir():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink()
+        eventually(lambda: "deleted or replaced; ending, to be started again" in daemon.log())
+        client.header(b"From", b" <x@evil.test>")
+        client.end_of_header()
+        assert client.end_of_message()[-1] == (b"c", b"")
+    assert daemon.process is not None
+    assert daemon.process.wait(PATIENCE_S) == 75
+    assert daemon.family() == []
+    daemon.started()
+    assert daemon.verdict() == "mx1.us.test"
+
+
 def a_file(path: Path, directory: Path) -> None:
     path.write_text("precious")
 

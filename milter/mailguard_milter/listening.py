@@ -21,7 +21,7 @@ from mailguard_milter.identity import Identity, group_id
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
 
-__all__ = ["ListeningSocket", "check_directory", "check_reach", "prepare_inet"]
+__all__ = ["ListeningSocket", "check_directory", "check_reach", "is_at", "prepare_inet"]
 
 BACKLOG = 1024
 # Workers whose supervisor was killed let go of its sockets within a second.
@@ -62,6 +62,17 @@ def _check_route(route: str, identity: Identity) -> None:
         if directory == "/":
             return
         directory = os.path.dirname(directory)
+
+
+def is_at(path: str, identity: tuple[int, int]) -> bool:
+    """Whether the file with this device and inode is at the path, as far as can be seen."""
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return (status.st_dev, status.st_ino) == identity
 
 
 def check_reach(plan: Mapping[str, Any]) -> None:
@@ -169,6 +180,10 @@ class ListeningSocket:
                 f"{self.path}: its group and mode cannot be set: {error.strerror};"
                 f" add the user {identity.name} to the group {plan['group']}, or start the daemon as root"
             ) from None
+
+    def is_lost(self) -> bool:
+        """Whether its path leads to it no more, so that nobody can connect."""
+        return bool(self.path) and not is_at(self.path, self.inode)
 
     def close(self) -> None:
         """Let go of it, and remove its path if it is still this socket's."""

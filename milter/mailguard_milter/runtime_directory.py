@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from mailguard_milter.identity import Identity
-from mailguard_milter.listening import check_directory
+from mailguard_milter.listening import check_directory, is_at
 from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
 
 __all__ = ["RuntimeDirectory"]
@@ -33,6 +33,8 @@ class RuntimeDirectory:
     """The directory that the configuration names."""
 
     path: str
+    lock: tuple[int, int] = (0, 0)
+    """The device and the inode of the file that is locked."""
 
     @classmethod
     @contextmanager
@@ -43,10 +45,15 @@ class RuntimeDirectory:
         descriptor = _lock(os.path.join(path, LOCK_NAME), identity)
         try:
             _remove_leftovers(path)
-            yield cls(path)
+            status = os.fstat(descriptor)
+            yield cls(path, (status.st_dev, status.st_ino))
         finally:
             _remove_keys(path)
             os.close(descriptor)
+
+    def is_lost(self) -> bool:
+        """Whether it was deleted, or emptied: another daemon could begin here, and no worker of libmilter's."""
+        return not is_at(os.path.join(self.path, LOCK_NAME), self.lock)
 
     def keys_of(self, generation: int) -> str:
         """Where a generation writes what it signs with (mailguard.rotation.loaded)."""

@@ -31,7 +31,7 @@ from mailguard_milter.identity import Identity
 from mailguard_milter.listening import ListeningSocket
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.notify import Notifier
-from mailguard_milter.refusal import EX_SOFTWARE, Refusal, why_not_started
+from mailguard_milter.refusal import EX_SOFTWARE, EX_TEMPFAIL, Refusal, why_not_started
 from mailguard_milter.runtime_directory import RuntimeDirectory
 from mailguard_milter.systemd_sockets import PassedSocket, SystemdSocket, assign, take_passed
 from mailguard_milter.trace_process import TraceProcess
@@ -89,6 +89,7 @@ class Supervisor:
     _letting_go: _Generation | None = None
     _reload_wanted: bool = False
     _stop_wanted: bool = False
+    _code: int = 0
     _count: int = 0
     _deaths: Backoff = field(default_factory=Backoff)
     _clock: AwakeClock = field(default_factory=AwakeClock)
@@ -102,7 +103,7 @@ class Supervisor:
     _trace: TraceProcess = field(default_factory=TraceProcess)
 
     def run(self) -> int:
-        """Serve until told to end; 0. Raises Refusal if it cannot start."""
+        """Serve until told to end; the exit code. Raises Refusal if it cannot start."""
         os.umask(0o077)
         self._passed = take_passed(os.environ)
         plan = self._read_plan()
@@ -120,7 +121,7 @@ class Supervisor:
                 for opened in self._listening.values():
                     opened.close()
                 self._kill_all()
-        return 0
+        return self._code
 
     # The plan and its sockets
 
@@ -243,8 +244,18 @@ class Supervisor:
         if self._reload_wanted and self._next is None and self._letting_go is None:
             self._reload_wanted = False
             self._reload()
+        if lost := self._lost():
+            # Not to be made again by who has given up root.
+            tell("deleted or replaced; ending, to be started again", Severity.ERROR, path=lost)
+            self._stop_wanted, self._code = True, EX_TEMPFAIL
         if self._notifier.watchdog_s:
             self._notifier.alive()
+
+    def _lost(self) -> list[str]:
+        """What mail, or a worker to come, would look for in vain."""
+        assert self._directory is not None  # noqa: S101 - as above
+        lost = [each.address for each in self._listening.values() if each.is_lost()]
+        return lost + ([self._directory.path] if self._directory.is_lost() else [])
 
     def _patience(self) -> float:
         waits = [TICK_S]

@@ -221,5 +221,9 @@ class SystemdSocket:
                 f" in {self.passed.unit} and restart both units, or take group from the listener"
             )
 
+    def is_lost(self) -> bool:
+        """Another start would find it as it is: its path is for systemd to make."""
+        return False
+
     def close(self) -> None:
         """It stays open as long as this process, for a reload that wants it again, and systemd's path stays."""
