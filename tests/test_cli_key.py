@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import stat
 from collections.abc import Callable
 from datetime import date
@@ -61,6 +62,19 @@ def test_a_key_is_never_overwritten(mailguard_command: Command, tmp_path: Path, 
     assert f"{taken} is there already and is never overwritten" in done.err
     assert (directory / taken).read_text() == "precious"
     assert os.listdir(directory) == [taken]
+
+
+def test_of_a_pair_that_the_disk_has_no_room_for_nothing_stays(tmp_path: Path) -> None:
+    pair = [("r1", b"a key"), ("e1", b"and one that is too long")]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(pair[0][1]), limits[1]))
+    try:
+        with pytest.raises(KeyFileError, match="cannot store a key: File too large"):
+            store_keys(str(tmp_path), "example.com", pair, owner=None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path / "example.com") == []
+    store_keys(str(tmp_path), "example.com", pair, owner=None)
 
 
 @pytest.mark.attack("K14")

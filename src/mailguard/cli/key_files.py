@@ -12,7 +12,7 @@ import pwd
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mailguard.errors import KeyFileError
 
@@ -38,7 +38,7 @@ def store_keys(directory: str, domain: str, keys: Sequence[tuple[str, bytes]], *
 
     If missing, `directory` is made with mode 0750, that of the domain with 0700, and what is above with 0755,
     whatever the umask is. The first two, where made, and the files are given to `owner`, or stay with the user who
-    runs this. Raises KeyFileError, before any key is written if one of the names is taken.
+    runs this. Raises KeyFileError, before any key is written if one of the names is taken; none of them stays then.
     """
     paths = [os.path.join(directory, domain, f"{selector}.pem") for selector, _ in keys]
     try:
@@ -47,9 +47,7 @@ def store_keys(directory: str, domain: str, keys: Sequence[tuple[str, bytes]], *
             for path in paths:
                 if os.path.basename(path) in present:
                     raise KeyFileError(_taken(path))
-            for path, (_, pem) in zip(paths, keys, strict=True):
-                _store(handle, path, pem, owner)
-            os.fsync(handle)
+            _store_all(handle, [(path, pem) for path, (_, pem) in zip(paths, keys, strict=True)], owner)
     except OSError as error:
         raise KeyFileError(f"{os.path.join(directory, domain)}: cannot store a key: {error.strerror}") from None
     return paths
@@ -98,6 +96,21 @@ def _refuse_writable_by_all(directory: int, path: str) -> None:
     mode = os.fstat(directory).st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise KeyFileError(f"{path} is writable by everybody: chmod o-w it")
+
+
+def _store_all(directory: int, pems: Sequence[tuple[str, bytes]], owner: Owner | None) -> None:
+    stored: list[str] = []
+    try:
+        for path, pem in pems:
+            _store(directory, path, pem, owner)
+            stored.append(os.path.basename(path))
+        os.fsync(directory)
+    except BaseException:
+        # Of a pair, on a disk that is full: one would be in the way of the next attempt, and nobody has its record.
+        for name in stored:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=directory)
+        raise
 
 
 def _store(directory: int, path: str, pem: bytes, owner: Owner | None) -> None:
