@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "generation":
         engine_libmilter.STALLED_AFTER_S = 4.0
         worker.STARVED_AFTER_S = 2.0
+        generation.RESOLVERS_EVERY_S = 0.5
         return generation.main(arguments[1:], load=load, patience=PATIENCE)
     return Supervisor(arguments[0], generation_command=(sys.executable, __file__, "generation")).run()
 

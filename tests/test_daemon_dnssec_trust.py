@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from daemon_process import Daemon, daemon, engine_of
+from daemon_process import IS_ROOT, QUICK, Daemon, daemon, engine_of, eventually
 from mailguard_milter.supervisor import Supervisor
 
 __all__ = ["daemon", "engine_of"]
@@ -45,6 +47,26 @@ def test_trust_is_judged_anew_at_each_reload(daemon: Daemon) -> None:
         "dnssec=trusted resolvers=192.0.2.53",
         'DNSSEC is not trusted any more 192.0.2.53 ""',
         'dnssec=untrusted resolvers=""',
+    ]
+
+
+@pytest.mark.skipif(not IS_ROOT or shutil.which("unshare") is None, reason="needs root, to mount a file")
+def test_other_resolvers_in_resolv_conf_are_told_once_and_asked_after_a_reload(daemon: Daemon) -> None:
+    file = daemon.directory / "resolv.conf"
+    file.write_text("# the network is not there yet\n")
+    asks(daemon, "")
+    mount = f'mount --bind {file} /etc/resolv.conf && exec "$@"'
+    daemon.started("unshare", "-m", "--propagation", "private", "sh", "-c", mount, "sh", *QUICK)
+    file.write_text("nameserver 192.0.2.53\n")
+    eventually(lambda: "the resolvers have changed" in daemon.log())
+    daemon.reload()
+    # More than one look later.
+    time.sleep(1.5)
+    told = re.findall(r'event="the resolvers have changed" (.*)|event=serving .*(resolvers=.*)', daemon.log())
+    assert ["".join(each) for each in told] == [
+        "resolvers=127.0.0.1",
+        'asked=127.0.0.1 named=192.0.2.53 remedy="reload the daemon"',
+        "resolvers=192.0.2.53",
     ]
 
 

@@ -23,9 +23,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mailguard.config import Listener
-from mailguard.configured_dns import resolver_config
+from mailguard.configured_dns import resolver_config, servers_of
 from mailguard.dns.answers import Resolver
 from mailguard.dns.live import open_resolver
+from mailguard.dns.servers import ServerAddress
 from mailguard.errors import ConfigError, MailguardError
 from mailguard.sender_sources import open_senders
 from mailguard_milter import engine_choice, worker
@@ -47,6 +48,8 @@ __all__ = ["Patience", "load", "main"]
 
 TICK_S = 0.25
 REAP_TICK_S = 0.02
+# How often it is looked whether /etc/resolv.conf names other resolvers than those that are asked.
+RESOLVERS_EVERY_S = 60.0
 # So many deaths in a row before the first worker was ever ready: this generation cannot serve.
 HOPELESS_AFTER = 3
 
@@ -123,8 +126,15 @@ class _Parent:
     told_detached: bool = False
     orphaned: bool = False
     code: int = 0
+    asked: tuple[ServerAddress, ...] = ()
+    """The resolvers of the start."""
+    named: tuple[ServerAddress, ...] = ()
+    """Those of the last look."""
+    look_at: float = 0.0
 
     def run(self) -> int:
+        self.asked = self.named = servers_of(self.application.config.dns)
+        self.look_at = self.clock() + RESOLVERS_EVERY_S
         engine = self.application.config.engine
         placement = Placement(engine)
         for listeners in _shared_out(engine, self.application.config.listeners):
@@ -141,6 +151,7 @@ class _Parent:
             self._listen()
             self._reap()
             self._ask()
+            self._look_at_resolvers()
             if not self.was_ready and self.ending is None:
                 if hopeless := [slot for slot in self.slots if slot.deaths.failures >= HOPELESS_AFTER]:
                     self._give_up(
@@ -254,6 +265,18 @@ class _Parent:
             elif slot.is_ready and now - slot.asked >= self.patience.ask_every_s:
                 slot.channel.send(Word.PING)
                 slot.asked = now
+
+    def _look_at_resolvers(self) -> None:
+        """Of a host that got its network late, or another one, nobody would know why nothing is found any more."""
+        now = self.clock()
+        if self.ending is not None or now < self.look_at:
+            return
+        self.look_at = now + RESOLVERS_EVERY_S
+        before, self.named = self.named, servers_of(self.application.config.dns)
+        if self.named not in (before, self.asked):
+            asked, named = ([each.address for each in servers] for servers in (self.asked, self.named))
+            remedy = "reload the daemon"
+            tell("the resolvers have changed", Severity.ERROR, asked=asked, named=named, remedy=remedy)
 
     # Words
 
