@@ -228,6 +228,18 @@ def test_the_lock_is_held_on_a_disk_that_is_full(own_directory: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.skipif(not IS_ROOT or shutil.which("unshare") is None, reason="needs root, to mount a file system")
+def test_a_runtime_directory_that_is_full_is_tried_again(daemon: Daemon) -> None:
+    # An inode for the directory itself, and none for the lock.
+    mount = (
+        f'mount -t tmpfs -o nr_inodes=1,mode=755,uid={pwd.getpwnam(USER).pw_uid} tmpfs {daemon.runtime} && exec "$@"'
+    )
+    daemon.runtime.mkdir(exist_ok=True)
+    process = daemon.start("unshare", "-m", "--propagation", "private", "sh", "-c", mount, "sh", *DAEMON)
+    assert process.wait(PATIENCE_S) == 75
+    assert "No space left on device; no room or no inode is left there" in daemon.log()
+
+
 @pytest.mark.attack("K08")
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
 def test_a_socket_in_a_directory_of_everybody_is_refused(daemon: Daemon, mode: int) -> None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 
-__all__ = ["EX_CONFIG", "EX_SOFTWARE", "EX_TEMPFAIL", "EX_USAGE", "Refusal", "why_not_started"]
+__all__ = ["EX_CONFIG", "EX_SOFTWARE", "EX_TEMPFAIL", "EX_USAGE", "Refusal", "refused_file", "why_not_started"]
 
 EX_USAGE = 64
 EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
-# fork(2), pipe(2): what the kernel says at a limit, and which limit that may be.
+# fork(2), pipe(2), open(2): what the kernel says at a limit, and which limit that may be.
 _LIMITS: Mapping[int, str] = {
     errno.EAGAIN: "a limit on processes is reached: raise TasksMax= of the unit, or ulimit -u of the user",
     errno.ENOMEM: "no memory is left, or a limit on it is reached: see free -m, MemoryMax= and LimitAS= of the unit",
     errno.EMFILE: "a limit on open files is reached: raise LimitNOFILE= of the unit, or ulimit -n",
+    errno.ENOSPC: "no room or no inode is left there: see df and df -i",
     errno.ENFILE: "the machine's limit on open files is reached: raise fs.file-max (sysctl)",
 }
 
@@ -33,6 +34,13 @@ class Refusal(Exception):
     def __init__(self, text: str, code: int = EX_CONFIG) -> None:
         super().__init__(text)
         self.code = code
+
+
+def refused_file(what: str, error: OSError, remedy: str) -> Refusal:
+    """For a file that cannot be made or opened. At a limit it is tried again; after EX_CONFIG systemd does not."""
+    if error.errno in _LIMITS:
+        return Refusal(f"{what}: {why_not_started(error)}", EX_TEMPFAIL)
+    return Refusal(f"{what}: {error.strerror}; {remedy}")
 
 
 def why_not_started(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from typing import Self
 
 from mailguard_milter.identity import Identity
 from mailguard_milter.listening import check_directory, is_at
-from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
+from mailguard_milter.refusal import EX_TEMPFAIL, Refusal, refused_file
 
 __all__ = ["RuntimeDirectory"]
 
@@ -85,10 +85,8 @@ def _make(path: str, identity: Identity) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise Refusal(
-            f"{path} cannot be made: {error.strerror}; run as root: install -d -o {identity.name} {path}"
-            " (under systemd: RuntimeDirectory=)"
-        ) from None
+        remedy = f"run as root: install -d -o {identity.name} {path} (under systemd: RuntimeDirectory=)"
+        raise refused_file(f"{path} cannot be made", error, remedy) from None
     try:
         owner = os.stat(path).st_uid
     except OSError as error:
@@ -101,7 +99,7 @@ def _lock(path: str, identity: Identity) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise Refusal(f"{path} cannot be opened: {error.strerror}; remove it, or correct its owner") from None
+        raise refused_file(f"{path} cannot be opened", error, "remove it, or correct its owner") from None
     try:
         status = os.fstat(descriptor)
         # What the daemon's user linked here from elsewhere would be written to, and given to that user.
