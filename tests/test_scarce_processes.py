@@ -9,12 +9,16 @@ import errno
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 
 from daemon_process import Daemon, eventually, kill, limit
 from engine_process import per_engine
-from mailguard_milter.refusal import why_not_started
+from mailguard_milter.refusal import Refusal, why_not_started
+from mailguard_milter.runtime_directory import RuntimeDirectory
+from mailguard_milter.supervisor import Supervisor
+from mailguard_milter.trace_process import TraceProcess
 
 WHY = (
     "Resource temporarily unavailable;"
@@ -47,6 +51,20 @@ def test_a_daemon_that_can_start_no_process_goes_on_with_what_it_has(daemon: Dae
     daemon.reload()
     eventually(lambda: daemon.verdict() == "mx2.us.test")
     assert daemon.family()[0] == supervisor
+
+
+@pytest.mark.attack("V16")
+def test_traces_for_which_no_file_is_left_do_not_end_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    daemon = Supervisor("mg.toml", _directory=RuntimeDirectory(str(tmp_path)))
+    monkeypatch.setattr(TraceProcess, "pipe_for", refused)
+    # What a reload that fails says; the old configuration stays.
+    with pytest.raises(Refusal, match=r"no process can be started: Too many open files; .*LimitNOFILE="):
+        daemon._spawn({"user": "nobody", "listeners": [], "trace": {"path": str(tmp_path / "traces")}})
 
 
 @pytest.mark.attack("V16")

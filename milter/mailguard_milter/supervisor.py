@@ -185,11 +185,11 @@ class Supervisor:
         keys = self._directory.keys_of(self._count)
         self._directory.forget_keys(self._count)
         try:
+            pipe = self._trace.pipe_for(plan["trace"])
             ours, theirs = Channel.pair()
         except OSError as error:
             raise Refusal(f"no process can be started: {why_not_started(error)}", EX_SOFTWARE) from None
         sockets = {each["address"]: self._listening[each["address"]].socket.fileno() for each in plan["listeners"]}
-        pipe = self._trace.pipe_for(plan["trace"])
         orders: dict[str, Any] = {"config": self.config_path, "control": theirs.fileno(), "listeners": sockets}
         orders |= {"trace": pipe, "directory": self._directory.path, "keys": keys}
         command = [*self.generation_command, json.dumps(orders)]
