@@ -65,7 +65,13 @@ BAD: list[Row] = [
     ("open-relay", "a backup of all", main(smtpd_relay_restrictions=f"permit_mx_backup, {BARRIER}")),
     ("open-relay", "a list of others", main(smtpd_relay_restrictions=f"permit_dnswl_client list.test, {BARRIER}")),
     ("open-relay", "OK for all", main(smtpd_relay_restrictions=f"check_client_access static:OK, {BARRIER}")),
+    ("open-relay", "OK in braces", main(smtpd_relay_restrictions=f"check_client_access static:{{OK}}, {BARRIER}")),
     ("open-relay", "for every domain", main(relay_domains="a.test, static:all", relay_recipient_maps="static:all")),
+    (
+        "open-relay",
+        "for every domain, by one of two tables",
+        main(relay_domains="static:all", relay_recipient_maps="hash:/etc/users, static:all"),
+    ),
     (
         "open-relay",
         "for every domain, and else refused",
@@ -122,6 +128,7 @@ BAD: list[Row] = [
         "subnet",
         main("mynetworks", mynetworks_style="subnet", mynetworks="127.0.0.0/8 93.184.216.0/24"),
     ),
+    ("neighbours", "class", main("mynetworks", mynetworks_style="class", mynetworks="93.184.216.0/24")),
     (
         "submission-for-logins",
         "no reject",

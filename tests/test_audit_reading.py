@@ -57,6 +57,7 @@ def test_what_postfix_cannot_read_of_tls(value: str, version: tuple[int, ...], w
     ("kind", "text", "permits"),
     [
         ("hash", "a@us.test OK\n", True),
+        ("hash", "a@us.test reject_unverified_sender\n", False),
         ("hash", "# a OK\n\na@us.test\tREJECT this is not OK\n", False),
         ("hash", "a@us.test\n  permit_auth_destination, reject\n", True),
         ("hash", "a 250\nb DUNNO\n", True),
@@ -76,6 +77,8 @@ def test_tables_in_place() -> None:
     assert found == {"static:OK": True, "static:{REJECT OK}": False, "hash:/x": None, "inline:x": None}
     assert inline_permits("inline:{ {a = REJECT OK}, b=dunno }") is False
     assert inline_permits("inline:{ {a = permit_mynetworks, reject}, b=dunno }") is True
+    assert inline_permits("inline:{a=OK}") is True
+    assert inline_permits("inline:{ {a = OK} }") is True
     assert source_file("pcre:/etc/x") == ("pcre", "/etc/x")
     assert source_file("mysql:/etc/x") is None
 
