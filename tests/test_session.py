@@ -313,6 +313,21 @@ def test_each_message_has_its_own_login_and_author(keys: Path) -> None:
         ("verify", None, None),
         ("sign", None, b"bob"),
     ]
+    assert [(one.get("s"), one.get("a")) for one in said[:2]] == [
+        ("r1 e1", "rsa-sha256 ed25519-sha256"),
+        ("o1", "ed25519-sha256"),
+    ]
+
+
+def test_helo_drops_the_message_that_is_under_way(keys: Path) -> None:
+    """RFC 5321 §4.1.4."""
+    session = Peer(configuration(keys)).connect().session
+    session.mail(b"<alice@us.test>", ALICE)
+    session.helo(b"client.test")
+    session.headers(message())
+    session.end_of_header()
+    record = session.end_of_message(Answers(closed=True), now=NOW).record
+    assert (record["role"], record["login"], record["mail_from"]) == ("verify", None, b"")
 
 
 def test_a_message_without_mail_is_nobodys(keys: Path) -> None:

@@ -405,6 +405,17 @@ def test_only_results_are_taken_for_forged_results(keys: Path) -> None:
     assert DeleteHeader(b"Authentication-Results", 1) in judged(keys, fields, macros=ALICE).actions
 
 
+@pytest.mark.attack("R01")
+@pytest.mark.parametrize(("role", "macros"), [("auto", ALICE), ("sign", NOBODY)], ids=["our own", "a stranger"])
+def test_forged_results_are_removed_from_what_is_neither_signed_nor_verified(
+    keys: Path, role: str, macros: Macros
+) -> None:
+    fields = [(b"Authentication-Results", f" {US}; spf=pass".encode()), (b"From", CEO)]
+    conclusion = Peer(configuration(keys), role=role).connect().send(fields, macros=macros)
+    assert str(conclusion.record["reason"]).startswith("unsigned: ")
+    assert conclusion.actions == (DeleteHeader(b"Authentication-Results", 1), Accept())
+
+
 def test_received_spf_and_iprev_are_written_where_wanted(keys: Path) -> None:
     plain = judged(keys, mode="monitor")
     assert not inserted(plain, b"Received-SPF")
@@ -423,6 +434,16 @@ def test_the_login_is_told_only_where_wanted(keys: Path) -> None:
         found = inserted(conclusion, b"Authentication-Results")
         assert len(found) == expected
         assert all(b"auth=pass" in value and b"smtp.auth=alice" in value for value in found)
+        peer = Peer(configuration(keys, results={"login": wanted}), role="verify").connect(helo=b"c.test")
+        assert len(clauses(peer.send(peer_fields, macros=ALICE), "auth")) == expected
+
+
+def test_no_login_is_told_of_who_has_none(keys: Path) -> None:
+    networks = [{"networks": ["192.0.2.0/28"], "domains": ["us.test"]}]
+    config = configuration(keys, results={"login": True}, sign={"networks": networks})
+    conclusion = Peer(config).connect(ip_address("192.0.2.9")).send([(b"From", b" <alice@us.test>")])
+    assert conclusion.record["action"] == "sign"
+    assert not inserted(conclusion, b"Authentication-Results")
 
 
 def test_the_log_line_has_what_is_needed_to_count(keys: Path) -> None:

@@ -49,6 +49,25 @@ def test_what_each_action_does(keys: Path, word: str, kind: list[type], action: 
         assert Quarantine(text) in conclusion.actions
 
 
+@pytest.mark.parametrize(
+    ("word", "kind", "action"),
+    [
+        ("log", [Accept], "accept"),
+        ("header", [InsertHeader, Accept], "accept"),
+        ("quarantine", [Quarantine, Accept], "quarantine"),
+        ("reject", [Reply], "reject"),
+    ],
+)
+def test_a_message_that_no_key_signs_is_marked_and_held_as_well(
+    keys: Path, word: str, kind: list[type], action: str
+) -> None:
+    conclusion = submitted(peer(keys, senders={"actions": {"header_from": word}}), sender=b"ceo@bank.test")
+    assert [type(each) for each in conclusion.actions] == kind
+    assert conclusion.record["action"] == action
+    assert (conclusion.record.get("rule") == "sender-from") is (word != "log")
+    assert "would" not in conclusion.record
+
+
 @pytest.mark.attack("L08")
 def test_what_is_not_ascii_in_the_reason_of_the_hold_queue_is_made_harmless(keys: Path) -> None:
     found = peer(keys, senders={"actions": dict.fromkeys(("envelope", "header_from"), "quarantine")})
