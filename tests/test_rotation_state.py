@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,19 @@ import pytest
 from mailguard.errors import ConfigError
 from mailguard.rotation.loaded import LoadedDomain, LoadedKeys
 from mailguard.rotation.state import Rotation, Stage
-from rotation_made import generation, rotation
+from rotation_made import generation, key, rotation
 
 C, P, W, S, R, X = Stage
 
 
 def test_the_file_is_read_back() -> None:
     found = rotation(*(generation(stage.value, stage) for stage in (X, R, S, W)))
+    assert Rotation.parse(found.text().encode()) == found
+
+
+def test_a_key_that_the_configuration_named_before_is_anywhere() -> None:
+    named = replace(key("a", is_made=False), file="/etc/mailguard/mail.key", algorithm="rsa", bits=2048)
+    found = rotation(replace(generation("a", S), keys=(named,)))
     assert Rotation.parse(found.text().encode()) == found
 
 
@@ -40,6 +47,11 @@ FAULTS: list[tuple[str, Change]] = [
     ("far away", lambda state: state["generations"][0].update(since=1e300)),
     ("huge", lambda state: state["generations"][0].update(since=10**400)),
     ("a flag", lambda state: state["generations"][0].update(since=True)),
+    ("no flag", lambda state: state["generations"][0].update(has_signed=0)),
+    ("no list", lambda state: state.update(used={"a": 1})),
+    ("too many names", lambda state: state.update(used=[*state["used"], *(f"s{number}" for number in range(1_000))])),
+    ("selector not as it is compared", lambda state: state.update(used=["a", "B"])),
+    ("selector that is no text", lambda state: state.update(used=["a", 1])),
     ("selector", lambda state: key_of(state).update(selector="../x")),
     ("control", lambda state: key_of(state).update(selector="\x1b[31m")),
     ("file of another", lambda state: key_of(state).update(file="/etc/shadow")),
@@ -71,6 +83,12 @@ def test_what_the_file_cannot_say(change: Change) -> None:
     change(state)
     with pytest.raises(ConfigError):
         Rotation.parse(json.dumps(state).encode())
+
+
+def test_a_name_that_is_there_twice() -> None:
+    text = rotation(generation("a", S)).text()
+    with pytest.raises(ConfigError, match="twice"):
+        Rotation.parse(text.replace('"stage":', '"stage": "retired", "stage":').encode())
 
 
 @pytest.mark.parametrize(

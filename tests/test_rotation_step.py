@@ -47,7 +47,7 @@ STEPS: list[tuple[str, list[tuple[str, Stage, float]], list[Seen], str]] = [
     ("a server lost it while it settled", [("a", P, HOUR_S)], [LOST], "a:created"),
     ("a server is silent when it has settled", [("a", P, HOUR_S)], [SILENT], "a:created"),
     ("it is not confirmed", [("a", S, 0), ("b", W, 9 * DAY_S)], [THERE, THERE], "a:signing b:switching"),
-    ("a server loses it before that", [("a", S, 0), ("b", W, 0)], [THERE, LOST], "a:signing b:created"),
+    ("a server loses it before that", [("a", S, 0), ("b", W, DAY_S)], [THERE, LOST], "a:signing b:created"),
     ("a server is silent before that", [("a", S, 0), ("b", W, 0)], [THERE, SILENT], "a:signing b:switching"),
     ("a server lags", [("a", S, 0), ("b", C, 0)], [THERE, LOST], "a:signing b:created"),
     ("the one that signs is lost", [("a", S, 0)], [LOST], "a:signing"),
@@ -75,6 +75,8 @@ def test_one_step(before: list[tuple[str, Stage, float]], seen: list[Seen], afte
     taken = step(found, seen, now=NOW, rules=RULES)
     assert stages(taken.rotation) == after
     assert all(each.since <= NOW for each in taken.rotation.generations)
+    for was, each in zip(found.generations, taken.rotation.generations, strict=True):
+        assert each.stage is was.stage or each.since == NOW, "what a stage waits for begins with it"
 
 
 @pytest.mark.parametrize(("there", "expected"), [(GONE, ["a"]), (LOST, []), (THERE, []), (SILENT, [])])
@@ -94,7 +96,7 @@ def test_the_old_retires_when_the_daemon_has_said_so_and_not_before() -> None:
     found = rotation(generation("a", S, lifetime_s=7 * DAY_S), generation("b", W))
     after = confirmed(found, now=NOW, rules=RULES)
     assert stages(after) == "a:retired b:signing"
-    assert after.generations[0].until == NOW + KEEP_S
+    assert [each.until for each in after.generations] == [NOW + KEEP_S, NOW + RULES.max_age_s]
     assert [each.selector for each in found.signing] == ["b"], "what the daemon reads while it switches"
     assert confirmed(after, now=NOW + DAY_S, rules=RULES) == after
 
@@ -139,6 +141,28 @@ def test_keys_that_the_daemon_went_back_to_sign_for_as_long_as_others() -> None:
         assert stages(step(found, [THERE], now=NOW + days * DAY_S, rules=RULES).rotation) == after
 
 
+@pytest.mark.attack("V09")
+@pytest.mark.parametrize(("stage", "after"), [(C, "a:created"), (S, "a:signing"), (X, "a:retired")])
+def test_one_key_that_the_daemon_has_is_enough_to_have_signed(stage: Stage, after: str) -> None:
+    pair = replace(generation("a", stage, ago=DAY_S), keys=(key("a"), key("b")))
+    found = with_loaded(rotation(pair), [key("a").fingerprint], now=NOW)
+    assert stages(found).replace(", b", "") == after
+    (each,) = found.generations
+    assert each.has_signed
+    assert each.since == (NOW if stage is X else NOW - DAY_S)
+
+
+@pytest.mark.attack("V09")
+@pytest.mark.parametrize("stage", [P, W, S])
+def test_from_the_switch_on_signatures_are_counted_with_that_live_as_long_as_any(stage: Stage) -> None:
+    """Whether or not the daemon can be asked what it signs with."""
+    for longest_s, lifetime_s in ((7 * DAY_S, 7 * DAY_S), (30 * DAY_S, 7 * DAY_S), (7 * DAY_S, 30 * DAY_S)):
+        found = rotation(generation("a", stage, ago=HOUR_S, lifetime_s=longest_s))
+        (each,) = step(found, [THERE], now=NOW, rules=replace(RULES, lifetime_s=lifetime_s)).rotation.generations
+        assert each.lifetime_s == max(longest_s, lifetime_s)
+        assert each.has_signed
+
+
 @pytest.mark.parametrize(
     ("before", "make_new", "expected"),
     [
@@ -159,6 +183,20 @@ def test_when_new_keys_are_made(before: list[tuple[str, Stage, float]], make_new
     assert bool(taken.notes) is (make_new and not expected)
 
 
+def test_what_is_forgotten_makes_room() -> None:
+    names = [f"r{number}" for number in range(MAX_GENERATIONS - 2)]
+    found = rotation(*(generation(name, R) for name in names), generation("x", X))
+    for there, expected in ((GONE, True), (THERE, False)):
+        taken = step(found, [*[THERE] * len(names), there], now=NOW, rules=RULES, make_new=True)
+        assert taken.makes_keys is expected
+
+
+def test_a_clock_that_was_wrong_by_a_minute_is_not_told() -> None:
+    for ahead_s, notes in ((60, 0), (DAY_S, 1)):
+        found = rotation(generation("a", S, ago=-ahead_s))
+        assert len(step(found, [THERE], now=NOW, rules=RULES).notes) == notes
+
+
 def test_names_run_out_one_day() -> None:
     found = replace(rotation(), used=tuple(f"s{number}" for number in range(MAX_USED - 1)))
     taken = step(found, [], now=NOW, rules=RULES)
@@ -173,9 +211,11 @@ def test_names_run_out_one_day() -> None:
     [(C, False, "b:removable"), (P, False, "b:removable"), (W, True, "b:retired"), (C, True, "b:retired")],
 )
 def test_what_comes_can_be_given_up(stage: Stage, has_signed: bool, after: str) -> None:
-    coming = replace(generation("b", stage), has_signed=has_signed)
-    taken = step(rotation(generation("a", S), coming), [THERE, THERE], now=NOW, rules=RULES, discard=True)
+    coming = replace(generation("b", stage, ago=DAY_S), has_signed=has_signed)
+    old = generation("a", S, ago=200 * DAY_S)
+    taken = step(rotation(old, coming), [THERE, THERE], now=NOW, rules=RULES, discard=True)
     assert stages(taken.rotation) == f"a:signing {after}"
+    assert taken.rotation.generations[1].since == NOW
     assert not taken.makes_keys
     assert [each.selector for each in taken.rotation.signing] == ["a"]
 
