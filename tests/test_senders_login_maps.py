@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ from mailguard.senders.listing import ListingStatus
 from mailguard.senders.login_maps import LoginMaps
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps
 from mailguard.senders.permission import Permission, PermissionStatus
-from mailguard.senders.table import Table, TableDown, key_of
+from mailguard.senders.table import Found, Table, TableDown, key_of
 from mailguard.senders.table_file import LOOK_EVERY_S, read_text
 from postfix_commands import write_main_cf
 
@@ -386,6 +388,57 @@ def test_a_local_part_is_no_address_of_its_own(owners_database: str, what: str) 
         own = table is memory and what.endswith("@us.test")
         assert said.is_granted == own, said
         assert not own or '"@us.test"' in said.rule
+
+
+class Owners(Table):
+    """What it holds can change; `is_listable` False: it is known by its answers alone, as of a database."""
+
+    def __init__(self, owners: Mapping[str, tuple[str, ...]], *, is_listable: bool = True) -> None:
+        super().__init__("owners")
+        self.owners = owners
+        self.is_listable = is_listable
+
+    def find(self, key: str, *, deadline: float = math.inf) -> Found:
+        return Found(self.owners.get(key))
+
+    def entries(self) -> Mapping[str, tuple[str, ...]] | None:
+        return self.owners if self.is_listable else None
+
+
+@pytest.mark.attack("L07")
+def test_of_two_owners_in_the_answer_of_a_database_each_is_only_himself() -> None:
+    table = Owners({"x@us.test": ("Carol", "carol"), "y@us.test": ("Carol",)}, is_listable=False)
+    source = LoginMaps([table], rules=LoginRules())
+    assert [ask(source, who, "x@us.test").status for who in ("Carol", "carol", "CAROL")] == [GRANTED, GRANTED, DENIED]
+    assert ask(source, "CAROL", "y@us.test").is_granted
+
+
+@pytest.mark.attack("L07")
+def test_an_account_that_comes_is_not_taken_for_the_one_that_was_there() -> None:
+    table = Owners({"x@us.test": ("Carol",)})
+    source = LoginMaps([table], rules=LoginRules())
+    assert ask(source, "carol", "x@us.test").is_granted
+    table.owners = {"x@us.test": ("Carol",), "y@us.test": ("carol",)}
+    assert ask(source, "carol", "x@us.test").status is DENIED
+    assert ask(source, "Carol", "x@us.test").is_granted
+
+
+def test_an_owner_that_stands_for_nobody_is_none() -> None:
+    source = maps("inline:{ {x@us.test = al\u200bice bob} }")
+    assert ask(source, "bob", "x@us.test").is_granted
+    assert ask(source, "alice", "x@us.test").status is DENIED
+
+
+@pytest.mark.parametrize("local", ["a..b", ".a", "a."])
+def test_dots_that_need_quotes_are_looked_up_with_them_and_without(local: str) -> None:
+    for key in (f'"{local}"@us.test', f"{local}@us.test"):
+        source = LoginMaps([Owners({key: ("alice",)})], rules=LoginRules())
+        assert ask(source, "alice", f'"{local}"@us.test').is_granted
+
+
+def test_a_domain_is_looked_up_as_postfix_would_have_it_as_well() -> None:
+    source = LoginMaps([Owners({"x@b\u00fccher.test": ("alice",)})], rules=LoginRules())
+    assert ask(source, "alice", "x@xn--bcher-kva.test").is_granted
 
 
 def test_a_quote_in_a_local_part_is_looked_up_with_its_backslash() -> None:
