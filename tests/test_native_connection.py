@@ -98,6 +98,38 @@ def test_a_peer_that_reads_late_gets_everything(own_directory: Path) -> None:
             NativeHost.eventually(lambda: host.engine.messages == 0)
 
 
+def test_what_became_of_a_message_is_logged_though_its_peer_is_gone(own_directory: Path) -> None:
+    with native_host(own_directory, open_dialogue=Verbose) as host:
+        with host.client() as client:
+            client.open()
+            client.mail()
+            client.rcpt()
+            client.end_of_header()
+            (connection,) = host.engine._connections
+            client.send(b"E")
+            NativeHost.eventually(lambda: connection._unsent)
+        NativeHost.eventually(lambda: [line for line in host.sink.lines if line.get("action") == "accept"])
+        NativeHost.eventually(lambda: host.engine.messages == 0)
+
+
+def test_a_message_whose_session_ends_for_another_is_not_waited_for(own_directory: Path) -> None:
+    with native_host(own_directory) as host, host.client() as client:
+        client.open()
+        client.mail()
+        NativeHost.eventually(lambda: host.engine.messages == 1)
+        client.quit_and_reuse()
+        NativeHost.eventually(lambda: host.engine.messages == 0)
+
+
+def test_helo_counts_after_a_message_that_failed(own_directory: Path) -> None:
+    with native_host(own_directory) as host, host.client() as client:
+        client.open()
+        client.mail(b"<do+raise+mail>")
+        client.abort()
+        client.helo(b"other.test")
+        assert any(b"other.test" in data for command, data in client.message() if command == b"i")
+
+
 def test_a_word_of_progress_that_has_to_wait_adds_no_answer(
     own_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

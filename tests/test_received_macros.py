@@ -49,6 +49,17 @@ def test_it_does_not_count_for_the_next_message_and_a_login_neither() -> None:
     assert made.queue_id() is None
 
 
+def test_another_client_on_the_connection_has_nothing_of_the_one_before() -> None:
+    made = ReceivedMacros()
+    made.take(Macros(b"C", {b"{daemon_name}": b"submission"}))
+    made.take(Macros(b"H", {b"{auth_authen}": b"bob"}))
+    assert made.at_connect() == {"{daemon_name}": b"submission"}
+    assert made.at_mail() == {"{auth_authen}": b"bob"}
+    made.take(Macros(b"R", {b"i": b"4RCPT"}))
+    made.forget()
+    assert (made.at_connect(), made.queue_id(), made.at_mail()) == ({}, None, {})
+
+
 def test_none_is_told() -> None:
     assert received() is None
     assert received((b"M", {}), (b"C", {b"i": b"4CONNECT"})) is None
