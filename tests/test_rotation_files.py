@@ -48,9 +48,10 @@ def test_a_state_below_what_others_can_write_is_refused(tmp_path: Path) -> None:
     path = inner / "us.test.json"
     path.write_text(rotation().text())
     for directory in (inner, tmp_path / "a"):
-        directory.chmod(0o775)
-        with pytest.raises(ConfigError, match=f"{directory}: others can write to it"):
-            read_rotation(str(path), US)
+        for mode in (0o775, 0o757):
+            directory.chmod(mode)
+            with pytest.raises(ConfigError, match=f"{directory}: others can write to it"):
+                read_rotation(str(path), US)
         directory.chmod(0o755)
         os.chown(directory, NOBODY, 0)
         with pytest.raises(ConfigError, match=f"{directory} belongs to another user"):
@@ -72,7 +73,8 @@ def test_nobody_is_told_to_close_a_directory_for_everybody(tmp_path: Path) -> No
 
 
 def link(path: Path) -> None:
-    path.symlink_to("/etc/passwd")
+    (path.parent / "small").write_text("{}")
+    path.symlink_to("small")
 
 
 def great(path: Path) -> None:
@@ -86,6 +88,14 @@ def test_a_state_that_is_no_small_file_is_refused(tmp_path: Path, make: Callable
     make(path)
     with pytest.raises(ConfigError):
         read_guarded(str(path), max_octets=1_000)
+
+
+def test_a_state_of_just_the_size_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "us.test.json"
+    path.write_text("{}")
+    assert read_guarded(str(path), max_octets=2) == b"{}"
+    with pytest.raises(ConfigError, match="at most 1 octets"):
+        read_guarded(str(path), max_octets=1)
 
 
 def test_a_link_on_the_way_is_refused(tmp_path: Path) -> None:
