@@ -43,7 +43,6 @@ __all__ = ["dns"]
 
 SSH_KEYS = "/etc/ssh/ssh_host_*_key.pub"
 MAX_FILE_BYTES = 1 << 20
-# RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text.
 # What the zones are called is worth a moment; without an answer the names say it nearly as well.
 ZONE_TIME_S = 6.0
 # RFC 5322 §3.2.3, dot-atom: nobody sends reports to other local parts.
