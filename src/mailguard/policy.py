@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
 
 from mailguard.dkim.result import DkimStatus
 from mailguard.dmarc.record import DmarcPolicy
@@ -19,11 +18,9 @@ from mailguard.dmarc.result import DmarcStatus, DmarcVerdict
 from mailguard.domain import Domain
 from mailguard.evidence import Evidence
 from mailguard.evidence_text import identifiers_text
+from mailguard.inbound import Judged
 from mailguard.iprev import IprevStatus
 from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
-
-if TYPE_CHECKING:
-    from mailguard.inbound import Judged
 
 __all__ = [
     "MAX_REASON_CHARS",

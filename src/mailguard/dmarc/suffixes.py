@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, MissingExtraError, install_command
-
-if TYPE_CHECKING:
-    from publicsuffixlist import PublicSuffixList
 
 __all__ = ["PublicSuffixes"]
 
@@ -26,11 +23,17 @@ MAX_LIST_BYTES = 16 * 1024 * 1024
 _MARKS = tuple(f"// ==={mark} {section} DOMAINS===" for section in ("ICANN", "PRIVATE") for mark in ("BEGIN", "END"))
 
 
+class _List(Protocol):
+    """publicsuffixlist.PublicSuffixList, which not everybody has installed."""
+
+    def privatesuffix(self, domain: str) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PublicSuffixes:
     """The suffixes, those of private registries such as github.io among them."""
 
-    _list: PublicSuffixList
+    _list: _List
     source: str
     """The path of the file."""
 
