@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,11 +151,30 @@ def test_dnssec_override(
         {"a.test": {"CNAME": ["a..b"]}},
         {"a..test": {"A": ["192.0.2.3"]}},
         {"\\300.test": {"A": ["192.0.2.3"]}},
+        "a.test. A 192.0.2.3",
+        None,
+        [("a.test", {})],
+        {"a.test": "v=spf1 -all"},
+        {"a.test": {"TXT": None}},
     ],
 )
-def test_what_is_no_zone_is_refused(zone: dict[str, dict[str, list[object]]]) -> None:
+def test_what_is_no_zone_is_refused(zone: Any) -> None:
     with pytest.raises(ZoneError):
         ZoneResolver(zone)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"status": {"a.test": Status.TEMPFAIL}},
+        {"status": {("a.test", "*"): "tempfail"}},
+        {"status": {("a.test", "*"): Dnssec.BOGUS}},
+        {"dnssec": {("a.test", "*"): "secure"}},
+    ],
+)
+def test_what_is_no_override_is_refused(overrides: dict[str, Any]) -> None:
+    with pytest.raises(ZoneError, match=r"a\.test"):
+        ZoneResolver({}, **overrides)
 
 
 MASTER_FILE = """\

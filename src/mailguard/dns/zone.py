@@ -67,15 +67,15 @@ class ZoneResolver(Resolver):
         Raises ZoneError for what is not a zone.
         """
         self._entries: dict[str, Entry] = {}
-        for name, records_by_type in zone.items():
+        for name, records_by_type in _items(zone, "a zone (a master file is read by from_file)"):
             entry = dict(self._entries.get(_key(name), {}))
-            for type_name, records in records_by_type.items():
+            for type_name, records in _items(records_by_type, f"{name}: what a name has"):
                 rdtype = _rdtype(name, type_name)
                 if rdtype is not None:
                     entry[rdtype] = entry.get(rdtype, ()) + _records(name, rdtype, records)
             self._entries[_key(name)] = entry
-        self._status = {(_key(name), _override_type(name, rdtype)): said for (name, rdtype), said in status.items()}
-        self._dnssec = {(_key(name), _override_type(name, rdtype)): said for (name, rdtype), said in dnssec.items()}
+        self._status = _overrides(status, Status)
+        self._dnssec = _overrides(dnssec, Dnssec)
         # RFC 4592 §2.2.2: a name above an existing one exists as far as wildcards are concerned.
         self._encloser_names = frozenset(above for name in self._entries for above in _itself_and_above(name))
 
@@ -176,6 +176,12 @@ def _escaped(token: re.Match[bytes]) -> str:
     return chr(value) if value in _PLAIN_OCTETS else f"\\{value:03d}"
 
 
+def _items(mapping: object, what: str) -> Iterable[tuple[Any, Any]]:
+    if not isinstance(mapping, Mapping):
+        raise ZoneError(f"{what} is a mapping, not {mapping!r:.60}")
+    return mapping.items()
+
+
 def _rdtype(name: str, type_name: str) -> RecordType | None:
     """The type of that name; None for a type that exists in the DNS but is never asked for."""
     if type_name in _TYPES:
@@ -185,6 +191,19 @@ def _rdtype(name: str, type_name: str) -> RecordType | None:
     except (dns.exception.DNSException, ValueError, AttributeError):
         raise ZoneError(f"{name}: {type_name!r} is not a record type") from None
     return _TYPES.get(type_name.upper())
+
+
+def _overrides(given: Mapping[tuple[str, str], T], kind: type[T]) -> dict[tuple[str, str], T]:
+    """What is said instead of what would come out, by name and type."""
+    overrides = {}
+    for where, said in given.items():
+        if not (isinstance(where, tuple) and len(where) == 2):
+            raise ZoneError(f"{where!r} is not a pair of a name and a type")
+        name, type_name = where
+        if not isinstance(said, kind):
+            raise ZoneError(f"{name}: {said!r} is not a {kind.__name__}")
+        overrides[_key(name), _override_type(name, type_name)] = said
+    return overrides
 
 
 def _override_type(name: str, type_name: str) -> str:
@@ -197,7 +216,7 @@ def _override_type(name: str, type_name: str) -> str:
 
 
 def _records(name: str, rdtype: RecordType, records: Sequence[object]) -> tuple[Record, ...]:
-    if isinstance(records, str | bytes):
+    if isinstance(records, str | bytes) or not isinstance(records, Iterable):
         raise ZoneError(f"{name} {rdtype.value}: a sequence of records is needed, not one record")
     return tuple(_record(name, rdtype, record) for record in records)
 
