@@ -18,7 +18,7 @@ DOMAIN, HOST, ADDRESS = DestinationKind.DOMAIN, DestinationKind.HOST, Destinatio
         ("[mx.example.com]", "mx.example.com", HOST, 25),
         # What Postfix delivers to, and what is no name for people (RFC 5890): as it is in the DNS.
         ("A_b.example.com", "a_b.example.com", DOMAIN, 25),
-        ("[xn--i-7iq.ws]:26", "xn--i-7iq.ws", HOST, 26),
+        ("[xn--a.ws]:26", "xn--a.ws", HOST, 26),
         ("[mx.example.com]:2525", "mx.example.com", HOST, 2525),
         ("[192.0.2.1]", "192.0.2.1", ADDRESS, 25),
         ("[192.0.2.1]:26", "192.0.2.1", ADDRESS, 26),

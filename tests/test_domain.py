@@ -27,6 +27,9 @@ GOOD = [
     ("longest name", NAME_253, NAME_253),
     ("A-label", "xn--bcher-kva.test", "xn--bcher-kva.test"),
     ("A-label in upper case", "XN--BCHER-KVA.test", "xn--bcher-kva.test"),
+    # Emoji that registries sell, and that people write mail from: no U-label, and in the DNS a name as any other.
+    ("A-label of a letter and a symbol", "xn--i-7iq.test", "xn--i-7iq.test"),
+    ("A-label of symbols in upper case", "XN--53HY7AF013I.test", "xn--53hy7af013i.test"),
     ("U-label", "bücher.test", "xn--bcher-kva.test"),
     ("U-label as UTF-8", "bücher.test".encode(), "xn--bcher-kva.test"),
     ("U-label in upper case", "BÜCHER.test", "xn--bcher-kva.test"),
@@ -114,6 +117,7 @@ def test_equal_or_below(name: str, ancestor: str, expected: bool) -> None:
         ("xn--bcher-kva.test", "bücher.test"),
         ("mail.xn--bcher-kva.test", "mail.bücher.test"),
         ("xn--bcher-kva.ab--cd.test", "bücher.ab--cd.test"),
+        ("xn--i-7iq.xn--bcher-kva.test", "xn--i-7iq.bücher.test"),
     ],
 )
 def test_unicode_form(name: str, expected: str) -> None:
@@ -160,13 +164,18 @@ def test_octets_become_a_host_name_or_domain_error(octets: bytes) -> None:
 
 
 @given(st.from_regex(r"xn--[a-z0-9-]{1,20}", fullmatch=True))
-def test_an_a_label_is_accepted_only_if_it_is_the_form_of_its_u_label(label: str) -> None:
+def test_an_a_label_is_accepted_only_if_it_is_the_form_of_its_u_label_or_of_symbols(label: str) -> None:
     try:
         domain = Domain.parse(label)
     except DomainError:
         return
-    assert not domain.unicode.isascii()
     assert Domain.parse(domain.unicode) == label
+    if domain.unicode.isascii():
+        assert domain.unicode == label
+        text = label.removeprefix("xn--").encode().decode("punycode")
+        with pytest.raises(DomainError):
+            Domain.parse(text)
+        assert f"xn--{text.encode('punycode').decode()}" == label
 
 
 def _assert_canonical(domain: Domain) -> None:

@@ -1,8 +1,8 @@
 """Domain: a lower-case A-label domain name, validated once.
 
-RFC 1035 §2.3.4 (sizes), RFC 5890 (A-labels and U-labels), UTS 46 (mapping), RFC 8616 (U-labels in mail
-authentication). Left out: address literals and the names of DNS records that are not host names (those
-begin with `_` and are made from a Domain by the code that asks for them). Values are immutable and safe to
+RFC 1035 §2.3.4 (sizes), RFC 5890 (A-labels and U-labels), UTS 46 (mapping, and symbols in A-labels), RFC 8616
+(U-labels in mail authentication). Left out: address literals and the names of DNS records that are not host names
+(those begin with `_` and are made from a Domain by the code that asks for them). Values are immutable and safe to
 share between threads.
 """
 
@@ -44,7 +44,8 @@ class Domain(str):
         """The domain that `text` names; bytes are UTF-8. U-labels are mapped (UTS 46) and become A-labels.
 
         Raises DomainError for anything that is not a host name: an empty or over-long label, a trailing
-        dot, `_`, a leading or trailing hyphen, an A-label that does not decode and encode to itself.
+        dot, `_`, a leading or trailing hyphen, an A-label that does not decode and encode to itself, a U-label that
+        IDNA 2008 does not allow.
         """
         if isinstance(text, bytes):
             if len(text) > MAX_INPUT_BYTES:
@@ -66,8 +67,8 @@ class Domain(str):
 
     @property
     def unicode(self) -> str:
-        """The name with U-labels, for people and for comparison with EAI header fields."""
-        return ".".join(idna.ulabel(label) if label.startswith("xn--") else label for label in self.split("."))
+        """The name with U-labels, for people and for comparison with EAI header fields. Symbols stay as they are."""
+        return ".".join([_u_label(label) if label.startswith("xn--") else label for label in self.split(".")])
 
 
 def _to_ascii(text: str) -> tuple[str, Collection[str]]:
@@ -101,10 +102,27 @@ def _check(name: str, made: Collection[str]) -> None:
 
 
 def _check_a_label(label: str) -> None:
-    # RFC 5890 §2.3.2.1: an A-label is one only if it converts to a U-label and back to itself.
+    if _u_label(label) == label and not _is_of_symbols(label):
+        raise DomainError("a label that begins with xn-- is not an A-label")
+
+
+def _u_label(label: str) -> str:
+    """The U-label; the label itself where RFC 5890 §2.3.2.1 knows none: it does not convert back to itself."""
     try:
-        if idna.alabel(idna.ulabel(label)).decode("ascii") == label:
-            return
+        found = idna.ulabel(label)
+        return found if idna.alabel(found).decode("ascii") == label else label
     except (idna.IDNAError, UnicodeError, IndexError):
-        raise DomainError("a label that begins with xn-- is not an A-label") from None
-    raise DomainError("a label that begins with xn-- is not an A-label")
+        return label
+
+
+def _is_of_symbols(label: str) -> bool:
+    """Whether UTS 46 has it for a name, though IDNA 2008 does not allow a character of it.
+
+    Registries sell names of emoji. In the DNS and in SMTP they are names as any other, and mail comes from them.
+    """
+    try:
+        text = label.removeprefix("xn--").encode("ascii").decode("punycode")
+        again = idna.uts46_remap(text, std3_rules=False, transitional=False).encode("punycode").decode("ascii")
+    except (idna.IDNAError, UnicodeError, IndexError):
+        return False
+    return not text.isascii() and f"xn--{again}" == label

@@ -76,8 +76,8 @@ class Destination:
 def name_of(text: str) -> str:
     """The name that `text` is in the DNS: lower case, A-labels, no trailing dot. Raises DomainError.
 
-    Beside those of Domain, what Postfix delivers to as well: names with `_`, and labels with `xn--` that are not of
-    IDNA 2008. They are as they stand, and are no names for people.
+    Beside those of Domain, what Postfix delivers to as well: names with `_`, and labels with `xn--` that stand for
+    nothing. They are as they stand, and are no names for people.
     """
     try:
         return Domain.parse(text)
