@@ -81,6 +81,17 @@ DAEMON: Mapping[str, Advice] = {
         "",
         "add {{auth_authen}} to milter_mail_macros in main.cf, or leave that at its default",
     ),
+    "a signed header field has a line of more than 998 octets": Advice(
+        "The message was signed, and Postfix sends no line that long (smtp_line_length_limit): what it puts into the"
+        " line on the way out breaks the signature.",
+        "repair the program that made the message: it has to fold the field, such as References or To",
+        "see Behind the signature in [postfix.md](postfix.md#behind-the-signature)",
+    ),
+    "the body has a line of more than 998 octets": Advice(
+        "The same in the body, mostly of HTML in one line.",
+        "repair the program that made the message: it has to encode such text as quoted-printable or base64",
+        "see Behind the signature in [postfix.md](postfix.md#behind-the-signature)",
+    ),
     "this mail system is misconfigured (milter_mail_macros)": Advice(
         "The reply for both.", "", "the log says which macro is missing"
     ),

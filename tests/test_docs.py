@@ -169,7 +169,7 @@ def said_by_the_daemon() -> Iterator[str]:
                     yield from literal(value)
                 case ast.Assign([ast.Attribute(_, "unsigned_because")], value):
                     yield from literal(value)
-                case ast.FunctionDef(name="_macro_warning"):
+                case ast.FunctionDef(name="_macro_warning" | "_line_warning"):
                     for inner in ast.walk(node):
                         if isinstance(inner, ast.Return) and inner.value is not None:
                             yield from literal(inner.value)

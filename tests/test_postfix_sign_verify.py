@@ -117,6 +117,25 @@ def test_the_signatures_cover_what_postfix_delivers(forms: tuple[str, PostfixSit
     assert message.partition(b"\r\n\r\n")[2] == BODIES[body]
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (
+            FIELDS["plain"] + b"References: " + b"<1@us.test>" * 100 + b"\r\n\r\nHello\r\n",
+            "a signed header field has a line of more than 998 octets",
+        ),
+        (FIELDS["plain"] + b"\r\n" + b"word " * 200 + b"\r\n", "the body has a line of more than 998 octets"),
+    ],
+    ids=["header", "body"],
+)
+def test_a_line_that_postfix_breaks_is_said_in_the_log(site: PostfixSite, sent: bytes, said: str) -> None:
+    recipient = site.recipient()
+    with site.connect("submission", client=None, login=True) as client:
+        answer = client.transmit(sent, sender=ALICE, recipient=recipient)
+    assert site.record(answer.queue_id)["warning"] == said
+    assert site.verifiers.verdicts(site.delivered_to(recipient)) == {"r1": [], "e1": []}
+
+
 @pytest.mark.attack("R12", "P28")
 def test_a_login_is_signed_and_the_next_hop_says_so_on_top(site: PostfixSite) -> None:
     message = site.submit(zone0.mail("Alice <alice@us.test>"))

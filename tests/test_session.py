@@ -193,6 +193,31 @@ def test_missing_macros_are_said(keys: Path, listener: str, macros: Macros, mail
         assert enforce.actions[-1] == Accept()
 
 
+LONG = b" " + b"x" * 998
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "macros", "said"),
+    [
+        # A mail program that does not fold References, and one that writes HTML in one line.
+        ([(b"References", LONG)], b"Hello\r\n", ALICE, "a signed header field has a line of more than 998 octets"),
+        ([], b"x" * 999 + b"\r\n", ALICE, "the body has a line of more than 998 octets"),
+        ([(b"X-Report", LONG)], b"x" * 998 + b"\r\n", ALICE, None),
+        ([(b"References", LONG)], b"x" * 999 + b"\r\n", NOBODY, None),
+    ],
+    ids=["signed field", "body", "field not signed", "from outside"],
+)
+def test_lines_that_postfix_breaks_are_said_of_what_is_signed(
+    keys: Path, fields: list[Field], body: bytes, macros: Macros, said: str | None
+) -> None:
+    peer = Peer(configuration(keys)).connect()
+    conclusion = peer.send([*message(), *fields], body, macros=macros, chunks=100)
+    assert conclusion.record["action"] == ("sign" if macros is ALICE else "accept")
+    assert conclusion.record.get("warning") == said
+    # The next message of the session is another.
+    assert "warning" not in peer.send(message(), macros=macros).record
+
+
 Before = Callable[[Peer, list[Field]], object]
 
 

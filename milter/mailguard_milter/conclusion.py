@@ -26,6 +26,7 @@ from mailguard_milter.actions import (
     Quarantine,
     Reply,
 )
+from mailguard_milter.long_lines import has_long_line
 from mailguard_milter.service import POLICY_FIELD_NAME, Service
 from mailguard_milter.transaction import Role, Transaction
 
@@ -102,7 +103,18 @@ def _signed(
         d=str(state.keys[0].domain),
         s=" ".join([key.selector for key in state.keys]),
         a=" ".join([key.algorithm for key in state.keys]),
+        warning=_line_warning(service, state, message),
     )
+
+
+def _line_warning(service: Service, state: Transaction, message: Message) -> str:
+    """RFC 6376 §5.3: what is signed should be what the verifier gets; of what Postfix changes later, it is told."""
+    signed = [message.fields[place] for place in service.signing.choices.of(message.fields).places]
+    if has_long_line(signed):
+        return "a signed header field has a line of more than 998 octets"
+    if state.body_lines is not None and state.body_lines.is_long:
+        return "the body has a line of more than 998 octets"
+    return ""
 
 
 def _marks(decision: SubmissionDecision) -> list[InsertHeader]:
@@ -276,7 +288,7 @@ def _end(
 
 
 def _record(
-    state: Transaction, message: Message, *, action: str, reason: str, **results: object
+    state: Transaction, message: Message, *, action: str, reason: str, warning: object = "", **results: object
 ) -> dict[str, object]:
     """What the log says, in this order."""
     record: dict[str, object] = {
@@ -292,8 +304,8 @@ def _record(
     }
     if state.forged:
         record["forged_results_removed"] = len(state.forged)
-    if state.warning:
-        record["warning"] = state.warning
+    if warning := state.warning or warning:
+        record["warning"] = warning
     return record
 
 

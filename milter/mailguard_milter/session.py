@@ -29,6 +29,7 @@ from mailguard.spf.identity import read_identity
 from mailguard.spf.result import SpfIdentity
 from mailguard.submission import plan_submission
 from mailguard_milter.conclusion import Conclusion, conclude
+from mailguard_milter.long_lines import BodyLines
 from mailguard_milter.service import Service
 from mailguard_milter.transaction import Role, Transaction
 
@@ -118,7 +119,10 @@ class Session:
 
     def body(self, chunk: bytes) -> None:
         """A part of the body, CRLF line ends, cut anywhere."""
-        (self._transaction or self._nobodys()).digests.update(chunk)
+        state = self._transaction or self._nobodys()
+        state.digests.update(chunk)
+        if state.body_lines is not None:
+            state.body_lines.update(chunk)
 
     def end_of_message(self, answers: Answers, *, now: float) -> Conclusion:
         """Judge the message. Raises Unanswered while look-ups are missing; `now` is in POSIX seconds."""
@@ -200,6 +204,7 @@ class Session:
             return
         if state.keys:
             state.digests = BodyDigests(sign_body_requests(self._service.signing))
+            state.body_lines = BodyLines()
         else:
             state.unsigned_because = f"no key is configured for {domain}"
 

@@ -17,6 +17,7 @@ from mailguard.message import MAX_FIELDS, MAX_HEADER_BYTES, HeaderField, Message
 from mailguard.spf.identity import Sender, Unchecked
 from mailguard.submission import SubmissionPlan
 from mailguard_milter.actions import DeleteHeader
+from mailguard_milter.long_lines import BodyLines
 from mailguard_milter.service import Service
 
 __all__ = ["Role", "Transaction"]
@@ -86,6 +87,8 @@ class Transaction:
     """Of our own users' mail, where it is looked at under which names they write."""
     plan: InboundPlan | None = None
     digests: BodyDigests = UNHASHED
+    body_lines: BodyLines | None = None
+    """Of a message that is to be signed."""
 
     @property
     def login(self) -> bytes | None:
