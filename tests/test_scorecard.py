@@ -112,6 +112,24 @@ def spf(*records: str, **more: Mapping[str, Sequence[object]]) -> Zone:
 LONG = {f"a{n}.test": {"TXT": [f"v=spf1 include:a{n + 1}.test -all".encode()]} for n in range(12)}
 CASES: list[tuple[str, str, Zone, str, str]] = [
     ("no SPF", "SPF", spf("other"), "problem", "us.test has no SPF record"),
+    # What people paste into the forms of their providers: blanks, quotes, the semicolon of other records.
+    *(
+        (f"no SPF, {label}", "SPF", spf(text), "problem", f"us.test has a text that is no SPF record: {shown}")
+        for label, text, shown in (
+            ("a blank in front", " v=spf1 mx -all", " v=spf1 mx"),
+            ("quotes", '"v=spf1 mx -all"', '"v=spf1 mx'),
+            ("a semicolon", "v=spf1; mx -all", "v=spf1; mx"),
+            ("a tab", "v=spf1\tmx -all", r"v=spf1\tmx"),
+            ("no version tag", "spf1 mx -all", "spf1 mx"),
+        )
+    ),
+    (
+        "an include of no SPF",
+        "SPF",
+        spf("v=spf1 include:b.test -all", b_test={"TXT": [b"V=SPF1;mx"]}),
+        "problem",
+        "b.test has a text that is no SPF record: V=SPF1;mx",
+    ),
     ("two SPF", "SPF", spf("v=spf1 -all", "v=spf1 mx -all"), "problem", "us.test has 2 SPF records"),
     ("not valid", "SPF", spf("v=spf1 ip4:1.2.3 -all"), "problem", "the record of us.test is not valid: "),
     ("+all", "SPF", spf("v=spf1 mx +all"), "problem", "+all: everybody may send for us.test"),

@@ -19,7 +19,7 @@ from mailguard.dmarc.result import DmarcReason, DmarcVerdict
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question, RecordType
-from mailguard.domain import Domain
+from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.explain.advice import Names
 from mailguard.explain.dmarc_node import policy_facts
 from mailguard.explain.dmarc_problem import PROBLEMS, DmarcProblem
@@ -134,6 +134,7 @@ def _problems(verdict: DmarcVerdict, visits: tuple[Visit, ...], answers: Answers
     record, place = verdict.record, verdict.record_domain
     if verdict.reason is DmarcReason.NO_RECORD:
         start = visits[0].domain
+        yield from _misplaced(start, answers)
         yield DmarcProblem.NO_RECORD, start, f"there is no DMARC record that holds for {start}"
     if record is None or place is None:
         return
@@ -157,6 +158,16 @@ def _visit_problems(visit: Visit, answers: Answers) -> Iterator[_Problem]:
             meant = [octets_text(text)[:MAX_TEXT_CHARS] for text in texts if b"dmarc" in text.lower()]
             for text in meant[:MAX_SHOWN_TEXTS]:
                 yield DmarcProblem.NOT_A_RECORD, visit.domain, f"{name} has: {text}"
+
+
+def _misplaced(domain: Domain, answers: Answers) -> Iterator[_Problem]:
+    """Records where people leave them: without "_dmarc.", and where a relative name has the domain twice."""
+    places = [name for name in (str(domain), f"_dmarc.{domain}.{domain}") if len(name) <= MAX_DOMAIN_CHARS]
+    questions = [Question(name, RecordType.TXT) for name in places]
+    answers.need(questions)
+    for question in questions:
+        for text in [text for text in answers.get(question).texts() if DmarcRecord.is_one(text)][:MAX_SHOWN_TEXTS]:
+            yield DmarcProblem.NOT_A_RECORD, domain, f"{question.name} has: {octets_text(text)[:MAX_TEXT_CHARS]}"
 
 
 def _tag_problems(record: DmarcRecord, place: Domain) -> Iterator[_Problem]:

@@ -40,8 +40,8 @@ PROBLEMS: Mapping[DmarcProblem, Advice] = MappingProxyType(
         ),
         DmarcProblem.NOT_A_RECORD: Advice(
             "A TXT record looks as if it was meant to be a DMARC record, but does not begin with v=DMARC1 and a"
-            " semicolon.",
-            "let the record at _dmarc.{domain} begin with: v=DMARC1;",
+            " semicolon, or stands at another name.",
+            "let the record stand at _dmarc.{domain} and begin with: v=DMARC1;",
         ),
         DmarcProblem.NO_POLICY: Advice(
             "p=, or where they are given sp= or np=, is not one of none, quarantine and reject: the record counts as"

@@ -34,6 +34,9 @@ _ASKED = {
     "exists": (RecordType.A,),
 }
 _VOID = frozenset({Status.NXDOMAIN, Status.NODATA})
+# What somebody writes who means an SPF record.
+_MEANT = b"spf1"
+MAX_SHOWN_TEXTS = 4
 
 
 @dataclass(slots=True)
@@ -96,6 +99,10 @@ def _visit(walk: _Walk, name: str, place: _Place, answer: Answer) -> Iterator[Ex
         return
     published = Published.of(answer)
     if not published.texts:
+        for text in [text for text in answer.texts() if _MEANT in text.lower()][:MAX_SHOWN_TEXTS]:
+            # RFC 7208 §4.5: "v=spf1" is the very beginning, and a space or nothing follows.
+            detail = f"{name} has a text that is no SPF record: {octets_text(text)}"
+            walk.note(Mark.PROBLEM, detail, "let it begin with v=spf1 and a space")
         if place.is_own and not place.above:
             walk.note(Mark.PROBLEM, f"{name} has no SPF record", "mailguard dns prints one to publish")
         else:
