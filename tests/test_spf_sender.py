@@ -35,6 +35,9 @@ DOMAINS = [
     pytest.param("a@BÜCHER.test", "xn--bcher-kva.test", id="E10 U-label, case", marks=E),
     pytest.param("a@bücher。test", "xn--bcher-kva.test", id="E10 ideographic full stop", marks=E),
     pytest.param("a@xn--bcher-kva.test", "xn--bcher-kva.test", id="E10 A-label", marks=E),
+    # A bounce domain of a sender of newsletters: no name of a host, and one in the DNS.
+    pytest.param("x@Bounce_1.evil.test", "bounce_1.evil.test", id="underscore"),
+    pytest.param("x@_b.evil.test.", "_b.evil.test", id="underscore first"),
 ]
 NO_DOMAIN = [
     pytest.param("x", id="no domain"),
@@ -54,7 +57,9 @@ NO_DOMAIN = [
     pytest.param("@[IPv6:2001:db8::1]", id="IPv6 literal, no local part"),
     pytest.param("x@192.0.2.10", id="address"),
     pytest.param("x@-evil.test", id="hyphen first"),
-    pytest.param("x@e_vil.test", id="underscore"),
+    pytest.param("x@-e_vil.test", id="hyphen first, underscore"),
+    pytest.param("x@e_vil..test", id="underscore, empty label"),
+    pytest.param("x@" + "_" * 64 + ".test", id="underscore, label of 64"),
     pytest.param("x@xn--a.test", id="no A-label"),
     pytest.param("x@bank.test（a.evil.test", id="S17 full-width parenthesis", marks=S17),
 ]
@@ -123,7 +128,9 @@ HELO_NAMES = [
     pytest.param("bank.test;evil.test", None, id="E14 semicolon", marks=E),
     pytest.param("bank.test\0.evil.test", None, id="NUL"),
     pytest.param("x@evil.test", None, id="an address"),
-    pytest.param("MY_PC.evil.test", None, id="underscore"),
+    pytest.param("MY_PC.evil.test", "my_pc.evil.test", id="underscore"),
+    pytest.param("MY_PC", None, id="underscore, one label"),
+    pytest.param("bü_cher.test", None, id="underscore in a U-label"),
     pytest.param(b"\xff\xfe", None, id="E13 no UTF-8", marks=E),
     pytest.param("bücher.test", "xn--bcher-kva.test", id="RFC 8616 §4 U-label"),
 ]

@@ -34,7 +34,8 @@ _PLAIN_NAME = re.compile(rf"{_PLAIN_LABEL}(?:\.{_PLAIN_LABEL})*")
 class Domain(str):
     """A host name in its one comparable form: lower case, A-labels, no trailing dot.
 
-    A `str`, so that it prints, compares and hashes as its text. Make one with `Domain.parse`.
+    A `str`, so that it prints, compares and hashes as its text. Make one with `Domain.parse`, or, where the name of
+    something else than a host will do, with `Domain.parse_any`.
     """
 
     __slots__ = ()
@@ -60,6 +61,14 @@ class Domain(str):
         if len(name) > MAX_DOMAIN_CHARS or _PLAIN_NAME.fullmatch(name) is None:
             _check(name, made)
         return cls(name)
+
+    @classmethod
+    def parse_any(cls, text: str) -> Domain:
+        """The same, for a name that need not be a host's: ASCII labels may have `_`, which the DNS does not mind."""
+        if "_" not in text or not text.isascii():
+            return cls.parse(text)
+        cls.parse(text.replace("_", "a"))  # all else that is wrong with it
+        return cls(text.lower())
 
     def is_equal_or_below(self, ancestor: str) -> bool:
         """Whether this name is `ancestor` or one of its subdomains."""

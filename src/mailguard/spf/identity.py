@@ -135,8 +135,9 @@ def _last_at(text: str) -> int:
 
 def _domain(text: str, what: str) -> Domain:
     try:
-        # RFC 7208 §4.3 calls a zero-length label malformed only where it is "not at the end".
-        domain = Domain.parse(text.removesuffix("."))
+        # RFC 7208 §4.3 calls a zero-length label malformed only where it is "not at the end". It speaks of names in
+        # the DNS: hosts and bounce domains with "_" do send mail, and publish records.
+        domain = Domain.parse_any(text.removesuffix("."))
     except DomainError as error:
         raise _no_domain(text, what, error) from None
     _, dot, last = domain.rpartition(".")
