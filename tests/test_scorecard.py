@@ -261,6 +261,14 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         "problem",
         "s: 2 records",
     ),
+    # A key that was cut at 255 octets, by hand or by a form that takes no more.
+    (
+        "a key in two records",
+        "DKIM",
+        with_changes({"s._domainkey.us.test": {"TXT": [WEAK_KEY[:100], WEAK_KEY[100:]]}}),
+        "problem",
+        "s: 2 records, and not all have a p=: a long key is one record of several strings",
+    ),
     ("revoked", "DKIM", with_changes({"s._domainkey.us.test": {"TXT": [b"v=DKIM1; p="]}}), "note", "s: revoked"),
     ("weak", "DKIM", with_changes({"s._domainkey.us.test": {"TXT": [WEAK_KEY]}}), "note", "s: rsa, 1024 bits: too"),
     (

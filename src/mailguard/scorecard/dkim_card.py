@@ -22,6 +22,7 @@ __all__ = ["dkim_card"]
 
 # RFC 8301 §3.2: signers use at least 2048 bits.
 STRONG_RSA_BITS = 2048
+_KEY = b"p="
 
 
 def dkim_card(domain: Domain, selectors: Sequence[str], answers: Answers) -> Explanation:
@@ -42,6 +43,12 @@ def _key(selector: str, question: Question, answers: Answers) -> Explanation:
     if not texts:
         advice = "publish it (mailguard dns prints it), or do not sign with it"
         return finding(Mark.PROBLEM, f"{selector}: {question.name} has no record", advice)
+    if len(texts) > 1 and any(_KEY not in text for text in texts):
+        # RFC 6376 §3.6.2.2: the strings of one record are put together, records are not.
+        detail = (
+            f"{selector}: {len(texts)} records, and not all have a p=: a long key is one record of several strings"
+        )
+        return finding(Mark.PROBLEM, detail, "publish one record, as mailguard dns prints it")
     if len(texts) > 1:
         return finding(Mark.PROBLEM, f"{selector}: {len(texts)} records; which counts is undefined", "leave one")
     key_type = _key_type(texts[0])
