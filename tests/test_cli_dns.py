@@ -127,7 +127,7 @@ def test_what_is_missing_and_what_is_too_many(mailguard_command: Command, both: 
     found = states(done.out)
     assert ("missing", "_mta-sts.us.test", "ns1.us.test") in found
     assert ("extra", "_smtp._tls.us.test", "ns1.us.test") in found
-    # Two SPF records are none at all (RFC 7208 §4.5); the text of somebody else is not our affair.
+    # Two SPF records are an error (RFC 7208 §4.5); the text of somebody else is not our affair.
     assert [
         each["found"] for each in json.loads(done.out) if each["state"] == "extra" and each["name"] == "us.test"
     ] == [["v=spf1 -all"]]

@@ -130,7 +130,13 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         "problem",
         "b.test has a text that is no SPF record: V=SPF1;mx",
     ),
-    ("two SPF", "SPF", spf("v=spf1 -all", "v=spf1 mx -all"), "problem", "us.test has 2 SPF records"),
+    (
+        "two SPF",
+        "SPF",
+        spf("v=spf1 -all", "v=spf1 mx -all"),
+        "problem",
+        "us.test has 2 SPF records: receivers answer permerror",
+    ),
     ("not valid", "SPF", spf("v=spf1 ip4:1.2.3 -all"), "problem", "the record of us.test is not valid: "),
     ("+all", "SPF", spf("v=spf1 mx +all"), "problem", "+all: everybody may send for us.test"),
     ("all is +all", "SPF", spf("v=spf1 mx all"), "problem", "all: everybody may send"),
@@ -246,6 +252,13 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         {**spf("v=spf1 redirect=r.test"), "r.test": {"TXT": [b"v=spf1 +all"]}},
         "problem",
         "+all: every",
+    ),
+    (
+        "redirect to nothing",
+        "SPF",
+        spf("v=spf1 redirect=no.test"),
+        "problem",
+        "no.test has no SPF record to redirect",
     ),
     (
         "no key",

@@ -105,11 +105,16 @@ def _visit(walk: _Walk, name: str, place: _Place, answer: Answer) -> Iterator[Ex
             walk.note(Mark.PROBLEM, detail, "let it begin with v=spf1 and a space")
         if place.is_own and not place.above:
             walk.note(Mark.PROBLEM, f"{name} has no SPF record", "mailguard dns prints one to publish")
+        elif place.is_own:
+            detail = f"{name} has no SPF record to redirect to: receivers answer permerror"
+            walk.note(Mark.PROBLEM, detail, "remove the redirect, and end the record with ~all or -all")
         else:
             walk.note(Mark.PROBLEM, f"{name}, which is included, has no SPF record", "remove the include")
         return
     if len(published.texts) > 1:
-        walk.note(Mark.PROBLEM, f"{name} has {len(published.texts)} SPF records: they count as none", "leave one")
+        # RFC 7208 §4.5.
+        detail = f"{name} has {len(published.texts)} SPF records: receivers answer permerror"
+        walk.note(Mark.PROBLEM, detail, "leave one, with the terms of all of them")
         return
     record = published.record
     if record is None:
