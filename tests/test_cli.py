@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import dkim
 import pytest
 
 import mailguard.cli.key
@@ -94,6 +95,7 @@ def test_a_signed_message_passes(mailguard_command: Command, keys: Keys) -> None
             "fail: 2 signatures were not verified: the header has more than",
         ),
         (lambda mail: b"A: b\r\n" * 1_000 + MAIL, 2, "none: the message has no DKIM signature"),
+        (lambda mail: b"A: \0\r\n" + mail, 1, "fail: 2 of 2 signatures pass, but the message is malformed"),
         (lambda mail: MAIL, 2, "none: the message has no DKIM signature"),
         (lambda mail: b"", 2, "From: malformed (no-from)"),
         (lambda mail: b"\0\xff" * 100, 2, "From: malformed"),
@@ -105,6 +107,26 @@ def test_exit_codes_of_verify(
     done = mailguard_command("verify", "-", "--zone", keys.zone, "--now", NOW, stdin=change(keys.signed))
     assert (done.code, done.err) == (code, "")
     assert said in done.out
+
+
+@pytest.mark.attack("D07")
+@pytest.mark.parametrize("more", [b"From: ceo@bank.test\n", b"from: a@example.com\n"])
+def test_a_second_from_above_a_signature_that_has_one(mailguard_command: Command, keys: Keys, more: bytes) -> None:
+    """Neither a script nor a reader is to take the message for that of the domain which signed a part of it."""
+    _, selector, path = (keys.options[keys.options.index(name) + 1] for name in ("--domain", "--selector", "--key"))
+    made = dkim.sign(MAIL, selector.encode(), b"example.com", Path(path).read_bytes(), include_headers=[b"from"])
+    signed = made.replace(b"\r\n", b"\n") + MAIL
+    assert mailguard_command("verify", "--zone", keys.zone, stdin=signed).code == 0
+    done = mailguard_command("verify", "--zone", keys.zone, stdin=more + signed)
+    assert (done.code, done.out.splitlines()[:2]) == (
+        1,
+        [
+            "fail: 1 of 1 signatures passes, but the message is malformed",
+            "From: malformed (several-from): there are 2 From fields",
+        ],
+    )
+    done = mailguard_command("verify", "--zone", keys.zone, "--json", stdin=more + signed)
+    assert (done.code, json.loads(done.out)["result"]) == (1, "fail")
 
 
 def test_a_key_that_cannot_be_looked_up_is_temporary(

@@ -38,7 +38,8 @@ __all__ = ["verify"]
 def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, now: int | None) -> int:
     """Verify the DKIM signatures of the message in FILE (or standard input).
 
-    Ends with 0 if a signature passes, 75 if none does and a key could not be looked up, 2 if there is none,
+    Ends with 0 if a signature passes and the message is not malformed, such as by two From fields: which of them a
+    reader shows, no signature says. With 75 if none passes and a key could not be looked up, 2 if there is none,
     otherwise 1.
     """
     raw = read_message(file)
@@ -46,7 +47,7 @@ def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, no
     with waiting("asking the DNS for keys"), open_resolver(ResolverConfig(zone_file=zone)) as resolver:
         judged_at = time.time() if now is None else now
         judged, ignored = _judge(message, raw, resolver, now=judged_at, ask_dkimpy=ask_dkimpy)
-    code = _exit_code(judged, ignored)
+    code = _exit_code(message, judged, ignored)
     if as_json_text:
         click.echo(json.dumps(as_json(message, judged, ignored, code), indent=2))
     else:
@@ -77,10 +78,13 @@ def _judge(
     return tuple(Judged(result, opinion) for result, opinion in pairs), plan.ignored
 
 
-def _exit_code(judged: Sequence[Judged], ignored: int) -> ExitCode:
+def _exit_code(message: Message, judged: Sequence[Judged], ignored: int) -> ExitCode:
     statuses = {each.result.status for each in judged}
     if not statuses and not ignored:
         return ExitCode.NO_SIGNATURE
+    if message.malformed is not None:
+        # What makes it malformed need not be signed (RFC 6376 §8.15): no domain answers for all of it.
+        return ExitCode.FAIL
     if DkimStatus.PASS in statuses:
         return ExitCode.PASS
     return ExitCode.TEMPORARY if DkimStatus.TEMPERROR in statuses else ExitCode.FAIL

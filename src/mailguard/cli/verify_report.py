@@ -110,6 +110,8 @@ def _summary(message: Message, judged: Sequence[Judged], ignored: int, code: Exi
     passed = sum(each.result.status is DkimStatus.PASS for each in judged)
     verb = "passes" if passed == 1 else "pass"
     text = f"{_verdict_word(code)}: {passed} of {len(judged)} signatures {verb}"
+    if passed and message.malformed is not None:
+        text = f"{text}, but the message is malformed"
     return f"{text}; {ignored} more not verified" if ignored else text
 
 
