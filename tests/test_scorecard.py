@@ -261,6 +261,28 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         "no.test has no SPF record to redirect",
     ),
     (
+        "a sender behind all",
+        "SPF",
+        spf("v=spf1 mx -all ip4:192.0.2.9 exp=x.test"),
+        "problem",
+        "ip4:192.0.2.9: it stands behind -all in the record of us.test, and is never looked at",
+    ),
+    (
+        "a redirect beside all",
+        "SPF",
+        spf("v=spf1 mx ~ALL other=x Redirect=r.test"),
+        "problem",
+        "Redirect=r.test: it stands behind ~ALL",
+    ),
+    (
+        "a sender behind the all of an include",
+        "SPF",
+        spf("v=spf1 include:b.test -all", b_test={"TXT": [b"v=spf1 -all mx"]}),
+        "note",
+        "mx: it stands behind -all in the record of b.test",
+    ),
+    ("modifiers behind all", "SPF", spf("v=spf1 mx -all exp=x.test other=y"), "ok", ""),
+    (
         "no key",
         "DKIM",
         with_changes({"s._domainkey.us.test": {}}),
@@ -383,6 +405,18 @@ def test_what_is_found(title: str, zone: Zone, mark: str, detail: str) -> None:
         assert [each for each in said(found) if each[0] == mark and each[1].startswith(detail)], found.text()
     if mark != "ok":
         assert scored(zone).status == mark
+
+
+def test_an_mx_record_that_names_an_alias() -> None:
+    zone: Zone = {
+        **GOOD,
+        "us.test": {**GOOD["us.test"], "MX": [(10, "mail.us.test"), (20, "mx.us.test")]},
+        "mail.us.test": {"CNAME": ["mx.us.test"]},
+    }
+    assert said(part(scored(zone), "MX")) == {
+        ("note", "10 mail.us.test: it is an alias of mx.us.test"),
+        ("ok", "20 mx.us.test"),
+    }
 
 
 def test_the_obsolete_tags_of_dmarc_are_named() -> None:

@@ -123,6 +123,7 @@ def _visit(walk: _Walk, name: str, place: _Place, answer: Answer) -> Iterator[Ex
     # All at once: each round of look-ups begins the whole card again.
     walk.answers.need(list(dict.fromkeys(_questions(name, record)))[:MAX_FOLLOWED])
     _note_end(walk, name, record, place)
+    _note_unreached(walk, name, published.texts[0], record, place)
     inner = _Place((*place.above, name), is_own=False, is_passing=place.is_passing)
     children = [child for term in record.terms for child in _term(walk, name, term, inner)]
     if record.redirect is not None:
@@ -167,6 +168,20 @@ def _note_end(walk: _Walk, name: str, record: Record, place: _Place) -> None:
             walk.note(Mark.NOTE, f"the record of {name} says nothing of all other hosts", "end it with ~all or -all")
     elif last.status is SpfStatus.NEUTRAL:
         walk.note(Mark.NOTE, f"{last.text}: nothing is said of all other hosts", "end it with ~all or -all")
+
+
+def _note_unreached(walk: _Walk, name: str, text: bytes, record: Record, place: _Place) -> None:
+    """RFC 7208 §5.1: "all" always matches. Whoever is listed behind it is not listed."""
+    last = record.terms[-1] if record.terms else None
+    if last is None or last.mechanism != "all":
+        return
+    words = text.decode("ascii").split()
+    behind = words[words.index(last.text) + 1 :]
+    ignored = [word for word in behind if "=" not in word or word.lower().startswith("redirect=")]
+    if ignored:
+        mark = Mark.PROBLEM if place.is_own else Mark.NOTE
+        detail = f"{ignored[0]}: it stands behind {last.text} in the record of {name}, and is never looked at"
+        walk.note(mark, detail, f"put what is behind {last.text} in front of it, or remove it")
 
 
 def _term(walk: _Walk, name: str, term: Term, place: _Place) -> Iterator[Explanation]:

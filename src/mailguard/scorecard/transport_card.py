@@ -85,6 +85,11 @@ def _mail_host(host: MX, addresses: Sequence[Answer]) -> Explanation:
     if is_address(host.exchange):
         return finding(Mark.PROBLEM, f"{text}: it is an address", "let the MX record name a host")
     if any(answer.names() for answer in addresses):
+        canonical = next((answer.canonical_name for answer in addresses if answer.canonical_name), "")
+        if canonical:
+            # RFC 5321 §5.1: the name in an MX record has addresses itself.
+            advice = f"let the MX record name {canonical}: some senders refuse an alias"
+            return finding(Mark.NOTE, f"{text}: it is an alias of {canonical}", advice)
         return finding(Mark.OK, text)
     if failed:
         return finding(Mark.UNKNOWN, f"{text}: {failed[0].detail or 'the DNS did not answer'}")
