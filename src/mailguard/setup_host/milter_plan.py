@@ -313,11 +313,15 @@ class _Planner:
                     f" {quoted(f'{service.place}/smtpd_relay_restrictions=permit_sasl_authenticated,reject')}"
                 )
             elif not for_users and postfix.value(DAEMON_NAME, service) in names:
+                name, host = postfix.value(DAEMON_NAME, service), postfix.value("myhostname", service)
                 text = (
-                    f"{service.place} is called {postfix.value(DAEMON_NAME, service)}, and takes mail from others"
-                    " than your users: whatever it accepts is signed. Take that away:"
-                    f" {postfix.setting(DAEMON_NAME, '$myhostname', service)}"
+                    f"{service.place} is called {name}, and takes mail from others than your users: whatever it"
+                    " accepts is signed. "
                 )
+                if host in names:
+                    text += f"Take {host}, as Postfix calls each service without a name, out of sign.daemon_names"
+                else:
+                    text += f"Take that away: {postfix.setting(DAEMON_NAME, '$myhostname', service)}"
                 yield Note(text, is_problem=service in postfix.public_services and self._may_sign(service))
         yield from self._filters()
         yield Note(self._internal())
