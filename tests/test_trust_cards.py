@@ -60,6 +60,8 @@ def test_smuggling(change: Change, mark: str, words: list[str]) -> None:
     found = [text for title, text in said(card) if title == mark]
     assert any(all(word in text for word in words) for text in found), found
     assert all(title == "ok" for title, _ in said(card)) == (mark == "ok")
+    # Once, however many services a setting of main.cf counts for.
+    assert len(set(said(card))) == len(said(card))
 
 
 # -- who may speak for others --------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ def smuggling_card(facts: HostFacts) -> Explanation:
     """Whether Postfix sees one message where another server sees one: what is smuggled in has that server's SPF."""
     found = []
     for check in CHECKS:
-        for each in check.run(facts):
+        # What is in main.cf is found for each service that it counts for.
+        for each in dict.fromkeys(check.run(facts)):
             if isinstance(each, Found):
                 advice = f"{'; '.join(each.commands)}; then postfix reload. mailguard audit says more"
                 found.append(finding(Mark.PROBLEM, f"{each.place}: {each.what}. {check.why}", advice))
