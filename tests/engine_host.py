@@ -25,7 +25,7 @@ from typing import Any
 
 from mailguard.config import Config, DnsConfig, Listener, LogConfig
 from mailguard.dns.answers import Answers
-from mailguard.dns.question import Question, RecordType
+from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.trace import Trace
 from mailguard_milter import worker
@@ -34,6 +34,7 @@ from mailguard_milter.channel import Channel
 
 ALIVE: weakref.WeakSet[StandIn] = weakref.WeakSet()
 QUESTION = Question("a.us.test", RecordType.A)
+DEADLINE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class StandIn:
 
     def end_of_message(self, answers: Answers, *, now: float) -> Conclusion:
         if "question" in self.orders:
-            answers.get(QUESTION)
+            self._note("answered", answers.get(QUESTION).detail)
         self._note("end of message")
         notes = {"events": self.events, "alive": len(ALIVE), "threads": threading.active_count()}
         actions: list[Any] = [InsertHeader(0, b"X-Events", b" " + json.dumps(notes).encode())]
@@ -136,6 +137,17 @@ class StandIn:
         return Conclusion((*actions, *last), {"from": "x@evil.test", "action": "accept"})
 
 
+class TellingResolver(ZoneResolver):
+    """Each answer says how many seconds there were for it."""
+
+    def resolve(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        left = f"{deadline - time.monotonic()}"
+        return {question: Answer(question, Status.NXDOMAIN, detail=left) for question in questions}
+
+    async def resolve_async(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        return self.resolve(questions, deadline=deadline)
+
+
 def main(orders: Mapping[str, Any]) -> int:
     for ignored in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(ignored, signal.SIG_IGN)
@@ -147,10 +159,10 @@ def main(orders: Mapping[str, Any]) -> int:
         authserv_id="mx.us.test",
         engine=orders["engine"],
         log=LogConfig(destination="stderr", format="json"),
-        dns=DnsConfig(deadline_s=5.0),
+        dns=DnsConfig(deadline_s=DEADLINE_S),
         listeners=(listener,),
     )
-    application = worker.Application(config, lambda _: StandIn(), lambda: ZoneResolver({"a.us.test": {"A": []}}))
+    application = worker.Application(config, lambda _: StandIn(), lambda: TellingResolver({}))
     control = Channel.inherited(orders["control"])
     return worker.serve(application, [(listener, listening)], control, scratch_directory=orders["directory"])
 

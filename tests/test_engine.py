@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine_host import DEADLINE_S
 from engine_process import CONTINUE, Host, do, notes, only, unix_listener
 from milter_client import ADDHDRS, CHGHDRS, HDR_LEADSPC, POSTFIX_STEPS, QUARANTINE, SETSYMLIST, MilterGone
 
@@ -107,6 +108,14 @@ def test_a_question_is_answered_at_the_end(host: Host) -> None:
         replies = client.open().message(do("question"))
         assert [event[0] for event in notes(replies)["events"]].count("end of message") == 1
         assert replies[-1] == CONTINUE
+
+
+@pytest.mark.attack("V22")
+def test_the_end_of_a_message_waits_no_longer_than_the_configuration_says(host: Host) -> None:
+    with host.client() as client:
+        events = notes(client.open().message(do("question")))["events"]
+    (left,) = (float(detail) for stage, *details in events if stage == "answered" for detail in details)
+    assert left <= DEADLINE_S
 
 
 def test_a_quarantined_message_is_accepted_after_the_word(host: Host) -> None:
