@@ -97,6 +97,11 @@ def test_a_signed_message_passes(mailguard_command: Command, keys: Keys) -> None
         (lambda mail: b"A: b\r\n" * 1_000 + MAIL, 2, "none: the message has no DKIM signature"),
         (lambda mail: b"A: \0\r\n" + mail, 1, "fail: 2 of 2 signatures pass, but the message is malformed"),
         (lambda mail: MAIL, 2, "none: the message has no DKIM signature"),
+        (
+            lambda mail: b"From a@b Mon Jan  1 00:00:00 2024\n" + mail,
+            2,
+            "none: there is no DKIM signature in the part",
+        ),
         (lambda mail: b"", 2, "From: malformed (no-from)"),
         (lambda mail: b"\0\xff" * 100, 2, "From: malformed"),
     ],

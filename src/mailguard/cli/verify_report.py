@@ -20,7 +20,7 @@ from mailguard.dkim.result import DkimResult, DkimStatus
 from mailguard.dkim.second_opinion import SecondOpinion, difference
 from mailguard.explain.check_advice import DKIM
 from mailguard.explain.dkim_node import signature_names
-from mailguard.message import Message
+from mailguard.message import MalformedReason, Message
 
 __all__ = ["Judged", "as_json", "show"]
 
@@ -102,6 +102,8 @@ def _verdict_word(code: ExitCode) -> str:
 
 
 def _summary(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> str:
+    if code is ExitCode.NO_SIGNATURE and message.malformed is MalformedReason.HEADER_SYNTAX:
+        return "none: there is no DKIM signature in the part of the header that can be read"
     if code is ExitCode.NO_SIGNATURE:
         return "none: the message has no DKIM signature"
     if not judged:
