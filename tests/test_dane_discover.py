@@ -421,6 +421,14 @@ def test_a_name_too_long_to_have_records_has_none() -> None:
     assert len(name) < 253 < len(f"_25._tcp.{name}")
     records: Records = {"example.com": {"MX": [(10, name)]}, name: {"A": ["192.0.2.1"]}}
     assert only_host("example.com", zone(records)).reason is HostReason.NO_RECORDS
+    # Where an alias leads there, the name before it counts; and the longest name that there can be has its records.
+    alias: Records = {**records, "mx.example.com": {"CNAME": [name]}, TLSA_NAME: {"TLSA": [TA]}}
+    host = only_host("[mx.example.com]", zone(alias))
+    assert (host.outcome, host.base_domain) == (HostOutcome.AUTHENTICATE, "mx.example.com")
+    longest = name[:-3]
+    assert len(f"_25._tcp.{longest}") == 253
+    records = {longest: {"A": ["192.0.2.1"]}, f"_25._tcp.{longest}": {"TLSA": [TA]}}
+    assert only_host(f"[{longest}]", zone(records)).outcome is HostOutcome.AUTHENTICATE
 
 
 # -- other destinations -------------------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ def test_dane_ta_in_the_chain(selector: Selector, matching_type: MatchingType, a
     assert result.matched_name == "mx.example.com"
     # The order of what comes after the server's own does not matter, nor does what does not belong there.
     assert verified([SERVER, Made.of("unknown"), ROOT, MIDDLE], record).depth == depth
+    assert verified([SERVER, b"rubbish", MIDDLE, ROOT], record).depth == depth
 
 
 # (id, RFC section, chain, records, reason)
@@ -122,6 +123,13 @@ TRUST: list[tuple[str, str, list[Made], list[TLSA], TlsaReason]] = [
     ("self-signed authority as leaf, twice", "6698 2.1.1", [OWN_ROOT] * 2, [of(OWN_ROOT)], TlsaReason.NO_MATCH),
     ("leaf again, behind others", "6698 2.1.1", [OWN_ROOT, ROOT, OWN_ROOT], [of(OWN_ROOT)], TlsaReason.NO_MATCH),
     ("beside the chain", "7671 5.2", [SERVER, Made.of("x")], [of(Made.of("x"), TA, SPKI)], TlsaReason.CHAIN),
+    (
+        "the first beside the chain, the second in it",
+        "7671 8.1",
+        [SERVER, Made.of("x"), MIDDLE, ROOT],
+        [of(Made.of("x"), TA, CERT), of(ROOT, TA, SPKI)],
+        TlsaReason.MATCHED,
+    ),
     ("EE or TA", "7672 3.2", CHAIN, [of(Made.of("x"), EE), of(ROOT)], TlsaReason.MATCHED),
     ("TA with PKIX beside", "7672 3.1.3", CHAIN, [TLSA(0, 0, 1, bytes(32)), of(ROOT)], TlsaReason.MATCHED),
     ("PKIX alone", "7672 3.1.3", CHAIN, [of(SERVER, CertificateUsage.PKIX_EE)], TlsaReason.NO_USABLE_RECORD),
