@@ -51,6 +51,26 @@ USABILITY: list[tuple[str, str, TLSA, Unusable | None]] = [
     ("digest as key", "6698 2.1.3", TLSA(3, 1, 0, D32), Unusable.MALFORMED),
     # PKCS #1: SEQUENCE { INTEGER, INTEGER }.
     ("key of another form", "6698 2.1.2", TLSA(3, 1, 0, b"\x30\x06\x02\x01\x03\x02\x01\x03"), Unusable.MALFORMED),
+    # Two octets of another kind of string, of an algorithm that is no identifier, and of which a bit counts for none.
+    (
+        "key as another string",
+        "6698 4.1",
+        TLSA(3, 1, 0, b"\x30\x09\x30\x03\x06\x01\x00\x04\x02\x00\x01"),
+        Unusable.MALFORMED,
+    ),
+    (
+        "key of a number",
+        "6698 4.1",
+        TLSA(3, 1, 0, b"\x30\x09\x30\x03\x02\x01\x00\x03\x02\x00\x01"),
+        Unusable.MALFORMED,
+    ),
+    (
+        "key of odd bits",
+        "6698 4.1",
+        TLSA(3, 1, 0, b"\x30\x09\x30\x03\x06\x01\x00\x03\x02\x01\x00"),
+        Unusable.MALFORMED,
+    ),
+    ("key of one octet", "6698 4.1", TLSA(3, 1, 0, b"\x30\x09\x30\x03\x06\x01\x00\x03\x02\x00\x01"), None),
     (
         "key without octets",
         "6698 4.1",

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import x25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from dane_certificates import NOW, Digest, Made, server, spki
@@ -90,6 +92,15 @@ def test_dane_ee_of_a_certificate_that_cannot_be_read() -> None:
     for record in (of(SERVER, EE, SPKI), of(SERVER, EE), of(ROOT)):
         said = reason([octets, SERVER, MIDDLE, ROOT], record)
         assert said is TlsaReason.MALFORMED, "the next certificate does not stand in for it"
+
+
+def test_dane_ee_of_a_certificate_whose_subject_cannot_be_read() -> None:
+    """Its key can be found; the name in it counts for nothing."""
+    made = server(None, subject="mx.example.com")
+    for octets in (made.der, made.der.replace(b"mx.example.com", b"mx.example.\xff\xff\xff")):
+        result = verified([octets], of(made, EE, SPKI))
+        assert (result.status, result.depth) == (TlsaStatus.AUTHENTICATED, 0)
+        assert result.matched_name == ("mx.example.com" if octets == made.der else None)
 
 
 # -- DANE-TA ------------------------------------------------------------------------------------------------------
@@ -239,6 +250,15 @@ def test_bare_keys_of_other_kinds_vouch_for_nothing(key_name: str) -> None:
     assert reason([server(anchor, "mx.example.com")], TLSA(2, 1, 0, spki(key_name))) is TlsaReason.NO_MATCH
 
 
+@pytest.mark.parametrize("signer", ["rsa2048", "p256", "ed"])
+def test_a_bare_key_of_one_kind_and_a_signature_of_another(signer: str) -> None:
+    leaf = server(Made.of("anchor", key_name=signer), "mx.example.com")
+    agreement = x25519.X25519PrivateKey.generate().public_key()
+    keys = [spki(name) for name in ("rsa2048", "p256", "ed") if name != signer]
+    for data in (*keys, agreement.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)):
+        assert reason([leaf], TLSA(2, 1, 0, data)) is TlsaReason.NO_MATCH
+
+
 @pytest.mark.parametrize("key_name", ["rsa2048", "p256"])
 @pytest.mark.parametrize(
     ("digest", "expected"),
@@ -277,6 +297,7 @@ NAMES: list[tuple[str, str, str, list[str], Sequence[str], bool]] = [
     ("NUL", "3.2.3", "x", ["mx.example.com\0.evil.test"], IDS, False),
     ("final dot", "3.2.3", "x", ["mx.example.com."], IDS, False),
     ("common name", "3.2.3", "mx.example.com", [], IDS, True),
+    ("common name in upper case", "3.2.3", "MX.Example.COM", [], IDS, True),
     ("wildcard as common name", "3.2.3", "*.example.com", [], IDS, True),
     ("common name beside DNS-IDs", "3.2.3", "mx.example.com", ["a.test"], IDS, False),
     ("no name at all", "3.2.3", "", [], IDS, False),
@@ -310,6 +331,11 @@ def test_a_common_name_is_not_beyond_name_constraints() -> None:
     for constraint in (ELSEWHERE, PERMITTED):
         top = Made.of("root", extensions=[constraint])
         assert reason([leaf, top], of(top)) is TlsaReason.NAME
+    # Whether there are any cannot be told; the path does not need what is in this extension.
+    unread = x509.UnrecognizedExtension(x509.SubjectKeyIdentifier.oid, b"\x30\x03rub")
+    top = Made.of("root", extensions=[unread])
+    assert reason([leaf, top], of(top)) is TlsaReason.NAME
+    assert reason([server(top, *IDS), top], of(top)) is TlsaReason.MATCHED
     assert reason([leaf, ROOT], of(ROOT)) is TlsaReason.MATCHED
 
 
