@@ -297,6 +297,17 @@ def test_the_pauses_after_failures_grow() -> None:
     assert asking.noticed(found()) is not None
 
 
+def test_the_failures_of_one_id_are_not_those_of_another() -> None:
+    asking = Asking()
+    for _ in range(8):
+        asking.fetched(asking.noticed(found("one")), failure())
+        asking.now += 1.5 * LONGEST_PAUSE_S
+    for _ in range(2):
+        asking.fetched(asking.noticed(found("two")), failure())
+        asking.now += 3 * FIRST_PAUSE_S
+    assert asking.noticed(found("two")) is not None
+
+
 def test_another_id_may_be_tried_sooner_but_not_at_once() -> None:
     asking = Asking()
     asking.fetched(asking.noticed(found("one")), failure())
@@ -379,6 +390,32 @@ def test_what_nobody_asks_for_is_left_to_expire() -> None:
     # Somebody asks, and it is refreshed all the same.
     assert asking.held() is not None
     assert asking.noticed(found()) == Fetch(DOMAIN, "one", is_refresh=True)
+
+
+def test_refreshing_is_not_asking() -> None:
+    """A policy that is fetched anew each week ends all the same when nobody asks for it."""
+    asking = Asking()
+    asking.learn()
+    last = NOW
+    while asking.now < NOW + REFRESHED_WHILE_ASKED_S + 2 * WEEK_S:
+        asking.now += 3600
+        for fetch in asking.cache.due(now=asking.now):
+            asking.fetched(fetch, success())
+            last = asking.now
+    assert NOW + REFRESHED_WHILE_ASKED_S - WEEK_S < last <= NOW + REFRESHED_WHILE_ASKED_S
+    assert asking.held() is None
+
+
+def test_a_policy_that_was_replaced_is_due_no_more() -> None:
+    asking = Asking()
+    asking.learn()
+    due_at = asking.cache.next_due_at()
+    assert due_at is not None
+    asking.now = due_at - 1
+    asking.learn(record_id="two")
+    asking.now += DAY_S
+    assert asking.cache.due(now=asking.now) == ()
+    assert len(asking.cache.due(now=asking.now + REFRESH_UNTIL * WEEK_S)) == 1
 
 
 def test_when_something_is_due() -> None:

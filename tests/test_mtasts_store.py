@@ -63,6 +63,15 @@ def test_the_last_asked_for_are_read_first(path: str) -> None:
     assert [one.domain for one in store.read(2)] == ["d8.test", "d7.test"]
 
 
+def test_the_last_asked_for_are_in_memory_after_a_restart(path: str) -> None:
+    PolicyStore(path).write([row(f"d{index}.test", fetched_at=NOW + index) for index in range(9)], now=NOW)
+    asking = Asking(PolicyStore(path), now=NOW + DAY_S, limits=CacheLimits(bytes=6_000))
+    kept = asking.cache.load(now=asking.now)
+    assert 1 < kept < 9
+    held = [index for index in range(9) if asking.held(Domain.parse(f"d{index}.test")) is not None]
+    assert held == list(range(9 - kept, 9))
+
+
 # -- what memory has no room for ----------------------------------------------------------------------------------
 
 
