@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -137,6 +137,50 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
     directory.mkdir()
     assert asking.cache.save(now=NOW)
     assert (len(asking.cache._waiting), asking.cache._waiting_bytes) == (0, 0)
+
+
+class Interrupted(PolicyStore):
+    """Something happens while it writes, once."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.meanwhile: Callable[[], object] | None = None
+
+    def write(self, rows: Sequence[PolicyRow], *, now: float) -> bool:
+        is_whole = super().write(rows, now=now)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return is_whole
+
+
+@pytest.mark.parametrize(
+    "becomes", ["replaced", "pushed out", "replaced and pushed out", "back and replaced", "back and pushed out"]
+)
+def test_what_changes_while_it_is_written_is_written_by_the_next(path: str, becomes: str) -> None:
+    store, other = Interrupted(path), Domain.parse("other.test")
+    asking = Asking(store, limits=CacheLimits(entries=1))
+    asking.cache.load(now=NOW)
+    asking.learn()
+    if becomes.startswith("back"):
+        asking.learn(domain=other)
+
+    def meanwhile() -> None:
+        asking.now += 60
+        if becomes.startswith("back"):
+            assert recalled(asking) is not None
+        if becomes != "pushed out":
+            asking.learn(policy(mx="new.good.test"), record_id="two")
+        if becomes.endswith("pushed out"):
+            asking.learn(policy(mx="other.test"), record_id="two", domain=other)
+
+    store.meanwhile = meanwhile
+    assert asking.cache.save(now=asking.now)
+    expected = recalled(asking)
+    assert expected is not None
+    assert (expected.record_id == "two") is (becomes != "pushed out")
+    assert asking.cache.save(now=asking.now)
+    assert after_restart(path, now=asking.now).held() == expected
 
 
 def test_a_newer_policy_is_not_replaced_by_the_one_that_waits(path: str) -> None:

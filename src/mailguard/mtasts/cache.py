@@ -312,11 +312,12 @@ class PolicyCache:
         self, written: Iterable[tuple[tuple[Domain, CacheEntry], HeldPolicy | None]], asked: Mapping[Domain, float]
     ) -> None:
         for (domain, entry), held in written:
-            # It may have been replaced, or pushed out, while it was written.
-            if self._waiting.get(domain) is entry:
-                self._stop_waiting(domain)
-            if self._with_policy.get(domain) is entry and entry.held is held:
-                self._unsaved.pop(domain, None)
+            # It may have been replaced, or pushed out, or both, while it was written.
+            if entry.held is held:
+                if self._waiting.get(domain) is entry:
+                    self._stop_waiting(domain)
+                if self._with_policy.get(domain) is entry:
+                    self._unsaved.pop(domain, None)
             entry.noted_at = entry.asked_at
         for domain, at in asked.items():
             self._asked.pop(domain, None)
