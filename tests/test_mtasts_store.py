@@ -10,6 +10,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -139,6 +140,10 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
     assert (len(asking.cache._waiting), asking.cache._waiting_bytes) == (0, 0)
 
 
+def unusable(*_: object) -> NoReturn:
+    raise StoreUnusable("made up")
+
+
 class Interrupted(PolicyStore):
     """Something happens while it writes, once."""
 
@@ -181,6 +186,38 @@ def test_what_changes_while_it_is_written_is_written_by_the_next(path: str, beco
     assert (expected.record_id == "two") is (becomes != "pushed out")
     assert asking.cache.save(now=asking.now)
     assert after_restart(path, now=asking.now).held() == expected
+
+
+def test_what_the_start_could_not_read_is_older_than_what_waits(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path, 1)
+    (domain,) = domains(1)
+    asking = Asking(PolicyStore(path), now=NOW + DAY_S, limits=CacheLimits(entries=1))
+    with monkeypatch.context() as broken:
+        broken.setattr(PolicyStore, "read", unusable)
+        assert asking.cache.load(now=asking.now) == 0
+    new = asking.learn(policy(mx="new.good.test"), record_id="two", domain=domain)
+    asking.learn()
+    assert asking.cache.save(now=asking.now)
+    assert recalled(asking, domain) == new
+    assert after_restart(path, now=asking.now).held(domain) == new
+
+
+def test_what_comes_while_the_store_is_read_is_newer(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path, 1)
+    (domain,) = domains(1)
+    asking = Asking(PolicyStore(path), now=NOW + DAY_S, limits=CacheLimits(entries=1))
+    read = PolicyStore.recall
+
+    def meanwhile(store: PolicyStore, wanted: str) -> PolicyRow | None:
+        found = read(store, wanted)
+        asking.learn(policy(mx="new.good.test"), record_id="two", domain=domain)
+        asking.learn()
+        return found
+
+    monkeypatch.setattr(PolicyStore, "recall", meanwhile)
+    held = recalled(asking, domain)
+    assert held is not None
+    assert held.record_id == "two"
 
 
 def test_a_newer_policy_is_not_replaced_by_the_one_that_waits(path: str) -> None:

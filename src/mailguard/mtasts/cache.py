@@ -238,15 +238,10 @@ class PolicyCache:
 
     def recall(self, domain: Domain, *, now: float) -> None:
         """Read the policy of one domain from the store, where memory has none that counts. May block for a second."""
+        if self._store is None:
+            return
         with self._lock:
-            entry = self._entry(domain)
-            waiting = self._waiting.get(domain)
-            if self._store is None or entry.counting(now) is not None:
-                return
-            if waiting is not None and waiting.held is not None and waiting.counting(now) is not None:
-                entry.asked_at = now
-                self._unsaved[domain] = None
-                self._hold(domain, entry, waiting.held, waiting.refresh_at)
+            if self._is_back(domain, now):
                 return
         try:
             row = self._store.recall(domain)
@@ -254,8 +249,9 @@ class PolicyCache:
             self._note_store(error)
             return
         with self._lock:
-            entry = self._entry(domain)
-            if entry.counting(now) is None:
+            # One may have come, and have been pushed out as well, while the store was read.
+            if not self._is_back(domain, now):
+                entry = self._entry(domain)
                 entry.recalled_at = now
                 entry.asked_at = now
                 if row is not None:
@@ -323,6 +319,16 @@ class PolicyCache:
             self._asked.pop(domain, None)
             if domain in self._with_policy:
                 self._with_policy[domain].noted_at = at
+
+    def _is_back(self, domain: Domain, now: float) -> bool:
+        """Whether a policy counts, if need be the one that waits for the store, which is in memory again then."""
+        entry, waiting = self._entry(domain), self._waiting.get(domain)
+        held = waiting.counting(now) if waiting is not None else None
+        if waiting is not None and held is not None and entry.counting(now) is None:
+            entry.asked_at = now
+            self._unsaved[domain] = None
+            self._hold(domain, entry, held, waiting.refresh_at)
+        return entry.counting(now) is not None
 
     def _stop_waiting(self, domain: Domain) -> None:
         entry = self._waiting.pop(domain, None)
@@ -409,7 +415,8 @@ class PolicyCache:
         is_of_the_future = fetched_at > now + CLOCK_SKEW_S
         held = HeldPolicy(policy, str(row.record_id), fetched_at, expires_at).as_of(now)
         entry = self._entry(domain)
-        if held.expires_at < now or (entry.held is not None and entry.held.fetched_at >= held.fetched_at):
+        known = [one.held for one in (entry, self._waiting.get(domain)) if one is not None and one.held is not None]
+        if held.expires_at < now or any(one.fetched_at >= held.fetched_at for one in known):
             return None
         entry.asked_at, entry.noted_at = max(entry.asked_at, min(asked_at, now)), asked_at
         self._hold(domain, entry, held, now if is_of_the_future else min(refresh_at, held.expires_at))
