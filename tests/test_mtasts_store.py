@@ -108,6 +108,17 @@ def test_what_was_pushed_out_of_memory_is_recalled(path: str) -> None:
     assert len(again.cache.due(now=NOW + REFRESH_UNTIL * WEEK_S)) > 0
 
 
+def test_a_policy_that_came_after_the_store_had_none_is_recalled(path: str) -> None:
+    """As of each domain that is new: the store is asked for it first."""
+    asking = Asking(PolicyStore(path), limits=CacheLimits(entries=1))
+    asking.cache.load(now=NOW)
+    assert recalled(asking) is None
+    held = asking.learn()
+    assert asking.cache.save(now=NOW)
+    asking.learn(domain=Domain.parse("other.test"))
+    assert recalled(asking) == held
+
+
 def test_what_was_pushed_out_before_it_was_written_is_written(path: str) -> None:
     asking = Asking(PolicyStore(path), limits=CacheLimits(entries=5))
     asking.cache.load(now=NOW)

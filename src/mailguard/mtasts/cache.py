@@ -382,7 +382,7 @@ class PolicyCache:
         is_unsaved = domain in self._unsaved
         self._unsaved.pop(domain, None)
         # What is known of its host stays; the DNS is asked at once when it is wanted again.
-        self._without[domain] = replace(gone, held=None, look_up_at=0.0, recalled_at=-inf)
+        self._without[domain] = replace(gone, held=None, look_up_at=0.0)
         while len(self._without) > self._limits.entries:
             self._without.popitem(last=False)
         if gone.held is None:
