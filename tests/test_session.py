@@ -218,6 +218,17 @@ def test_lines_that_postfix_breaks_are_said_of_what_is_signed(
     assert "warning" not in peer.send(message(), macros=macros).record
 
 
+def test_who_is_known_without_a_login_needs_no_macros(keys: Path) -> None:
+    """A message of a listed service for whose domain there is no key passes, though no login could be seen."""
+    peer = Peer(configuration(keys, mode="enforce"), role="sign")
+    for sender, action in ((b"x@us.test", "sign"), (b"x@elsewhere.test", "accept")):
+        peer.connect(STRANGER, {"{daemon_name}": b"ORIGINATING"})
+        conclusion = peer.send(message(sender), macros={}, mail_from=b"<a@us.test>")
+        assert (conclusion.actions[-1], conclusion.record["action"]) == (Accept(), action)
+        assert "milter_mail_macros" in str(conclusion.record["warning"])
+        assert "would" not in conclusion.record
+
+
 Before = Callable[[Peer, list[Field]], object]
 
 
