@@ -436,3 +436,28 @@ def test_a_row_cannot_last_longer_than_its_policy_says(path: str) -> None:
 def test_the_file_is_for_its_owner_alone(path: str) -> None:
     filled(path)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("mode", "left"), [(0o666, 0o644), (0o620, 0o600), (0o640, 0o640)])
+def test_nobody_else_may_write_to_the_file(path: str, mode: int, left: int) -> None:
+    filled(path)
+    os.chmod(path, mode)
+    assert after_restart(path).held(domains(1)[0]) is not None
+    assert stat.S_IMODE(os.stat(path).st_mode) == left
+
+
+def test_no_link_is_followed(path: str) -> None:
+    """Neither to a store, nor to an empty file that would become one."""
+    target = f"{path}.other"
+    os.symlink(target, path)
+    filled(target, 1)
+    before = Path(target).read_bytes()
+    for octets in (before, b""):
+        Path(target).write_bytes(octets)
+        with pytest.raises(StoreUnusable, match="not a regular file"):
+            PolicyStore(path).read(1)
+        with pytest.raises(StoreUnusable, match="not a regular file"):
+            PolicyStore(path).write([row()], now=NOW)
+        with pytest.raises(StoreUnusable, match="not a regular file"):
+            PolicyStore(path).recall("d0.test")
+        assert Path(target).read_bytes() == octets
