@@ -461,3 +461,19 @@ def test_no_link_is_followed(path: str) -> None:
         with pytest.raises(StoreUnusable, match="not a regular file"):
             PolicyStore(path).recall("d0.test")
         assert Path(target).read_bytes() == octets
+
+
+def test_who_finds_the_file_of_another_in_its_place_writes_all_of_it_again(path: str) -> None:
+    store = PolicyStore(path)
+    asking = Asking(store)
+    asking.cache.load(now=NOW)
+    held = asking.learn()
+    assert asking.cache.save(now=NOW)
+    filled(f"{path}.other", 3)
+    store.close()
+    os.replace(f"{path}.other", path)
+    asking.learn(domain=Domain.parse("other.test"))
+    assert asking.cache.save(now=NOW)
+    again = after_restart(path)
+    assert again.held() == held
+    assert all(again.held(domain) is not None for domain in domains(3))

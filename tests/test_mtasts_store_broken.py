@@ -80,6 +80,21 @@ def test_a_damaged_file_is_set_aside_at_the_start(
 
 
 @pytest.mark.attack("T14")
+def test_of_two_that_find_it_damaged_one_alone_sets_it_aside(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    garbage(path)
+    filled(f"{path}.other", 3)
+    store, set_aside = PolicyStore(path), PolicyStore._set_aside
+
+    def second(self: PolicyStore, why: str) -> None:
+        os.replace(f"{path}.other", path)
+        set_aside(self, why)
+
+    monkeypatch.setattr(PolicyStore, "_set_aside", second)
+    assert {one.domain for one in store.read(9)} == set(domains(3))
+    assert not os.path.exists(path + ASIDE_SUFFIX)
+
+
+@pytest.mark.attack("T14")
 @pytest.mark.parametrize("damage", [*DAMAGES, os.unlink])
 def test_nothing_is_lost_where_the_file_is_damaged_under_way(path: str, damage: Callable[[str], None]) -> None:
     asking = filled(path)
