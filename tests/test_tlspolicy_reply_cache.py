@@ -90,6 +90,14 @@ def test_a_short_ttl_does_not_make_us_ask_all_the_time() -> None:
     assert cache.due(REFRESH_INTERVAL_S, 10) == [b"a"]
 
 
+def test_a_reply_that_was_replaced_is_not_looked_up_when_it_was_due() -> None:
+    cache = ReplyCache(CacheBounds(), draw=lambda: 0.5)
+    for now in (0.0, 10.0):
+        put(cache, b"a", now, ttl_s=0)
+    assert cache.due(REFRESH_INTERVAL_S + 9.9, 10) == []
+    assert cache.due(REFRESH_INTERVAL_S + 10, 10) == [b"a"]
+
+
 def test_the_queue_does_not_grow_with_what_is_replaced() -> None:
     cache = ReplyCache(CacheBounds(), draw=lambda: 0.5)
     for number in range(10_000):

@@ -27,6 +27,7 @@ GOOD_ADDRESS = ["inet:127.0.0.1:8461"]
         ({}, None),
         ({"smtp_dns_support_level": ""}, "smtp_dns_support_level=dnssec"),
         ({"smtp_dns_support_level": "disabled"}, "smtp_dns_support_level=dnssec"),
+        ({"smtp_dns_support_level": "enabled"}, "smtp_dns_support_level=dnssec"),
         ({"smtp_dns_support_level": "DNSSEC"}, None),
         ({"smtp_host_lookup": "native"}, "smtp_host_lookup=dns"),
         ({"smtp_host_lookup": "dns, native"}, None),
