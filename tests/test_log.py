@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import json
 import os
 import re
@@ -415,6 +416,89 @@ def test_an_event_is_logged_a_bounded_number_of_times() -> None:
     log.event("something else")
     log.close(timeout_s=10)
     assert len(kept.lines) == log_module.EVENTS_PER_WINDOW + 1
+
+
+@pytest.mark.attack("X12")
+def test_an_event_is_logged_again_in_the_next_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the number of those that were not; in the window after that there were none."""
+    log = kept_log(kept := Kept())
+    for _ in range(log_module.EVENTS_PER_WINDOW + 5):
+        log.event("garbage")
+    # Each begins a window of its own.
+    monkeypatch.setattr(log_module, "EVENT_WINDOW_S", -1.0)
+    log.event("garbage")
+    log.event("garbage")
+    log.close(timeout_s=10)
+    expected = [b"event=garbage"] * log_module.EVENTS_PER_WINDOW
+    assert kept.lines == [*expected, b"event=garbage not_logged=5", b"event=garbage"]
+
+
+def test_a_count_that_could_not_be_logged_is_logged_later() -> None:
+    count = b'event="log lines dropped" count=1'
+    refused = [b"n=1", count]
+
+    class Picky(Kept):
+        def write(self, line: bytes, severity: Severity) -> None:
+            if line in refused:
+                refused.remove(line)
+                raise OSError("not this time")
+            super().write(line, severity)
+
+    log = kept_log(sink := Picky())
+    for number in (1, 2, 3):
+        log.message({"n": number})
+    log.close(timeout_s=10)
+    assert sink.lines == [b"n=2", b"n=3", count]
+
+
+def test_several_lines_are_written_at_once_up_to_what_a_pipe_takes_whole() -> None:
+    for length, writes in ((94, 1), (95, 2)):
+        log = Log(sink := KeptTogether(), Format.LOGFMT, timestamps=False)
+        for each in (4000, length):
+            log._put(b"x" * each, Severity.INFO)
+        log.start()
+        log.close(timeout_s=10)
+        assert len(sink.lines) == writes
+        assert max(map(len, sink.lines)) < select.PIPE_BUF
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe for whose writing end there is no room; it would block."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * select.PIPE_BUF)
+    os.set_blocking(writer, True)
+    return reader, writer
+
+
+def test_telling_does_not_wait_for_a_reader() -> None:
+    reader, writer = full_pipe()
+    program = "from mailguard_milter.log import tell; tell('unheard')"
+    try:
+        assert subprocess.run([sys.executable, "-c", program], stderr=writer, check=False, timeout=60).returncode == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_syslog_daemon_that_does_not_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_module, "SYSLOG_PATIENCE_S", 0.05)
+    path, over = str(tmp_path / "log"), threading.Event()
+
+    def fill() -> None:
+        sink = SyslogSink(path)
+        try:
+            while True:
+                sink.write(b"x" * 1000, Severity.INFO)
+        except TimeoutError:
+            over.set()
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(path)
+        threading.Thread(target=fill, daemon=True).start()
+        assert over.wait(30)
 
 
 def test_a_value_that_cannot_be_printed_fails_nothing() -> None:
