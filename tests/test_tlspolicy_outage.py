@@ -221,6 +221,31 @@ def test_an_error_of_ours_keeps_mail_back(site: TlsPolicySite) -> None:
     assert site.ask("all.test") == "OK dane-only"
 
 
+def test_while_a_policy_is_waited_for_in_vain_mail_waits(
+    site: TlsPolicySite, hosts: PolicyHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_source, "WAIT_S", 0.05)
+    hosts.gate.clear()
+    for _ in range(3):
+        assert site.ask("enforce.test") == "TEMP"
+    hosts.gate.set()
+    wait_for(lambda: site.ask("enforce.test") == ENFORCED)
+    assert hosts.fetched == ["enforce.test"]
+
+
+def test_a_policy_that_ends_while_it_is_fetched_anew_is_waited_for(site: TlsPolicySite, hosts: PolicyHosts) -> None:
+    protected(site)
+    hosts.gate.clear()
+    site.now += 0.8 * WEEK_S
+    wait_for(lambda: hosts.at_once == 1)
+    site.now += WEEK_S
+    with site.client() as client:
+        client.send(encode_request(b"QUERY", b"enforce.test"))
+        assert site.ask("all.test") == "OK dane-only"
+        hosts.gate.set()
+        assert f"OK {client.reply().text}" == ENFORCED
+
+
 def test_slow_policy_hosts_occupy_a_bounded_number_of_threads(hosts: PolicyHosts) -> None:
     records: dict[str, dict[str, list[object]]] = {}
     for number in range(40):
