@@ -131,6 +131,9 @@ def test_a_new_policy_is_on_the_disk_soon(tmp_path: Path, hosts: PolicyHosts) ->
         protected(site)
         reader = PolicyStore(path)
         wait_for(lambda: [row.domain for row in reader.read(10)] == ["enforce.test"])
+        # And so is the next one.
+        assert site.ask("wild.test").startswith("OK secure")
+        wait_for(lambda: {row.domain for row in reader.read(10)} == {"enforce.test", "wild.test"})
         reader.close()
 
 
@@ -177,6 +180,31 @@ def a_directory(path: Path) -> None:
     path.mkdir()
 
 
+class FullAtFirst(PolicyStore):
+    """A store that nothing can be written to until there is room."""
+
+    refused = 0
+    has_room = False
+
+    def write(self, rows: Sequence[PolicyRow], *, now: float) -> bool:
+        if rows and not self.has_room:
+            self.refused += 1
+            raise StoreUnusable("made up")
+        return super().write(rows, now=now)
+
+
+def test_what_could_not_be_written_is_written_without_a_further_fetch(
+    tmp_path: Path, hosts: PolicyHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_source, "SAVE_AGAIN_S", 0.05)
+    store = FullAtFirst(str(tmp_path / "sts.sqlite"))
+    with TlsPolicySite(zone(ZONE), fetch=hosts.fetch, store=store) as site:
+        protected(site)
+        wait_for(lambda: store.refused)
+        store.has_room = True
+        wait_for(lambda: [row.domain for row in store.read(10)] == ["enforce.test"])
+
+
 @pytest.mark.parametrize("harm", [damaged, truncated, gone, a_directory])
 def test_without_its_database_it_fetches_again(
     tmp_path: Path, hosts: PolicyHosts, harm: Callable[[Path], None]
@@ -219,6 +247,21 @@ def test_an_error_of_ours_keeps_mail_back(site: TlsPolicySite) -> None:
     assert site.ask("all.test") == "TEMP"
     site.resolver.fails = lambda question: False
     assert site.ask("all.test") == "OK dane-only"
+
+
+def test_a_fault_of_ours_is_not_the_last_fetch_of_a_policy() -> None:
+    fetched: list[Domain] = []
+
+    def fetch(domain: Domain) -> FetchOutcome:
+        fetched.append(domain)
+        if len(fetched) == 1:
+            raise RuntimeError("made up")
+        return success(policy(mx="mx1.enforce.test"))
+
+    with TlsPolicySite(zone(ZONE), fetch=fetch) as site:
+        assert site.ask("enforce.test") == "NOTFOUND"
+        site.now += 3_600
+        assert site.ask("enforce.test") == ENFORCED
 
 
 def test_while_a_policy_is_waited_for_in_vain_mail_waits(
