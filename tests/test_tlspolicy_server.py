@@ -263,6 +263,21 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.attack("T15")
+def test_what_is_sent_during_a_look_up_is_not_taken_in(site: TlsPolicySite, hosts: PolicyHosts) -> None:
+    """More than what the kernel holds for both ends; all that there is room for is answered later."""
+    hosts.gate.clear()
+    with site.client() as client:
+        client.send(encode_request(b"QUERY", b"enforce.test"))
+        wait_for(lambda: hosts.at_once == 1)
+        client.socket.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            client.socket.sendall(encode_request(b"QUERY", b"192.0.2.1") * 1_000_000)
+        client.socket.settimeout(PATIENCE_S)
+        hosts.gate.set()
+        assert f"OK {client.reply().text}" == ENFORCED
+        assert [client.reply().status for _ in range(100)] == [ReplyStatus.NOT_FOUND] * 100
+
+
 def test_nobody_keeps_postfix_out_by_holding_all_connections(site: TlsPolicySite) -> None:
     held = [site.client() for _ in range(70)]
     for _ in range(3):
