@@ -287,6 +287,19 @@ def test_nobody_keeps_postfix_out_by_holding_all_connections(site: TlsPolicySite
         client.socket.close()
 
 
+def test_who_waits_for_a_look_up_is_not_closed_for_those_who_come(site: TlsPolicySite, hosts: PolicyHosts) -> None:
+    hosts.gate.clear()
+    with site.client() as waits:
+        waits.send(encode_request(b"QUERY", b"enforce.test"))
+        wait_for(lambda: hosts.at_once == 1)
+        held = [site.client() for _ in range(60)]
+        assert site.ask("all.test") == "OK dane-only"
+        hosts.gate.set()
+        assert f"OK {waits.reply().text}" == ENFORCED
+        for client in held:
+            client.socket.close()
+
+
 # -- sockets, start and end ---------------------------------------------------------------------------------------
 
 
