@@ -29,7 +29,7 @@ from mailguard.trace_store import Row, TraceStore
 from mailguard_milter import trace_pipe
 from mailguard_milter.log import Format, Log, Severity, Sink
 from mailguard_milter.trace_pipe import MAX_PACKET_BYTES, TraceSender, pack, unpack
-from mailguard_milter.trace_writer import RETRY_S, Keeper
+from mailguard_milter.trace_writer import PRUNE_EVERY_S, RETRY_S, Keeper
 from trace_rows import queue_ids
 from trace_rows import row as row_of
 from zone0 import NOW, ke, mail, sign_as
@@ -312,6 +312,22 @@ def test_a_deleted_database_is_made_anew_without_a_word(
     keeper.add([row(trace, 2)])
     assert queue_ids(path) == ["00000002"]
     assert told(capfd) == []
+    keeper.close()
+
+
+def test_what_is_too_old_goes_within_a_minute_without_any_mail(tmp_path: Path, trace: Trace, clock: Clock) -> None:
+    """And after each batch."""
+    path = str(tmp_path / "traces.sqlite")
+    keeper = keeper_of(path, clock)
+    week_s = 7 * 86_400
+    for number, elapsed_s, soon in ((1, PRUNE_EVERY_S, False), (2, 0.0, True)):
+        keeper.tend(NOW, soon=True)
+        keeper.add([row_of(trace, number)])
+        keeper.tend(NOW + week_s + 1, soon=False)
+        assert len(queue_ids(path)) == 1, "not looked at again so soon"
+        clock.seconds += elapsed_s
+        keeper.tend(NOW + week_s + 1, soon=soon)
+        assert queue_ids(path) == []
     keeper.close()
 
 
