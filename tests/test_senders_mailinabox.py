@@ -180,6 +180,24 @@ def test_everyone(source: MailInABox) -> None:
     }
 
 
+@pytest.mark.attack("L01")
+def test_two_users_that_differ_in_case_alone(tmp_path: Path) -> None:
+    path = make(tmp_path / "users.sqlite")
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO users (email, password) VALUES ('Alice@us.test', 'x')")
+        connection.execute("INSERT INTO aliases (source, destination) VALUES ('boss@us.test', 'Alice@us.test')")
+    connection.close()
+    source = opened(path)
+    listing = source.everyone().accounts
+    for login in ("alice@us.test", "Alice@us.test"):
+        for address in ("alice@us.test", "Alice@us.test", "boss@us.test"):
+            is_own = address == login or (login == "Alice@us.test" and address == "boss@us.test")
+            assert ask(source, login, address).is_granted == is_own, (login, address)
+            assert (address in {grant.what for grant in listing[login]}) == is_own, (login, address)
+    assert ask(source, "ALICE@us.test", "boss@us.test").status is DENIED
+    source.close()
+
+
 def test_a_database_that_is_written_at_the_same_time(tmp_path: Path) -> None:
     """With a WAL journal, as some installations have it."""
     path = make(tmp_path / "users.sqlite")

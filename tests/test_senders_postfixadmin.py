@@ -309,6 +309,24 @@ def test_a_domain_that_goes_to_another_by_catch_all(server: Server) -> None:
     source.close()
 
 
+@pytest.mark.attack("L01")
+def test_two_mailboxes_that_differ_in_case_alone(server: Server) -> None:
+    if server.dialect is Dialect.MYSQL:
+        pytest.skip("its collation takes both for one row")
+    rows = [*schema(server.dialect), *(mailbox(server.dialect, f"{name}@us.test") for name in ("alice", "Alice"))]
+    rows.append(alias_row(server.dialect, "boss@us.test", "Alice@us.test"))
+    rows.append(alias_row(server.dialect, "all@us.test", "boss@us.test"))
+    source = PostfixAdmin(Database(server.create("cases", rows), deadline_s=AMPLE_S), rules=LoginRules())
+    listing = source.everyone().accounts
+    for login in ("alice@us.test", "Alice@us.test"):
+        for address in ("alice@us.test", "Alice@us.test", "boss@us.test", "all@us.test"):
+            is_own = address == login or (login == "Alice@us.test" and "lice" not in address)
+            assert ask(source, login, address).is_granted == is_own, (login, address)
+            assert (address in {grant.what for grant in listing[login]}) == is_own, (login, address)
+    assert ask(source, "ALICE@us.test", "boss@us.test").status is DENIED
+    source.close()
+
+
 @pytest.mark.attack("V15")
 def test_bits_for_booleans(mariadb: MariaDb) -> None:
     wider = [f"ALTER TABLE {table} MODIFY active bit(1) NOT NULL" for table in ("domain", "mailbox", "alias")]

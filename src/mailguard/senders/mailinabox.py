@@ -85,7 +85,10 @@ class MailInABox(Source):
                 _ALIAS, "aliases", where="source", among=[*texts, *whole]
             )
         }
-        own = list(dict.fromkeys((*texts, *login.texts())))
+        named = (sender for names, _ in aliases.values() for sender in self.rules.logins(names))
+        # One that differs from the login in case alone may be an account of its own.
+        alike = (text for sender in named if sender.folded == login.folded for text in sender.texts())
+        own = list(dict.fromkeys((*texts, *login.texts(), *alike)))
         found = asking.select(("email",), "users", where="email", among=own)
         users = Accounts(self.rules.logins(str(email) for (email,) in found))
         asked = tuple(asking.asked)

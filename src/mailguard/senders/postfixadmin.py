@@ -133,6 +133,8 @@ class PostfixAdmin(Source):
 
         found = levels(row, form, reader.tables, fetch=fetch, delimiters=self._delimiters, forwards=self._forwards)
         for step, level in enumerate(found):
+            # One that differs from the login in case alone may be an account of its own.
+            reader.read_mailboxes([goto for goto in level if self.rules.login_of(goto).folded == login.folded])
             if any(reader.tables.are_one(login, goto) for goto in level):
                 return said(self.granted, f"{rule}, by way of {step} more" if step else rule)
         return said(self.denied, rule, "the alias goes to others")
