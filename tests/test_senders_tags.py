@@ -109,6 +109,33 @@ def test_an_entry_of_its_own_in_a_later_source_decides(senders: Senders, tmp_pat
         assert said.asked or not (by == "database" or said.is_provisional)
 
 
+@pytest.mark.attack("L07")
+@pytest.mark.parametrize("first", ["postfixadmin", "mailinabox"])
+def test_also_after_a_database(first: str, tmp_path: Path) -> None:
+    fill(tmp_path / "database", POSTFIXADMIN if first == "postfixadmin" else IN_A_BOX)
+    postfixadmin = 'database = "sqlite"\n' if first == "postfixadmin" else ""
+    (tmp_path / "mailguard.toml").write_text(
+        f'[senders]\nsources = ["{first}", "postfix"]\nrecipient_delimiter = "+"\n[senders.{first}]\n{postfixadmin}'
+        f'path = "{tmp_path}/database"\n[senders.postfix]\n'
+        f'maps = "inline:{{ alice+late@us.test=bob@us.test, ceo+late@us.test={ALICE}, new@us.test={ALICE} }}"\n'
+    )
+    senders = open_senders(load(tmp_path / "mailguard.toml").senders)
+    assert senders is not None
+    for login, address, is_granted, by in (
+        (ALICE, "alice+x@us.test", True, first),
+        (ALICE, "alice+late@us.test", False, "postfix"),
+        ("bob@us.test", "ceo+x@us.test", True, first),
+        ("bob@us.test", "ceo+late@us.test", False, "postfix"),
+        # A denial decides, and so does a catch-all, which is no entry of the address without its tag.
+        ("bob@us.test", "alice+late@us.test", False, first),
+        ("bob@us.test", "new@us.test", True, first),
+        (ALICE, "new@us.test", False, first),
+    ):
+        said = senders.may_use(*who_and_what(senders, login, address))
+        assert (said.is_granted, said.source) == (is_granted, by), said
+    senders.close()
+
+
 @pytest.mark.attack("L10")
 @pytest.mark.parametrize("senders", ["postfixadmin", "mailinabox"], indirect=True)
 def test_while_a_later_source_is_down_it_is_not_known_whether_it_has_one(senders: Senders) -> None:
