@@ -17,7 +17,7 @@ from mailguard.senders.identity import Address, Login, LoginRules, parse_address
 from mailguard.senders.listing import ListingStatus
 from mailguard.senders.mailinabox import MailInABox
 from mailguard.senders.permission import Permission, PermissionStatus
-from mailguard.senders.sql import Database
+from mailguard.senders.sql import MAX_ROWS, Database
 
 GRANTED, DENIED = PermissionStatus.GRANTED, PermissionStatus.DENIED
 UNKNOWN, UNAVAILABLE = PermissionStatus.UNKNOWN, PermissionStatus.UNAVAILABLE
@@ -178,6 +178,22 @@ def test_everyone(source: MailInABox) -> None:
         "both@us.test": set(),
         "m@xn--bcher-kva.test": {"m@xn--bcher-kva.test", "info@xn--bcher-kva.test"},
     }
+
+
+def test_a_host_with_more_accounts_than_an_answer_may_have_rows_can_be_listed(tmp_path: Path) -> None:
+    names = [f"u{number}@us.test" for number in range(MAX_ROWS + 1)]
+    path = make(tmp_path / "users.sqlite")
+    with sqlite3.connect(path) as connection:
+        connection.executemany("INSERT INTO users (email, password) VALUES (?, 'x')", [(name,) for name in names])
+        connection.executemany(
+            "INSERT INTO aliases (source, destination) VALUES (?, ?)", [(f"a{name}", name) for name in names]
+        )
+    connection.close()
+    source = opened(path)
+    listed = source.everyone()
+    reach = {name: {grant.what for grant in grants} for name, grants in listed.accounts.items()}
+    assert all(reach.get(name) == {name, f"a{name}"} for name in names), listed.reason
+    source.close()
 
 
 @pytest.mark.attack("L01")

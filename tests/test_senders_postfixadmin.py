@@ -14,7 +14,7 @@ from mailguard.senders.identity import Address, Login, LoginRules, parse_address
 from mailguard.senders.listing import ListingStatus
 from mailguard.senders.permission import Permission, PermissionStatus
 from mailguard.senders.postfixadmin import PostfixAdmin
-from mailguard.senders.sql import Database
+from mailguard.senders.sql import MAX_ROWS, Database
 from postfixadmin_site import ALIASES, MAILBOXES, alias_row, mailbox, schema, statements
 
 __all__ = ["mariadb", "postgres"]
@@ -277,6 +277,18 @@ def test_how_far_aliases_are_followed(server: Server) -> None:
     ):
         assert ask(source, "alice@us.test", text).status is status, text
     assert source.everyone().status is ListingStatus.LISTED
+    source.close()
+
+
+def test_a_host_with_more_accounts_than_an_answer_may_have_rows_can_be_listed(server: Server) -> None:
+    names = [f"u{number}@us.test" for number in range(MAX_ROWS + 1)]
+    rows = [*schema(server.dialect), *(mailbox(server.dialect, name) for name in names)]
+    rows += [alias_row(server.dialect, f"a{name}", name) for name in names]
+    source = PostfixAdmin(Database(server.create("large", rows), deadline_s=AMPLE_S), rules=LoginRules())
+    listed = source.everyone()
+    assert {name: [grant.what for grant in grants] for name, grants in listed.accounts.items()} == {
+        name: [name, f"a{name}"] for name in names
+    }, listed.reason
     source.close()
 
 

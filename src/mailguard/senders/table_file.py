@@ -80,8 +80,7 @@ class FileTable(Table):
     def _look(self) -> None:
         try:
             signature = self._signature()
-            is_usable = self._read is not None and not self._trouble
-            if signature != self._read and not (is_usable and _is_being_written(signature)):
+            if signature != self._read and (self._read is None or not _is_being_written(signature)):
                 self._entries = self._load()
                 self._read = signature
             self._trouble = ""
