@@ -378,6 +378,7 @@ def test_mail_or_helo_in_a_message_ends_it(state: str) -> None:
     told = Macros(b"M", {b"i": b"2"})
     assert after(PREFIXES[state], begin) == [told, Abort(), told, Mail(b"<x@evil.test>", ())]
     assert after(PREFIXES[state], MAIL) == [Abort(), Mail(b"<x@evil.test>", ())]
+    assert after(PREFIXES[state], MAIL + EOH) == [Abort(), Mail(b"<x@evil.test>", ()), EndOfHeader()]
     assert after(PREFIXES[state], packet(b"H", b"x\0"), MAIL) == [Abort(), Helo(b"x"), Mail(b"<x@evil.test>", ())]
 
 
