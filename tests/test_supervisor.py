@@ -384,6 +384,30 @@ def test_a_listener_that_cannot_be_opened_fails_the_reload_alone(daemon: Daemon)
     assert daemon.verdict() == "mx1.us.test"
 
 
+@pytest.mark.attack("V06", "K08")
+def test_a_reload_that_fails_leaves_the_sockets_as_they_were(daemon: Daemon) -> None:
+    daemon.started(*QUICK)
+    broken, added = daemon.directory / "break-workers", daemon.runtime / "new.sock"
+
+    def mode() -> int:
+        return stat.S_IMODE(daemon.socket.stat().st_mode)
+
+    inode = daemon.socket.stat().st_ino
+    daemon.configure(
+        listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nmode = "0600"\nworkers = 1\n'
+        f'[[listeners]]\naddress = "unix:{added}"\nworkers = 1\n'
+    )
+    broken.touch()
+    daemon.reload()
+    assert "reload failed; the old configuration stays" in daemon.log()
+    assert (mode(), added.exists()) == (0o660, False)
+    assert daemon.verdict() == "mx1.us.test"
+    broken.unlink()
+    daemon.reload()
+    assert (mode(), added.exists(), daemon.socket.stat().st_ino) == (0o600, True, inode)
+    assert daemon.verdict() == "mx1.us.test"
+
+
 @pytest.mark.attack("V07")
 @per_engine
 def test_sigterm_finishes_the_message_under_way_and_refuses_new_sessions(daemon: Daemon) -> None:
