@@ -90,6 +90,13 @@ TEMPLATES = [
     ),
     ("as-subject-of-like", "mps", "SELECT g WHERE '%s' LIKE k", "SELECT g WHERE %s LIKE k", (KEY.text,)),
     (
+        "as-subject-of-a-regular-expression",
+        "mp",
+        "SELECT g WHERE k=regexp_replace('%s', '[+].*@', '@') AND l='%s'",
+        "SELECT g WHERE k=regexp_replace(%s, '[+].*@', '@') AND l=%s",
+        (KEY.text, KEY.text),
+    ),
+    (
         "comment",
         "mps",
         "SELECT g /* it's; */ FROM a -- x\n WHERE k='%s'",
@@ -139,10 +146,14 @@ REFUSED = [
     ("unicode-prefix", "p", "SELECT g WHERE k=U&'%s'", "with a prefix"),
     ("dollar", "p", "SELECT g WHERE k=$$%s$$", "between dollar signs"),
     ("regexp", "m", "SELECT g WHERE k REGEXP '^%u@'", "part of a pattern"),
+    ("regexp-function", "mp", "SELECT g WHERE regexp_like(k, '%u')", "part of a pattern"),
+    ("regexp-function-inside", "mp", "SELECT g WHERE REGEXP_LIKE(k, concat('^', '%d'), 'i')", "part of a pattern"),
+    ("match", "m", "SELECT g WHERE MATCH(k) AGAINST('%s')", "part of a pattern"),
     ("rlike-domain", "m", "SELECT g WHERE k RLIKE '%d'", "part of a pattern"),
     ("tilde", "p", "SELECT g WHERE k ~* '%u'", "part of a pattern"),
     ("similar", "p", "SELECT g WHERE k SIMILAR TO '%s'", "part of a pattern"),
     ("glob", "s", "SELECT g WHERE k GLOB '%s'", "part of a pattern"),
+    ("ilike-bars", "p", "SELECT g WHERE k ILIKE '%%' || '%u'", "part of a pattern"),
     ("like-function", "ms", "SELECT g WHERE k LIKE CONCAT('%%', '%u')", "part of a pattern"),
     ("like-bars", "mps", "SELECT g WHERE k LIKE '%%' || '%u'", "part of a pattern"),
     ("like-escape", "mps", "SELECT g WHERE k LIKE '%s' ESCAPE '|'", "ESCAPE of its own"),
@@ -171,6 +182,14 @@ def test_templates(letters: str, template: str, statement: str, values: tuple[st
         query = parse_query(template, dialect)
         assert query.statement == (statement.replace("%s", "?") if dialect is SQLITE else statement)
         assert query.values(KEY) == values
+
+
+@pytest.mark.parametrize(
+    "word", ["AND", "OR", "UNION", "WHERE", "ORDER", "GROUP", "HAVING", "LIMIT", "THEN", "ELSE", ","]
+)
+def test_what_follows_a_pattern_is_compared_as_it_is(word: str) -> None:
+    for dialect in Dialect:
+        assert parse_query(f"SELECT g WHERE k LIKE 'x' {word} '%u'", dialect).values(KEY) == ("a_b%!'x",)
 
 
 @pytest.mark.attack("L09")

@@ -139,6 +139,9 @@ class _Parser:
         if word in _PATTERN_OPERATORS or word in _EXPRESSION_OPERATORS:
             self._operand_depth = depth
             self._is_like = word in _PATTERN_OPERATORS
+        elif word == "," and self._operand_depth is None and self._calls and self._calls[-1].startswith("regexp_"):
+            # Behind its subject such a function has the expression.
+            self._operand_depth, self._is_like = depth, False
         self._word = word
 
     def _static(self, token: _Token) -> str:
