@@ -13,7 +13,9 @@ from enum import Enum
 
 __all__ = ["Channel", "Closed", "Word"]
 
-MAX_PACKET_BYTES = 16 * 1024
+MAX_PACKET_BYTES = 64 * 1024
+# Of a text; the rest is left out. In JSON a character has up to twelve octets.
+MAX_TEXT_CHARS = 4 * 1024
 
 
 class Word(Enum):
@@ -61,8 +63,9 @@ class Channel:
 
     def send(self, word: Word, **more: str | int | float) -> None:
         """Send one packet. What a full buffer or a dead peer does not take is lost; reading tells that it is dead."""
+        short = {name: value[:MAX_TEXT_CHARS] if isinstance(value, str) else value for name, value in more.items()}
         try:
-            self._end.send(json.dumps({"word": word.value, **more}).encode()[:MAX_PACKET_BYTES])
+            self._end.send(json.dumps({"word": word.value, **short}).encode())
         except OSError:
             return
 
