@@ -88,6 +88,20 @@ TEMPLATES = [
         "SELECT g WHERE k LIKE 'x' AND (l=%s)",
         (KEY.text,),
     ),
+    (
+        "after-like-in-parentheses",
+        "mps",
+        "SELECT g WHERE (k LIKE concat('x', (m))) AND l='%s'",
+        "SELECT g WHERE (k LIKE concat('x', (m))) AND l=%s",
+        (KEY.text,),
+    ),
+    (
+        "after-like-of-a-function",
+        "mps",
+        "SELECT g WHERE k LIKE concat('x', (m)) AND l='%s'",
+        "SELECT g WHERE k LIKE concat('x', (m)) AND l=%s",
+        (KEY.text,),
+    ),
     ("as-subject-of-like", "mps", "SELECT g WHERE '%s' LIKE k", "SELECT g WHERE %s LIKE k", (KEY.text,)),
     (
         "as-subject-of-a-regular-expression",

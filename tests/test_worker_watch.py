@@ -58,11 +58,22 @@ class OneCallback:
         """It accepts nothing anyway."""
 
 
-def ended_with(engine: OneCallback, monkeypatch: pytest.MonkeyPatch) -> tuple[int, float]:
-    """The exit code of a worker that drains, and after how many seconds."""
+class OneSession(OneCallback):
+    """An engine with one session that stays open and has no message."""
+
+    messages = 0
+
+    def sessions(self) -> int:
+        return 1
+
+
+def ended_with(engine: OneCallback, monkeypatch: pytest.MonkeyPatch, *words: Word) -> tuple[int, float]:
+    """The exit code of a worker whose parent says these words and is gone, and after how many seconds."""
     monkeypatch.setattr("time.monotonic", lambda: engine.now)
     monkeypatch.setattr("time.sleep", engine.sleep)
     parent, mine = Channel.pair()
+    for word in words:
+        parent.send(word)
     parent.close()
     log = Log(StderrSink(), Format.LOGFMT, timestamps=False)
     code = worker._Watch(engine, mine, log, hung_after_s=HUNG_AFTER_S).run()
@@ -86,6 +97,22 @@ def test_one_that_does_not_end_after_that_ends_the_worker(monkeypatch: pytest.Mo
     code, after_s = ended_with(OneCallback(pauses={1.0: 400.0}, takes_s=3600.0), monkeypatch)
     assert code == EX_SOFTWARE
     assert after_s == pytest.approx(401.0 + worker.HUNG_GRACE_S, abs=2.5)
+
+
+@pytest.mark.parametrize("words", [[Word.STOP], [Word.DRAIN, Word.STOP], [Word.STOP, Word.DRAIN]])
+def test_who_has_to_stop_does_not_wait_for_sessions(words: list[Word], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does the parent's end, which is an order to drain, take that back."""
+    code, after_s = ended_with(OneSession(pauses={}, takes_s=0.0), monkeypatch, *words)
+    assert (code, after_s < worker.STOP_DEADLINE_S) == (0, True)
+
+
+@pytest.mark.parametrize("words", [[], [Word.DRAIN]])
+def test_who_has_to_drain_waits_for_sessions_until_its_deadline(
+    words: list[Word], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, after_s = ended_with(OneSession(pauses={}, takes_s=0.0), monkeypatch, *words)
+    assert code == 0
+    assert after_s == pytest.approx(worker.DRAIN_DEADLINE_S, abs=1.0)
 
 
 @pytest.mark.attack("V16")

@@ -302,8 +302,6 @@ class _Parent:
                 word, more = packet
                 if word is Word.READY:
                     slot.is_ready = True
-                    if self.ending is not None:
-                        slot.channel.send(self.ending)
                 elif word is Word.DETACHED:
                     slot.is_detached = True
                 elif word is Word.FAILED and not self.was_ready:
