@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import resource
 import shutil
 import signal
@@ -447,6 +448,13 @@ def test_a_listener_has_a_worker_a_core(daemon: Daemon) -> None:
     daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\n')
     daemon.started()
     assert len(daemon.workers()) == len(os.sched_getaffinity(0))
+
+
+def test_workers_have_as_many_descriptors_as_they_may(daemon: Daemon) -> None:
+    """Each session needs one, and 1,024 are what a service begins with."""
+    daemon.started("prlimit", "--nofile=512:4096", *DAEMON)
+    limits = [Path(f"/proc/{pid}/limits").read_text() for pid in daemon.workers()]
+    assert [re.findall(r"Max open files +(\d+) +(\d+)", each) for each in limits] == [[("4096", "4096")]] * 2
 
 
 @pytest.mark.attack("K09")

@@ -1,6 +1,6 @@
 """Listening sockets by themselves: whose directories they are made in, and what they take the place of.
 
-ATTACKS.md rows: K08, V26.
+ATTACKS.md rows: K08, K09, V26.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mailguard_milter import listening
 from mailguard_milter.identity import Identity
 from mailguard_milter.listening import ListeningSocket, check_directory
 from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
+from mailguard_milter.systemd_sockets import PassedSocket, SystemdSocket
 from sandbox_place import free_port
 
 NOBODY, STRANGER = 65_534, 12_345
@@ -162,6 +163,18 @@ def test_what_has_taken_its_path_since_stays(own_directory: Path) -> None:
     assert path.is_socket()
     assert not second.is_lost()
     second.close()
+
+
+@pytest.mark.attack("K09")
+def test_others_reach_none_that_the_plan_does_not_allow_them() -> None:
+    """Whoever made it; the configuration is refused before."""
+    not_allowed = {**inet("inet", "0.0.0.0", free_port()), "allow_remote": False}
+    with pytest.raises(Refusal, match="can be reached by other hosts"):
+        ListeningSocket.open(not_allowed, OURSELVES)
+    with socket.socket() as passed:
+        passed.bind(("0.0.0.0", not_allowed["port"]))
+        with pytest.raises(Refusal, match="can be reached by other hosts"):
+            SystemdSocket.open(PassedSocket(passed, "m.socket"), not_allowed, OURSELVES)
 
 
 def test_an_ipv6_listener_leaves_the_port_of_ipv4_alone() -> None:

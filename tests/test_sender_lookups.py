@@ -235,3 +235,39 @@ def test_a_nul_grants_nothing_wherever_the_question_is_cut() -> None:
         ):
             answer = lookups.resolve([sender_question(login, address)], deadline=soon()).popitem()[1]
             assert permission_in(answer).status is PermissionStatus.DENIED
+
+
+class Told(ZoneResolver):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.said: list[object] = []
+
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        self.said.append(list(questions))
+
+    def use_this_loop(self) -> None:
+        self.said.append("loop")
+
+    def warm_up(self, *, within_s: float) -> None:
+        self.said.append(within_s)
+
+    def close(self) -> None:
+        self.said.append("close")
+
+
+def test_the_dns_is_told_what_is_for_it() -> None:
+    dns, senders = Told(), Slow()
+    senders.go.set()
+    closed: list[str] = []
+    senders.close = lambda: closed.append("senders")  # type: ignore[method-assign]  # to see it
+    lookups = SenderLookups(dns, senders)
+    lookups.prefetch([OWN, NAME])
+    lookups.prefetch([OTHERS])
+    lookups.use_this_loop()
+    lookups.warm_up(within_s=STUCK_S)
+    assert len(senders.asked) == 2 + sender_lookups.THREADS
+    lookups.close()
+    assert dns.said == [[NAME], "loop", STUCK_S, "close"]
+    assert closed == ["senders"]

@@ -39,7 +39,7 @@ def _pieces(template: str) -> Iterator[Part]:
         letter = next(characters, "")
         if letter == "%":
             yield Part(text="%")
-        elif letter in _DYNAMIC and letter:
+        elif letter in _DYNAMIC:
             yield Part(letter=letter)
         else:
             raise ConfigError(f'"%{letter}" is no expansion; a percent sign by itself is written %%')
