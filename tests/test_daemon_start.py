@@ -214,6 +214,16 @@ def test_what_is_in_the_way_stays(daemon: Daemon, make: Callable[[Path, Path], N
         assert (daemon.directory / "precious").read_text() == "precious"
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="only root can make files of others")
+def test_a_runtime_directory_that_is_not_the_users_is_refused(own_directory: Path) -> None:
+    with (
+        pytest.raises(Refusal, match=f"does not belong to the user x; run: chown x {own_directory}"),
+        RuntimeDirectory.claim(str(own_directory), Identity("x", 65_534, 65_534, ())),
+    ):
+        pass
+    assert list(own_directory.iterdir()) == []
+
+
 def test_the_lock_is_held_on_a_disk_that_is_full(own_directory: Path) -> None:
     identity = Identity("x", os.geteuid(), os.getegid(), ())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -72,7 +72,7 @@ class Needs:
         """Those of a query and of a result format; in the latter, lower-case letters speak of the result."""
         letters = {part.letter for part in query} | {part.letter for part in result if not part.letter.islower()}
         labels = max((int(letter) for letter in letters if letter.isdigit()), default=0)
-        return cls(domain=bool(letters & {"d", "D"}) or labels > 0, user=bool(letters & {"u", "U"}), labels=labels)
+        return cls(domain=bool(letters & {"d", "D"}), user=bool(letters & {"u", "U"}), labels=labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Key:
         parts = tuple(parts)
         letters = {part.letter for part in parts}
         found = Key(value)
-        if not value or ("d" in letters and not found.domain) or ("u" in letters and "@" in value and not found.user):
+        if not value or ("d" in letters and not found.domain) or ("u" in letters and not found.user):
             return ""
         return "".join(
             part.text if not part.letter else (found if part.letter.islower() else self)._value(part.letter)
