@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mailguard.config import Config
-from mailguard.dkim.signing_key import SigningKey, generate_ed25519, generate_rsa
+from mailguard.dkim.signing_key import KeyCheck, SigningKey, generate_ed25519, generate_rsa
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
+from mailguard.key_places import NamedKey
 from mailguard_milter import keyring
 from mailguard_milter.actions import Accept
 from mailguard_milter.keyring import KeyRing
@@ -27,6 +29,7 @@ from milter_peer import (
     reply,
     write_key,
 )
+from zone0 import pem, rsa_key
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +175,44 @@ def test_a_key_out_of_sight_is_a_key_error(keys: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(KeyFileError, match=r"closed\.test/s\.pem cannot be examined: Permission denied"):
         ring.keys_for(Domain.parse("closed.test"))
+
+
+def test_the_group_may_read_keys_where_the_configuration_says_so(keys: Path, tmp_path: Path) -> None:
+    path = tmp_path / "third.test" / "s.pem"
+    write_key(path, generate_ed25519())
+    path.chmod(0o640)
+    rule = {"selectors": [{"name": "s", "key_file": str(path)}]}
+    pattern = {"key_pattern": str(tmp_path / "{domain}" / "{selector}.pem"), "key_selectors": ["s"]}
+    for domains in ({}, {"third.test": rule}):
+        permissive = configuration(keys, domains=domains, sign={**pattern, "key_permissions": "group"})
+        assert selectors(KeyRing(permissive), "third.test") == [("third.test", "s")]
+    with pytest.raises(KeyFileError, match="0640"):
+        KeyRing(configuration(keys, domains={"third.test": rule}, sign=pattern))
+
+
+def test_a_key_is_the_one_that_the_rotation_made(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another one nobody could verify what it signs, by the record that is published."""
+    path = tmp_path / "third.test" / "s.pem"
+    write_key(path, generate_ed25519())
+    made = SigningKey.load(path, domain="third.test", selector="s").fingerprint
+    named = NamedKey("s", str(path), made)
+    monkeypatch.setattr(keyring, "signing_keys", lambda domain, rule: (named,))
+    config = configuration(keys, domains={"third.test": {"selectors": [{"name": "s", "key_file": str(path)}]}})
+    assert selectors(KeyRing(config), "third.test") == [("third.test", "s")]
+    write_key(path, generate_ed25519())
+    with pytest.raises(KeyFileError, match="it is not the key that mailguard key rotate made; put that back"):
+        KeyRing(config)
+
+
+def test_a_key_whose_numbers_do_not_belong_together_is_found_where_it_is_looked_for(
+    keys: Path, tmp_path: Path
+) -> None:
+    """As with --check-config; a daemon with thousands of keys has no time for it."""
+    path = tmp_path / "third.test" / "s.pem"
+    one, other = (rsa_key(1024, number).private_numbers() for number in range(2))
+    wrong = rsa.RSAPrivateNumbers(one.p, one.q, one.d, other.dmp1, one.dmq1, one.iqmp, one.public_numbers)
+    write_key(path, pem(wrong.private_key(unsafe_skip_rsa_key_validation=True)))
+    config = configuration(keys, domains={"third.test": {"selectors": [{"name": "s", "key_file": str(path)}]}})
+    assert selectors(KeyRing(config), "third.test") == [("third.test", "s")]
+    with pytest.raises(KeyFileError, match="numbers"):
+        Service.open(config, check=KeyCheck.FULL)
