@@ -166,6 +166,7 @@ UNUSABLE = [
     ("L08-ansi-escape", b"\x1b[31malice", UnusableReason.CHARACTER),
     ("L08-del", b"alice\x7f", UnusableReason.CHARACTER),
     ("L08-c1", "alice\x9b".encode(), UnusableReason.CHARACTER),
+    ("L08-paragraph-separator", "alice\u2029".encode(), UnusableReason.CHARACTER),
     ("L08-line-separator", "alice\u2028".encode(), UnusableReason.CHARACTER),
     ("L08-8-kb", b"a" * 8192, UnusableReason.TOO_LONG),
     ("L08-8-kb-not-utf-8", b"\xff" * 8192, UnusableReason.TOO_LONG),
