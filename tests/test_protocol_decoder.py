@@ -319,6 +319,7 @@ def test_a_reason_has_nothing_that_the_peer_wrote() -> None:
 
 BOUNDS: list[tuple[str, bytes, Callable[[int], bytes], int]] = [
     ("packet", IN_BODY, lambda size: packet(b"B", bytes(size - 1)), 65_536),
+    ("later field", IN_HEADER, lambda size: FIELD + packet(b"L", b"S\0" + b"x" * (size - 4) + b"\0"), 65_536),
     ("command", AFTER_CONNECT, lambda size: packet(b"H", b"x" * (size - 2) + b"\0"), 16_384),
     ("name", IN_ENVELOPE, lambda size: packet(b"L", b"n" * size + b"\0\0"), 8_192),
     ("name of a later field", IN_HEADER, lambda size: FIELD + packet(b"L", b"n" * size + b"\0\0"), 8_192),

@@ -139,7 +139,7 @@ HARD_TEXT = (
     '"a b@us.test" x y\n"c d"@us.test   z\n"e\\"f@us.test"\tq\nplain\tv1\n"unclosed key v\n'
     "tab@us.test\tv, w ,,z\n   # comment inside\n more\n\n  \nnext v\r\n@dom.test a\x0bb\nkey2 \n v2\n"
     '"k3"v3\n"k4" v4\n  leading\nnbsp\xa0k v\n\udcff\udcfe bad\nFOO@Us.Test BAR\n"" empty\n'
-    "plain other\nnovalue\nend v"
+    "plain other\nnovalue\nlong v\n  first second\nend v"
 )
 texts = st.text(st.sampled_from('ab@.# \n\r\x0b,"\\{}=\xfcAB'), max_size=60)
 
