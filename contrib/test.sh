@@ -54,10 +54,10 @@ tests_as_root() {
     .venv/bin/python -m pytest -m alone "$@" || alone=$?
   fi
   if [ "$alone" -eq 5 ]; then alone=0; fi
-  # Most tests wait for daemons: two processes for each core. Each takes whole files, which start their daemons once,
+  # Most tests wait for daemons: five processes for two cores. Each takes whole files, which start their daemons once,
   # by name: those with the fewest tests, which are the longest, would come last otherwise, and one would wait for them.
   # A later -n of the caller counts.
-  .venv/bin/python -m pytest -n "$((2 * $(nproc)))" --dist loadfile --no-loadscope-reorder -m "not alone" "$@" ||
+  .venv/bin/python -m pytest -n "$((5 * $(nproc) / 2))" --dist loadfile --no-loadscope-reorder -m "not alone" "$@" ||
     alone=$?
   return "$alone"
 }
