@@ -144,6 +144,9 @@ def test_a_key_that_cannot_be_looked_up_is_temporary(
     assert done.code == 75
     assert done.out.startswith("temperror: 0 of 2")
     assert done.out.count("they differ: dkimpy says False where the DNS gives no answer") == 2
+    # Also of a message that will not pass, as the help has it.
+    malformed = b"From: ceo@bank.test\n" + Path(keys.message).read_bytes()
+    assert mailguard_command("verify", "--now", NOW, stdin=malformed).code == 75
 
 
 def test_json_and_second_opinion(mailguard_command: Command, keys: Keys) -> None:

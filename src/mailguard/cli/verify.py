@@ -82,9 +82,7 @@ def _exit_code(message: Message, judged: Sequence[Judged], ignored: int) -> Exit
     statuses = {each.result.status for each in judged}
     if not statuses and not ignored:
         return ExitCode.NO_SIGNATURE
-    if message.malformed is not None:
-        # What makes it malformed need not be signed (RFC 6376 §8.15): no domain answers for all of it.
-        return ExitCode.FAIL
     if DkimStatus.PASS in statuses:
-        return ExitCode.PASS
+        # What makes it malformed need not be signed (RFC 6376 §8.15): no domain answers for all of it.
+        return ExitCode.PASS if message.malformed is None else ExitCode.FAIL
     return ExitCode.TEMPORARY if DkimStatus.TEMPERROR in statuses else ExitCode.FAIL
