@@ -136,6 +136,13 @@ TEMPLATES = [
         (KEY.text, KEY.text),
     ),
     (
+        "substring-by-a-number",
+        "p",
+        "SELECT g WHERE k=substring('%s' from position('@' in '%s') + 1)",
+        "SELECT g WHERE k=substring(%s from position('@' in %s) + 1)",
+        (KEY.text, KEY.text),
+    ),
+    (
         "placeholder-in-the-driver",
         "s",
         "SELECT g WHERE a='?' AND k='%s'",
@@ -162,6 +169,8 @@ REFUSED = [
     ("regexp", "m", "SELECT g WHERE k REGEXP '^%u@'", "part of a pattern"),
     ("regexp-function", "mp", "SELECT g WHERE regexp_like(k, '%u')", "part of a pattern"),
     ("regexp-function-inside", "mp", "SELECT g WHERE REGEXP_LIKE(k, concat('^', '%d'), 'i')", "part of a pattern"),
+    ("substring", "p", "SELECT g WHERE k = substring(k from '%u')", "part of a pattern"),
+    ("substring-inside", "p", "SELECT g WHERE k = SUBSTRING(k, '^' || '%u')", "part of a pattern"),
     ("match", "m", "SELECT g WHERE MATCH(k) AGAINST('%s')", "part of a pattern"),
     ("rlike-domain", "m", "SELECT g WHERE k RLIKE '%d'", "part of a pattern"),
     ("tilde", "p", "SELECT g WHERE k ~* '%u'", "part of a pattern"),

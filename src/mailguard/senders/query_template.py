@@ -27,6 +27,8 @@ MAX_QUERY_CHARS = 16_384
 _ESCAPE = "!"
 _PATTERN_OPERATORS = frozenset({"like", "ilike"})
 _EXPRESSION_OPERATORS = frozenset({"glob", "regexp", "rlike", "match", "similar", "~"})
+# What they make of a text is a number, and no expression.
+_COUNTING_CALLS = frozenset({"position", "strpos", "instr", "locate", "length", "char_length"})
 _ENDS_OPERAND = frozenset({"and", "or", "union", "where", "order", "group", "having", "limit", "then", "else", ","})
 # PostgreSQL cannot tell the type of a bound value that is an argument of these.
 _UNTYPED_ARGUMENTS = frozenset({"concat", "concat_ws", "format"})
@@ -139,8 +141,7 @@ class _Parser:
         if word in _PATTERN_OPERATORS or word in _EXPRESSION_OPERATORS:
             self._operand_depth = depth
             self._is_like = word in _PATTERN_OPERATORS
-        elif word == "," and self._operand_depth is None and self._calls and self._calls[-1].startswith("regexp_"):
-            # Behind its subject such a function has the expression.
+        elif self._operand_depth is None and self._calls and _is_before_expression(self._calls[-1], word):
             self._operand_depth, self._is_like = depth, False
         self._word = word
 
@@ -171,7 +172,7 @@ class _Parser:
             raise ConfigError(f"{text}: an expansion stands in a text with a prefix; write it without the prefix")
         parts = tuple(Part(part.text.replace(quote * 2, quote), part.letter) for part in inside)
         escaped = False
-        if self._operand_depth is not None:
+        if self._operand_depth is not None and not (self._calls and self._calls[-1] in _COUNTING_CALLS):
             escaped = self._is_pattern(text, place, parts)
         self._values.append(_Value(parts, escaped))
         self._statement += self._dialect.placeholder
@@ -192,6 +193,11 @@ class _Parser:
         if not self._is_like or any(part.letter in _FREE_LETTERS for part in parts if part.letter):
             raise ConfigError(f"{text}: what a sender writes would be part of a pattern; compare with = or LIKE '%s'")
         return False
+
+
+def _is_before_expression(function: str, word: str) -> bool:
+    """Whether a regular expression follows `word`: behind its subject. PostgreSQL's substring() takes one as well."""
+    return word == "," if function.startswith("regexp_") else function == "substring" and word in (",", "from")
 
 
 def _tokens(template: str, dialect: Dialect) -> Iterator[_Token]:
