@@ -181,6 +181,22 @@ DOMAINS: list[tuple[str, str, str, int, list[str], list[str]]] = [
     ),
     ("no reports", zone_text("v=DMARC1; p=reject"), "bank.test", 0, ["add rua="], ["no-reports"]),
     (
+        "destinations that are none",
+        zone_text("v=DMARC1; p=reject; rua=mailto:d@bank.test,,x@bank.test, http://bank.test/r ;ruf = mailto:"),
+        "bank.test",
+        0,
+        ["rua= has: x@bank.test, http://bank.test/r\n", "ruf= cannot be read", "write it as mailto:ADDRESS"],
+        ["invalid-tag", "ignored-destination"],
+    ),
+    (
+        "a destination that is none in a record that is not shown whole",
+        zone_text("v=DMARC1; p=reject; x=" + (r"\255" * 200 + '" "') * 6 + "; rua=mailto:d@bank.test,x"),
+        "bank.test",
+        0,
+        ["rua: mailto:d@bank.test\n"],
+        [],
+    ),
+    (
         "reports to strangers",
         zone_text("v=DMARC1; p=reject; rua=mailto:d@bank.test,mailto:x@reports.example"),
         "bank.test",

@@ -15,6 +15,7 @@ from mailguard.dmarc.discover import Found, Visit, discover
 from mailguard.dmarc.evaluate import judge
 from mailguard.dmarc.record import DmarcPolicy, DmarcRecord, PublicSuffixFlag
 from mailguard.dmarc.report_destination import Authorization, report_destinations
+from mailguard.dmarc.report_uri import MAX_LIST_ITEMS, ReportUri
 from mailguard.dmarc.result import DmarcReason, DmarcVerdict
 from mailguard.dmarc.suffixes import PublicSuffixes
 from mailguard.dns.answers import Answers
@@ -183,12 +184,24 @@ def _tag_problems(record: DmarcRecord, place: Domain) -> Iterator[_Problem]:
         yield DmarcProblem.OBSOLETE_TAG, place, f"{_tags(record.obsolete)} means nothing to RFC 9989"
     if not record.rua:
         yield DmarcProblem.NO_REPORTS, place, "there is no rua= with an address that can be used"
+    for name, uris in (("rua", record.rua), ("ruf", record.ruf)):
+        if uris and (ignored := _ignored_items(record, name)):
+            yield DmarcProblem.IGNORED_DESTINATION, place, f"{name}= has: {', '.join(ignored)[:MAX_TEXT_CHARS]}"
     if record.is_testing:
         yield DmarcProblem.TESTING, place, "t=y is set"
     if record.p is DmarcPolicy.NONE:
         yield DmarcProblem.ASKS_FOR_NOTHING, place, "p=none is set"
     if record.psd is PublicSuffixFlag.YES:
         yield DmarcProblem.PUBLIC_SUFFIX, place, "psd=y is set"
+
+
+def _ignored_items(record: DmarcRecord, name: str) -> list[str]:
+    """What stands in rua or ruf beside what can be used. What is escaped in the text is part of no URI."""
+    tags = (tag.partition("=") for tag in record.text.split(";"))
+    # The text of a long record ends early.
+    value = next((value for tag, _, value in tags if tag.strip(" \t") == name), "")
+    items = [item.strip(" \t") for item in value.split(",", MAX_LIST_ITEMS)[:MAX_LIST_ITEMS]]
+    return [item for item in items if item and ReportUri.parse(item.encode("ascii")) is None]
 
 
 def _tags(names: list[str] | tuple[str, ...]) -> str:

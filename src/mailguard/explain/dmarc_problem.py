@@ -23,6 +23,7 @@ class DmarcProblem(Enum):
     INVALID_TAG = "invalid-tag"
     OBSOLETE_TAG = "obsolete-tag"
     NO_REPORTS = "no-reports"
+    IGNORED_DESTINATION = "ignored-destination"
     REPORTS_REFUSED = "reports-refused"
     NO_ANSWER = "no-answer"
     TESTING = "testing"
@@ -59,6 +60,10 @@ PROBLEMS: Mapping[DmarcProblem, Advice] = MappingProxyType(
         DmarcProblem.NO_REPORTS: Advice(
             "The record asks for no reports (rua): whose mail fails remains unknown.",
             "add rua=mailto:ADDRESS to the record at _dmarc.{domain}",
+        ),
+        DmarcProblem.IGNORED_DESTINATION: Advice(
+            "An item of rua= or ruf= is no mailto: or https: URI that can be used: no report goes there.",
+            "write it as mailto:ADDRESS in the record at _dmarc.{domain}, with a comma between two",
         ),
         DmarcProblem.REPORTS_REFUSED: Advice(
             "Reports are to go to another organization, which does not say that it wants them: they are not sent.",
