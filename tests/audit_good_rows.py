@@ -331,6 +331,7 @@ UNCLEAR: list[tuple[str, Change]] = [
     ("trusted-networks", main(mynetworks="127.0.0.0/8 hash:/etc/postfix/nets")),
     ("authentication", both(main(smtpd_milters="inet:192.0.2.7:9999"), host(mailguard=None))),
     ("authentication", service("smtp/inet", smtpd_proxy_filter="127.0.0.1:10024")),
+    ("authentication", service("smtp/inet", smtpd_milter_maps="cidr:/etc/postfix/milters")),
     ("resolver-validates", settings("unbound")),
     ("configuration-files", host(files={k: v for k, v in HARDENED.files.items() if not k.endswith("main.cf")})),
     ("database-user", host(tables={TABLE: "Permission denied"})),

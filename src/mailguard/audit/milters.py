@@ -37,6 +37,12 @@ _SPF_ITSELF = re.compile(r"SPFSelfValidate\s+(?:true|yes|on|1)\b", re.IGNORECASE
 def verified(facts: HostFacts) -> Iterator[Found | Unclear]:
     """Port 25, or for all strangers' mail."""
     for service in facts.postfix.mx_services:
+        # MILTER_README: what stands there for a client takes the place of smtpd_milters.
+        if maps := facts.postfix.value("smtpd_milter_maps", service):
+            yield Unclear(
+                f"{service.place}: whose mail passes which milters is not known: smtpd_milter_maps = {maps}"
+            )
+            continue
         # MILTER_README: behind such a proxy, milters see the commands alone.
         proxy = facts.postfix.value("smtpd_proxy_filter", service)
         milters = () if proxy else facts.milters(service)
