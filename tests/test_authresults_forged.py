@@ -175,6 +175,7 @@ GROWING: list[tuple[str, Callable[[int], bytes]]] = [
     ("C10 open parentheses", lambda n: b"(" * n),
     ("C10 comments", lambda n: b"(a)" * n + b"x"),
     ("C10 open quotes", lambda n: b'"a' * n),
+    ("C10 escaped quotes in an open quote", lambda n: b'"' + b'\\"' * n),
     ("C10 backslashes in a quote", lambda n: b'"' + b"\\" * n),
     ("C10 backslashes in a comment", lambda n: b"(" + b"\\" * n),
     ("C10 quoted encoded words", lambda n: b' "' + b"=?utf-8?q?a?=" * n + b'";'),
