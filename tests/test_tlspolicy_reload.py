@@ -11,13 +11,15 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from mailguard.config import Config
+from mailguard.dns.answers import Resolver
 from mailguard.dns.live import LiveResolver, ResolverConfig
-from mailguard.dns.question import Question, RecordType
+from mailguard.dns.question import Answer, Question, RecordType
 from mailguard.dns.servers import ServerAddress
 from mailguard.dns.validation import Validation, ValidationStatus
 from mailguard.dns.zone import ZoneResolver
@@ -280,3 +282,61 @@ def test_an_error_of_ours_ends_nothing(tmp_path: Path) -> None:
         file.rmdir()
         file.write_text(text)
         assert "dnssec=trusted" in reloaded(server)
+
+
+class Slow(ZoneResolver):
+    """Answers from a zone when it is let go on, and at once from then on."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"us.test": {"A": [address]}})
+        self.go_on = asyncio.Event()
+        self.is_closed = False
+
+    async def resolve_async(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+        await self.go_on.wait()
+        return await super().resolve_async(questions, deadline=deadline)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_look_up_under_way_ends_at_the_resolver_that_it_was_put_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = Question("us.test", RecordType.A)
+    waiting: list[tuple[float, Callable[..., None], tuple[Resolver, ...]]] = []
+
+    async def ask(resolver: Resolver) -> tuple[str, ...]:
+        return (await resolver.resolve_async([question], deadline=time.monotonic() + 60))[question].names()
+
+    async def replaced() -> None:
+        old, new = Slow("192.0.2.1"), Slow("192.0.2.2")
+        new.go_on.set()
+        resolver = ReplaceableResolver(old)
+        first = asyncio.create_task(ask(resolver))
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_later", lambda delay, call, *more: waiting.append((delay, call, more)))
+            resolver.replace(new)
+        assert await ask(resolver) == ("192.0.2.2",)
+        assert not first.done()
+        assert not old.is_closed
+        old.go_on.set()
+        assert await first == ("192.0.2.1",)
+        ((delay, call, more),) = waiting
+        assert delay == reload.LINGER_S
+        call(*more)
+        assert (old.is_closed, new.is_closed) == (True, False)
+
+    asyncio.run(replaced())
+
+
+def test_at_the_end_resolvers_that_were_replaced_are_closed_too() -> None:
+    old, new = Slow("192.0.2.1"), Slow("192.0.2.2")
+
+    async def ended() -> None:
+        with ReplaceableResolver(old) as resolver:
+            resolver.replace(new)
+            assert not old.is_closed
+
+    asyncio.run(ended())
+    assert (old.is_closed, new.is_closed) == (True, True)
