@@ -5,6 +5,7 @@ ATTACKS.md rows: T02, T15.
 
 from __future__ import annotations
 
+import grp
 import os
 import socket
 import stat
@@ -313,6 +314,29 @@ def test_a_unix_socket_has_its_mode_from_the_start(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_nobody_may_use_a_unix_socket_before_it_has_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    before: list[int] = []
+    chown = os.chown
+
+    def giving(name: str, user: int, group: int) -> None:
+        before.append(stat.S_IMODE(path.lstat().st_mode))
+        chown(name, user, group)
+
+    monkeypatch.setattr(os, "chown", giving)
+    umask = os.umask(0)
+    try:
+        opened = open_socket(f"unix:{path}", mode=0o666, group=grp.getgrgid(os.getegid()).gr_name)
+        assert os.umask(0) == 0, "it is as it was"
+    finally:
+        os.umask(umask)
+    assert before == [0]
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o666
+    opened.close()
+
+
 def test_what_is_at_the_path_already(tmp_path: Path) -> None:
     path = tmp_path / "s"
     opened = open_socket(f"unix:{path}", mode=0o600, group=None)
@@ -336,12 +360,14 @@ def test_what_is_at_the_path_already(tmp_path: Path) -> None:
         open_socket("inet:192.0.2.1:8461", mode=0o600, group=None)
 
 
-@pytest.mark.parametrize("replace", [os.symlink, os.link])
+@pytest.mark.parametrize(
+    ("kind", "replace"), [(stat.S_IFREG, os.symlink), (stat.S_IFREG, os.link), (stat.S_IFSOCK, os.link)]
+)
 def test_what_is_put_in_the_place_of_a_socket_keeps_its_mode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Callable[[str, str], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: int, replace: Callable[[str, str], None]
 ) -> None:
     precious = tmp_path / "precious"
-    precious.touch(mode=0o600)
+    os.mknod(precious, kind | 0o600)
 
     class Replaced(socket.socket):
         def bind(self, address: Any) -> None:
