@@ -330,6 +330,27 @@ def test_a_line_that_a_full_disk_cuts_is_no_written_line(tmp_path: Path) -> None
     assert (tmp_path / "stderr").read_bytes().startswith(b"n=1\n")
 
 
+def test_a_stderr_that_does_not_block_is_waited_for() -> None:
+    program = (
+        "import os\n"
+        "from mailguard_milter.log import Severity, StderrSink\n"
+        "os.set_blocking(2, False)\n"
+        "try:\n"
+        "    while True: os.write(2, b'x' * 4096)\n"
+        "except BlockingIOError:\n"
+        "    os.write(1, b'full')\n"
+        "StderrSink().write(b'n=1', Severity.INFO)\n"
+    )
+    read, write = os.pipe()
+    with open(read, "rb") as reading:
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=write) as process:
+            os.close(write)
+            assert process.stdout is not None
+            assert process.stdout.read(4) == b"full"
+            assert reading.read().endswith(b"xn=1\n")
+        assert process.returncode == 0
+
+
 class KeptTogether(Kept):
     takes_several = True
 
