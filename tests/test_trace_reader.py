@@ -56,6 +56,27 @@ def test_a_reader_changes_nothing(path: str, trace: Trace) -> None:
     assert Path(path).read_bytes() == before
 
 
+def held_open(path: str) -> list[str]:
+    """What this process has open of the database."""
+    return [each for each in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if each.startswith(path)]
+
+
+def test_a_reader_lets_go_of_the_file(path: str, trace: Trace) -> None:
+    opened(path).close()
+    with TraceReader(path) as reader:
+        reader.find("00000000")
+        assert held_open(path)
+    assert held_open(path) == []
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 99")
+    other.close()
+    with pytest.raises(StoreDamaged, match="another version") as caught:
+        TraceReader(path)
+    # What is raised would keep alive what was opened, and not close it.
+    assert held_open(path) == []
+    assert caught.value.__traceback__ is not None
+
+
 READ_AS_ANOTHER = """
 import os, sys
 os.setgid(65534); os.setuid(65534)
