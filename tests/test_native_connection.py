@@ -20,6 +20,7 @@ from engine_process import CONTINUE
 from mailguard.dns.answers import Answers
 from mailguard_milter import conversation, engine_native, milter_connection
 from mailguard_milter.actions import Accept, InsertHeader
+from mailguard_milter.engine import SESSION_TIMEOUT_S
 from mailguard_milter.protocol import PROGRESS, Decoder
 from mailguard_milter.readiness import WRITABLE, Readiness
 from mailguard_milter.received_macros import ReceivedMacros
@@ -80,6 +81,54 @@ def test_a_peer_that_does_not_read_is_not_read_either(own_directory: Path, monke
             other.open()
         assert host.logged("the session of an MTA was closed")[0]["why"] == "it does not read"
         NativeHost.eventually(lambda: host.engine.messages == 0)
+
+
+@pytest.mark.attack("P21", "X13")
+@pytest.mark.parametrize(
+    ("until", "patience_s"),
+    [
+        ("connected", milter_connection.NEGOTIATION_TIMEOUT_S),
+        ("helo", SESSION_TIMEOUT_S),
+        ("mail", SESSION_TIMEOUT_S),
+        ("unread", milter_connection.UNREAD_TIMEOUT_S),
+    ],
+)
+def test_nobody_is_let_go_before_the_time_is_over(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch, until: str, patience_s: float
+) -> None:
+    # What the loop itself would look at has another time than the test.
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 3_600.0)
+    with native_host(own_directory, open_dialogue=Verbose) as host, host.client() as client:
+        if until != "connected":
+            client.open()
+        if until in ("mail", "unread"):
+            client.mail()
+        if until == "unread":
+            client.end_of_header()
+            client.send(b"E")
+        NativeHost.eventually(lambda: host.engine._connections)
+        (connection,) = host.engine._connections
+        NativeHost.eventually(lambda: until != "mail" or connection._conversation.began)
+        NativeHost.eventually(lambda: until != "unread" or connection._unsent)
+        # For a message it is the time of its MAIL that counts.
+        begun = connection._conversation.began if until == "mail" else 1_000.0
+        assert begun is not None
+        for now in (begun, begun + patience_s):
+            looked(host, connection, now)
+            assert host.engine.sessions() == 1
+        looked(host, connection, begun + patience_s + 1)
+        assert host.engine.sessions() == 0
+
+
+def looked(host: NativeHost, connection: milter_connection.Connection, now: float) -> None:
+    """Have the loop look at the connection, and wait for that."""
+    over = threading.Event()
+    loop = host.engine._loop
+    assert loop is not None
+    # One after the other, in this order.
+    loop.call_soon_threadsafe(connection.look, now)
+    loop.call_soon_threadsafe(over.set)
+    assert over.wait(PATIENCE_S)
 
 
 def test_a_peer_that_reads_late_gets_everything(own_directory: Path) -> None:
