@@ -25,6 +25,8 @@ key_selectors = ["p1"]
 networks = ["203.0.113.0/24"]
 domains = ["us.test", "listed.test"]
 """
+# Postfix adds nothing before the milter.
+AS_FROM_AFAR = {"local_header_rewrite_clients": ""}
 PATTERN_KEY = zone0.ed25519_key(7)
 
 
@@ -65,7 +67,15 @@ def unchanging() -> Iterator[PostfixSite]:
         "smtp_line_length_limit": "0",
         "disable_mime_output_conversion": "yes",
     }
-    with open_site(workers=1, main=main) as made:
+    with open_site(workers=1, main=main, submission=AS_FROM_AFAR) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def adding() -> Iterator[PostfixSite]:
+    """The service that takes mail back adds what is missing, as Postfix does by default for clients on its host."""
+    inbound = {"local_header_rewrite_clients": "permit_inet_interfaces"}
+    with open_site(workers=1, submission=AS_FROM_AFAR, inbound=inbound) as made:
         yield made
 
 
@@ -165,6 +175,26 @@ def test_eight_bits_behind_a_server_that_offers_seven(seven_bits: PostfixSite, u
     assert b"quoted-printable" in made
     assert not any(seven_bits.verifiers.verdicts(made).values())
     assert unchanging.verifiers.verdicts(unchanging.submit(sent)) == SIGNED_BY_US
+
+
+def test_fields_that_the_service_behind_a_content_filter_adds(adding: PostfixSite, unchanging: PostfixSite) -> None:
+    """The same page: the Date and the Message-ID that a message lacks, which the signature forbids to add."""
+    sent = FIELDS["plain"] + b"\r\nHello\r\n"
+    made = adding.submit(sent)
+    assert [len(fields_named(made, name)) for name in ("Date", "Message-ID")] == [1, 1]
+    assert adding.verifiers.verdicts(made) == {"r1": [], "e1": []}
+    kept = unchanging.submit(sent)
+    assert [len(fields_named(kept, name)) for name in ("Date", "Message-ID")] == [0, 0]
+    assert unchanging.verifiers.verdicts(kept) == SIGNED_BY_US
+
+
+def test_a_from_that_postfix_adds_is_the_author(adding: PostfixSite, unchanging: PostfixSite) -> None:
+    """The same page: it is there when the milter gets the header, so that there is no malformed message to refuse."""
+    recipient = adding.recipient()
+    answer = adding.send(b"Subject: no From\r\n\r\nHello\r\n", sender="x@evil.test", recipient=recipient)
+    assert adding.record(answer.queue_id)["from"] == "x@evil.test"
+    assert fields_named(adding.delivered_to(recipient), "From") == [b" x@evil.test"]
+    assert unchanging.send(b"Subject: no From\r\n\r\nHello\r\n", sender="x@evil.test").code == 550
 
 
 @pytest.mark.attack("R12", "P28")
