@@ -25,6 +25,7 @@ key_selectors = ["p1"]
 networks = ["203.0.113.0/24"]
 domains = ["us.test", "listed.test"]
 """
+HEADER_CHECKS = "regexp:{ {/^Subject: An/ REPLACE Subject: [external]} {/^X-Elsewhere:/ REDIRECT b@us.test} }"
 # Postfix adds nothing before the milter.
 AS_FROM_AFAR = {"local_header_rewrite_clients": ""}
 PATTERN_KEY = zone0.ed25519_key(7)
@@ -72,10 +73,11 @@ def unchanging() -> Iterator[PostfixSite]:
 
 
 @pytest.fixture(scope="module")
-def adding() -> Iterator[PostfixSite]:
-    """The service that takes mail back adds what is missing, as Postfix does by default for clients on its host."""
+def changing() -> Iterator[PostfixSite]:
+    """It has header_checks, and the service that takes mail back adds what is missing, as for all clients there."""
+    main = {"header_checks": HEADER_CHECKS}
     inbound = {"local_header_rewrite_clients": "permit_inet_interfaces"}
-    with open_site(workers=1, submission=AS_FROM_AFAR, inbound=inbound) as made:
+    with open_site(workers=1, main=main, submission=AS_FROM_AFAR, inbound=inbound) as made:
         yield made
 
 
@@ -177,24 +179,42 @@ def test_eight_bits_behind_a_server_that_offers_seven(seven_bits: PostfixSite, u
     assert unchanging.verifiers.verdicts(unchanging.submit(sent)) == SIGNED_BY_US
 
 
-def test_fields_that_the_service_behind_a_content_filter_adds(adding: PostfixSite, unchanging: PostfixSite) -> None:
+def test_fields_that_the_service_behind_a_content_filter_adds(changing: PostfixSite, unchanging: PostfixSite) -> None:
     """The same page: the Date and the Message-ID that a message lacks, which the signature forbids to add."""
     sent = FIELDS["plain"] + b"\r\nHello\r\n"
-    made = adding.submit(sent)
+    made = changing.submit(sent)
     assert [len(fields_named(made, name)) for name in ("Date", "Message-ID")] == [1, 1]
-    assert adding.verifiers.verdicts(made) == {"r1": [], "e1": []}
+    assert changing.verifiers.verdicts(made) == {"r1": [], "e1": []}
     kept = unchanging.submit(sent)
     assert [len(fields_named(kept, name)) for name in ("Date", "Message-ID")] == [0, 0]
     assert unchanging.verifiers.verdicts(kept) == SIGNED_BY_US
 
 
-def test_a_from_that_postfix_adds_is_the_author(adding: PostfixSite, unchanging: PostfixSite) -> None:
+def test_a_from_that_postfix_adds_is_the_author(changing: PostfixSite, unchanging: PostfixSite) -> None:
     """The same page: it is there when the milter gets the header, so that there is no malformed message to refuse."""
-    recipient = adding.recipient()
-    answer = adding.send(b"Subject: no From\r\n\r\nHello\r\n", sender="x@evil.test", recipient=recipient)
-    assert adding.record(answer.queue_id)["from"] == "x@evil.test"
-    assert fields_named(adding.delivered_to(recipient), "From") == [b" x@evil.test"]
+    recipient = changing.recipient()
+    answer = changing.send(b"Subject: no From\r\n\r\nHello\r\n", sender="x@evil.test", recipient=recipient)
+    assert changing.record(answer.queue_id)["from"] == "x@evil.test"
+    assert fields_named(changing.delivered_to(recipient), "From") == [b" x@evil.test"]
     assert unchanging.send(b"Subject: no From\r\n\r\nHello\r\n", sender="x@evil.test").code == 550
+
+
+def test_what_header_checks_change_was_not_signed_so(changing: PostfixSite, unchanging: PostfixSite) -> None:
+    """What docs/postfix.md says of them: the signature is verified after that."""
+    signed = zone0.sign_as(zone0.ke(), zone0.mail())
+    assert b"dkim=fail" in fields_named(changing.receive(signed), "Authentication-Results")[0]
+    assert b"dkim=pass" in fields_named(unchanging.receive(signed), "Authentication-Results")[0]
+
+
+def test_header_checks_redirect_past_the_milter(changing: PostfixSite) -> None:
+    forged = b"Authentication-Results: mx.us.test; dmarc=pass\r\n"
+    answer = changing.send(zone0.mail(more=b"X-Elsewhere: yes\r\n" + forged))
+    message = changing.delivered_to("b@us.test")
+    assert fields_named(message, "Authentication-Results") == [b" mx.us.test; dmarc=pass"]
+    # The one worker writes of a later message.
+    later = changing.send(zone0.mail(more=forged))
+    changing.record(later.queue_id)
+    assert answer.queue_id not in [record["queue_id"] for record in changing.records()]
 
 
 @pytest.mark.attack("R12", "P28")
