@@ -218,6 +218,18 @@ def test_what_was_said_before_starttls_is_forgotten(monitoring: JudgingSite) -> 
     assert record["dmarc"] == "fail"
 
 
+@pytest.mark.parametrize(("again", "helo"), [(b"", ""), (b"EHLO bank.test", "bank.test")])
+def test_a_helo_name_from_xclient_is_not_told(monitoring: JudgingSite, again: bytes, helo: str) -> None:
+    """What docs/postfix.md says of proxies."""
+    with monitoring.mail.connect(client=None, helo="proxy.test") as client:
+        assert client.command(b"XCLIENT ADDR=%b HELO=bank.test" % BANK_HOST.encode()).code == 220
+        if again:
+            assert client.command(again).code == 250
+        answer = client.transmit(IMITATION, sender="", recipient=monitoring.mail.recipient())
+        record = monitoring.mail.record(answer.queue_id)
+    assert (record["client"], record["helo"], record["dmarc"]) == (BANK_HOST, helo, "pass" if helo else "fail")
+
+
 # --- Mail of this host itself ----------------------------------------------------------------------------------
 
 
