@@ -276,6 +276,21 @@ def test_malformed_mail_of_this_host_is_accepted(enforcing: JudgingSite) -> None
     assert_not_judged(fate.record)
 
 
+@pytest.mark.attack("E20")
+def test_mail_that_a_program_gives_back_loses_its_results(enforcing: JudgingSite) -> None:
+    """What docs/postfix.md says of content filters: sendmail(1) tells nobody where the message came from."""
+    fate = enforcing.fate(Sending(zone0.mail("<x@evil.test>"), "x@evil.test"))
+    assert fate.clause("spf") == "spf=pass smtp.mailfrom=evil.test", fate
+    known, recipient = len(enforcing.mail.records()), enforcing.mail.recipient()
+    content = fate.message.replace(b"\r\n", b"\n")
+    enforcing.mail.postfix.command("sendmail", "-G", "-i", "-f", "x@evil.test", recipient, content=content)
+    message = enforcing.mail.delivered_to(recipient)
+    (record,) = enforcing.records_after(known, 1)
+    assert record["forged_results_removed"] == 1
+    results = [unfolded(each) for each in fields_named(message, "Authentication-Results")]
+    assert results == ["mx.us.test; dkim=none"]
+
+
 @pytest.mark.attack("L17")
 def test_a_bounce_is_not_judged(enforcing: JudgingSite) -> None:
     known, count = len(enforcing.mail.records()), enforcing.mail.postfix.delivered_count()
