@@ -148,11 +148,19 @@ DOMAINS: list[tuple[str, str, str, int, list[str], list[str]]] = [
         ["no-policy", "no-reports"],
     ),
     (
+        "no policy",
+        zone_text("v=DMARC1; rua=mailto:d@bank.test"),
+        "bank.test",
+        1,
+        ["problem: no-policy\n", "policy in effect: none, as p= is missing\n"],
+        ["no-policy"],
+    ),
+    (
         "misspelt policy with reports",
         zone_text("v=DMARC1; p=rejct; rua=mailto:d@bank.test"),
         "bank.test",
         1,
-        ["DMARC for mail from bank.test: unusable (no-policy)\n", "policy in effect: none, by p="],
+        ["DMARC for mail from bank.test: unusable (no-policy)\n", "policy in effect: none, as p= cannot be read"],
         ["no-policy"],
     ),
     (
@@ -160,7 +168,7 @@ DOMAINS: list[tuple[str, str, str, int, list[str], list[str]]] = [
         zone_text("v=DMARC1; p=reject; sp=x; rua=mailto:d@bank.test"),
         "bank.test",
         1,
-        ["sp= cannot be read"],
+        ["problem: no-policy\n", "policy in effect: none, as sp= cannot be read"],
         ["no-policy"],
     ),
     (
@@ -330,6 +338,14 @@ def test_the_two_ways_to_find_a_record(check: Command, tmp_path: Path) -> None:
     assert "The Organizational Domain is hosted.test by tree walk (RFC 9989) and a.hosted.test" in done.out
     assert "RFC 9989\n      organizational domain: hosted.test\n      record: _dmarc.hosted.test\n" in done.out
     assert "RFC 7489\n      organizational domain: a.hosted.test\n      record: none\n" in done.out
+
+
+def test_what_a_record_without_p_comes_to_either_way(check: Command, tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(SUFFIXES)
+    zone = zone_text("v=DMARC1; rua=mailto:d@hosted.test", name="_dmarc.hosted.test")
+    done = check("a.hosted.test", "--compare-7489", "--suffix-list", "list", zone=zone)
+    assert "The policy is none (p= is missing) by RFC 9989 and not applied by RFC 7489.\n" in done.out
+    assert "record: _dmarc.hosted.test\n      policy: none, as p= is missing\n" in done.out
 
 
 def test_the_same_either_way(check: Command, tmp_path: Path) -> None:

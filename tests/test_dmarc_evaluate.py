@@ -140,7 +140,13 @@ def test_a_verdict_tells_what_it_rests_on() -> None:
         (
             bank(D__bank__test="v=DMARC1"),
             None,
-            "the DMARC record at _dmarc.bank.test has no usable policy and asks for no reports",
+            "the DMARC record at _dmarc.bank.test has no usable policy (p= is missing) and asks for no reports",
+        ),
+        (
+            bank(D__bank__test="v=DMARC1; p=reject; sp=x; rua=mailto:d@bank.test"),
+            None,
+            "neither SPF nor DKIM passes; "
+            "the policy of bank.test is none (at bank.test sp= cannot be read or stands there twice)",
         ),
         (resolver_of({}, ["_dmarc.test"]), None, "the DNS does not say which DMARC policy bank.test has"),
         (
@@ -155,7 +161,7 @@ def test_a_verdict_tells_what_it_rests_on() -> None:
             "the policy of bank.test is reject (p= at bank.test)",
         ),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_the_sentence_for_people(resolver: ZoneResolver, sender: SpfResult | None, detail: str) -> None:
     assert judged("bank.test", resolver, spf=sender).detail == detail

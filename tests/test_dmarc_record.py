@@ -250,9 +250,26 @@ def test_without_a_valid_policy_it_hangs_on_rua(
     requested = record_of(b"v=DMARC1; t=y; " + tags + reports).requested(standing)
     if is_applied:
         assert requested is not None
-        assert (requested.policy, requested.tag, requested.is_testing) == (NONE, "p", False)
+        assert (requested.policy, requested.tag, requested.is_testing) == (NONE, None, False)
     else:
         assert requested is None
+
+
+@pytest.mark.parametrize(
+    ("tags", "fault"),
+    [
+        (b"p=none", ""),
+        (b"p=reject; sp=none; np=none", ""),
+        (b"p=reject; adkim=x; rua=x", ""),
+        (b"", "p= is missing"),
+        (b"p=x", "p= cannot be read or stands there twice"),
+        (b"p=reject; p=reject", "p= cannot be read or stands there twice"),
+        (b"p=reject; sp=x", "sp= cannot be read or stands there twice"),
+        (b"np=", "p= is missing, np= cannot be read or stands there twice"),
+    ],
+)
+def test_why_no_policy_of_a_record_counts(tags: bytes, fault: str) -> None:
+    assert record_of(b"v=DMARC1; " + tags).policy_fault == fault
 
 
 # -- bounds -------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class Reading:
     policy: DmarcPolicy | None
     """In effect; None where DMARC is not applied or it is not known."""
     policy_tag: str | None
+    """None also where the record counts as p=none for a fault of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,4 +97,7 @@ def _where(reading: Reading) -> str:
 
 
 def _policy(reading: Reading) -> str:
-    return f"{reading.policy.value} ({reading.policy_tag}=)" if reading.policy is not None else "not applied"
+    if reading.policy is None:
+        return "not applied"
+    fault = reading.record.policy_fault if reading.record is not None else ""
+    return f"{reading.policy.value} ({fault or f'{reading.policy_tag}='})"

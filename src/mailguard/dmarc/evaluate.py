@@ -198,9 +198,8 @@ def _detail(
             why = f": there are several at {several}, which count as none" if several is not None else ""
             return f"there is no DMARC record for {author}{why}"
         case DmarcReason.RECORD_UNUSABLE:
-            return (
-                f"the DMARC record at _dmarc.{discovery.record_domain} has no usable policy and asks for no reports"
-            )
+            at = f"the DMARC record at _dmarc.{discovery.record_domain}"
+            return f"{at} has no usable policy ({_fault(discovery)}) and asks for no reports"
         case DmarcReason.POLICY_UNAVAILABLE if discovery.record is None:
             return f"the DNS does not say which DMARC policy {author} has"
         case DmarcReason.POLICY_UNAVAILABLE:
@@ -223,5 +222,11 @@ def _detail(
 def _policy_text(discovery: Discovery, requested: RequestedPolicy | None) -> str:
     if requested is None:
         return "not known"
+    if requested.tag is None:
+        return f"{requested.policy.value} (at {discovery.record_domain} {_fault(discovery)})"
     weaker = ", one step weaker for t=y" if requested.is_testing else ""
     return f"{requested.policy.value} ({requested.tag}= at {discovery.record_domain}{weaker})"
+
+
+def _fault(discovery: Discovery) -> str:
+    return discovery.record.policy_fault if discovery.record is not None else ""

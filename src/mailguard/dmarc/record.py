@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 from mailguard.dmarc.report_uri import ReportUri
 
 __all__ = [
+    "POLICY_TAGS",
     "AlignmentMode",
     "AuthorStanding",
     "DmarcPolicy",
@@ -32,8 +33,9 @@ MAX_TEXT_CHARS = MAX_RECORD_BYTES
 _WSP = b" \t"
 # RFC 9989 §4.8, dmarc-version: "v" in either case (RFC 5234 §2.3), the value in this one only; nothing before it.
 _VERSION = re.compile(rb"[vV][ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
+POLICY_TAGS = ("p", "sp", "np")
 _OBSOLETE = ("pct", "rf", "ri")  # RFC 9989 Appendix C.5.2
-_KNOWN = frozenset({"p", "sp", "np", "psd", "t", "adkim", "aspf", "rua", "ruf", "fo", *_OBSOLETE})
+_KNOWN = frozenset({*POLICY_TAGS, "psd", "t", "adkim", "aspf", "rua", "ruf", "fo", *_OBSOLETE})
 
 Word = TypeVar("Word")
 
@@ -89,8 +91,8 @@ class RequestedPolicy:
 
     policy: DmarcPolicy
     """After t=."""
-    tag: str
-    """Where it stands: "p", "sp" or "np"."""
+    tag: str | None
+    """Where it stands: "p", "sp" or "np"; None where the record counts as p=none for a fault of its own."""
     is_testing: bool
     """t=y made it one step weaker than published."""
 
@@ -157,15 +159,22 @@ class DmarcRecord:
             obsolete=tuple(name for name in _OBSOLETE if name in tags or name in repeated),
         )
 
+    @property
+    def policy_fault(self) -> str:
+        """Why no policy of the record counts (RFC 9989 §4.10.1), in our words; empty where they count."""
+        missing = ["p= is missing"] if self.p is None and "p" not in self.invalid else []
+        broken = [f"{tag}= cannot be read or stands there twice" for tag in POLICY_TAGS if tag in self.invalid]
+        return ", ".join(missing + broken)
+
     def requested(self, standing: AuthorStanding) -> RequestedPolicy | None:
         """The policy for an author domain of this standing; None where DMARC is not to be applied at all.
 
         RFC 9989 §4.10.1: a record without a valid p, or with an sp or np that is not valid, counts as p=none if it
         asks for reports, and for nothing if it does not.
         """
-        if self.p is None or "sp" in self.invalid or "np" in self.invalid:
+        if self.p is None or self.policy_fault:
             # RFC 9989 §4.7 says the same of a record without p, rua or not; RFC 9989 §4.10.1 is the more exact.
-            return RequestedPolicy(policy=DmarcPolicy.NONE, tag="p", is_testing=False) if self.rua else None
+            return RequestedPolicy(policy=DmarcPolicy.NONE, tag=None, is_testing=False) if self.rua else None
         published, tag = self.p, "p"
         if standing is AuthorStanding.NONEXISTENT_SUBDOMAIN and self.np is not None:
             published, tag = self.np, "np"

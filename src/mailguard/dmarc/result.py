@@ -97,7 +97,7 @@ class DmarcVerdict:
     policy: DmarcPolicy | None = None
     """The policy in effect, after sp, np and t; None where there is no record or it is not known."""
     policy_tag: str | None = None
-    """Which tag gave it: "p", "sp" or "np"."""
+    """Which tag gave it: "p", "sp" or "np"; None also where the record counts as p=none for a fault of its own."""
     is_testing: bool = False
     """t=y made it one step weaker than published."""
     record: DmarcRecord | None = None

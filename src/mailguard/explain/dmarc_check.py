@@ -13,7 +13,7 @@ from enum import Enum
 from mailguard.dmarc.compare import Comparison, Reading, compare_7489
 from mailguard.dmarc.discover import Found, Visit, discover
 from mailguard.dmarc.evaluate import judge
-from mailguard.dmarc.record import DmarcPolicy, DmarcRecord, PublicSuffixFlag
+from mailguard.dmarc.record import POLICY_TAGS, DmarcPolicy, DmarcRecord, PublicSuffixFlag
 from mailguard.dmarc.report_destination import Authorization, report_destinations
 from mailguard.dmarc.report_uri import MAX_LIST_ITEMS, ReportUri
 from mailguard.dmarc.result import DmarcReason, DmarcVerdict
@@ -22,7 +22,7 @@ from mailguard.dns.answers import Answers
 from mailguard.dns.question import Question, RecordType
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.explain.advice import Names
-from mailguard.explain.dmarc_node import policy_facts
+from mailguard.explain.dmarc_node import policy_facts, policy_text
 from mailguard.explain.dmarc_problem import PROBLEMS, DmarcProblem
 from mailguard.explain.explanation import Explanation, octets_text
 
@@ -33,7 +33,6 @@ MAX_TEXT_CHARS = 200
 
 # Neither stands in the way of the policy: the administrator may want them so.
 _NOTES = frozenset({DmarcProblem.TESTING, DmarcProblem.ASKS_FOR_NOTHING, DmarcProblem.PUBLIC_SUFFIX})
-_POLICY_TAGS = ("sp", "np")
 _NOT_SENT = {
     Authorization.REFUSED: "has no record that wants them",
     Authorization.OTHER_HOST: "has a record that names yet another host",
@@ -172,12 +171,9 @@ def _misplaced(domain: Domain, answers: Answers) -> Iterator[_Problem]:
 
 
 def _tag_problems(record: DmarcRecord, place: Domain) -> Iterator[_Problem]:
-    broken = [tag for tag in _POLICY_TAGS if tag in record.invalid]
-    if record.p is None:
-        broken.insert(0, "p")
-    if broken:
-        yield DmarcProblem.NO_POLICY, place, f"{_tags(broken)} cannot be read"
-    others = [tag for tag in record.invalid if tag not in ("p", *_POLICY_TAGS)]
+    if record.policy_fault:
+        yield DmarcProblem.NO_POLICY, place, record.policy_fault
+    others = [tag for tag in record.invalid if tag not in POLICY_TAGS]
     if others:
         yield DmarcProblem.INVALID_TAG, place, f"{_tags(others)} cannot be read, or stands there twice"
     if record.obsolete:
@@ -226,6 +222,6 @@ def _reading_facts(reading: Reading) -> Iterator[tuple[str, str]]:
     else:
         yield "record", f"_dmarc.{reading.record_domain}" if reading.record_domain is not None else "none"
     if reading.policy is not None:
-        yield "policy", f"{reading.policy.value}, by {reading.policy_tag}="
+        yield "policy", policy_text(reading.policy, reading.policy_tag, reading.record)
     elif reading.is_known:
         yield "policy", "none applies"

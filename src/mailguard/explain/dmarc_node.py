@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mailguard.dmarc.record import AlignmentMode
+from mailguard.dmarc.record import AlignmentMode, DmarcPolicy, DmarcRecord
 from mailguard.dmarc.result import Aligned, Alignment, DmarcReason, DmarcVerdict
 from mailguard.domain import Domain
 from mailguard.explain.advice import Names
 from mailguard.explain.check_advice import ALIGNMENT, DMARC
 from mailguard.explain.explanation import Explanation
 
-__all__ = ["compared", "dmarc_node", "policy_facts"]
+__all__ = ["compared", "dmarc_node", "policy_facts", "policy_text"]
 
 _STATUS = {Aligned.YES: "aligned", Aligned.NO: "not aligned", Aligned.UNKNOWN: "unknown"}
 
@@ -33,10 +33,17 @@ def policy_facts(verdict: DmarcVerdict) -> Iterator[tuple[str, str]]:
         yield "record", verdict.record.text
         yield "record at", f"_dmarc.{verdict.record_domain}"
     if verdict.policy is not None:
-        tag = f", by {verdict.policy_tag}=" if verdict.policy_tag else ""
-        yield "policy in effect", f"{verdict.policy.value}{tag}"
+        yield "policy in effect", policy_text(verdict.policy, verdict.policy_tag, verdict.record)
     if verdict.is_testing:
         yield "testing", "t=y makes the policy one step weaker than published"
+
+
+def policy_text(policy: DmarcPolicy, tag: str | None, record: DmarcRecord | None) -> str:
+    """A policy in effect, and what of the record made it."""
+    if tag is not None:
+        return f"{policy.value}, by {tag}="
+    fault = record.policy_fault if record is not None else ""
+    return f"{policy.value}, as {fault}" if fault else policy.value
 
 
 def _of_one(verdict: DmarcVerdict) -> Explanation:
