@@ -235,6 +235,27 @@ def test_a_syntax_error_anywhere_is_a_permerror(terms: str) -> None:
         assert terms not in asked.result.detail
 
 
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("include: a.test", "a name is missing"),
+        ("a:/24", "a name is missing"),
+        ("redirect=", "a name is missing"),
+        ("include", "a name is missing, or a prefix is wrong or too much"),
+        ("mx/01", "a name is missing, or a prefix is wrong or too much"),
+        ("include:a.test/24", "a prefix is wrong or too much"),
+        ("a:a.test/01", "a prefix is wrong or too much"),
+        ("a:a.test/33", "a prefix is too long"),
+        ("ip4:192.0.2.0/024", "an IPv4 network is missing or wrong"),
+        ("ip6:2001:db8::/064", "an IPv6 network is missing or wrong"),
+        ("mx:test", "a name does not end in a top-level domain"),
+    ],
+)
+def test_what_is_wrong_with_a_term_is_told(term: str, said: str) -> None:
+    asked = record(f"v=spf1 mx {term} -all")
+    assert asked.detail == f"the record of evil.test is not valid: in its term 2 {said}"
+
+
 @pytest.mark.attack("S12")
 @pytest.mark.parametrize(
     "octets",

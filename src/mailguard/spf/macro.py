@@ -133,7 +133,11 @@ class DomainSpec:
 
 def _check_end(literal: str) -> None:
     """RFC 7208 §7.1, domain-end: a dot and a toplabel."""
+    if not literal:
+        raise MacroError("a name is missing")
     _, dot, label = literal.removesuffix(".").rpartition(".")
+    if "/" in label:
+        raise MacroError("a prefix is wrong or too much")
     if not dot or not label or not _LDH.issuperset(label) or label.isdigit() or "-" in (label[0], label[-1]):
         raise MacroError("a name does not end in a top-level domain")
 

@@ -242,7 +242,7 @@ def _with_prefixes(text: str, name: str, rest: str) -> Term:
 
 def _spec(rest: str) -> DomainSpec:
     if not rest.startswith(":"):
-        raise RecordError("a name is missing or a prefix is too much")
+        raise RecordError("a name is missing, or a prefix is wrong or too much")
     return DomainSpec.parse(rest[1:])
 
 
@@ -252,14 +252,14 @@ def _ip4(text: str, found: re.Match[str]) -> Term:
 
 
 def _no_ip4(text: str, name: str, rest: str) -> Term:
-    raise RecordError("an IPv4 address is missing or wrong")
+    raise RecordError("an IPv4 network is missing or wrong")
 
 
 def _ip6(text: str, name: str, rest: str) -> Term:
     found = _found(_CIDR, rest)
     address = _ip6_address(rest[1 : found.start()])
     if not rest.startswith(":") or address is None:
-        raise RecordError("an IPv6 address is missing or wrong")
+        raise RecordError("an IPv6 network is missing or wrong")
     prefix = _prefix(found[1], IP6_BITS)
     return Term(text, name, prefix6=prefix, network=int(address) >> (IP6_BITS - prefix))
 
