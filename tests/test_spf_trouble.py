@@ -6,7 +6,7 @@ import pytest
 
 from mailguard.dns.question import Status
 from mailguard.spf.result import SpfResult, SpfStatus
-from spf_asking import TARGETS, Zone, recorded, session
+from spf_asking import EVIL_IP, TARGETS, Zone, recorded, session
 
 
 def found(result: SpfResult) -> tuple[str, str]:
@@ -107,6 +107,44 @@ def test_a_failed_look_up_of_the_clients_name_makes_ptr_not_match(
     assert (result.status.value, result.mechanism, result.explanation) == (expected, mechanism, None)
     # What is neither a pass nor an error by itself might have been a pass: DMARC does not fail by it.
     assert result.is_uncertain is (expected in ("neutral", "softfail"))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=["servfail", "bogus"])
+@pytest.mark.parametrize(
+    ("text", "expected", "mechanism"),
+    [
+        ("ptr:bank.test -all", "temperror", None),
+        ("ptr:forged.bank.test ptr:evil.test -all", "temperror", None),
+        ("exists:%{p}.b.test -all", "temperror", None),
+        ("ptr:bank.test ?all", "neutral, uncertain", "?all"),
+        # The name that could not be looked up is not below these.
+        ("ptr -all", "fail", "-all"),
+        ("ptr:a.forged.bank.test ptr:k.test ~all", "softfail", "~all"),
+        # Another name matches.
+        ("-ptr:a.test ?all", "fail", "-ptr:a.test"),
+        ("~ptr:a.test +all", "softfail", "~ptr:a.test"),
+        ("exists:%{p}.a.test ~all", "softfail, uncertain", "~all"),
+    ],
+)
+def test_of_the_clients_names_only_those_matter_that_could_match(
+    text: str, expected: str, mechanism: str | None, fault: Status
+) -> None:
+    """host.a.test is the client's, and whether forged.bank.test is cannot be looked up (RFC 7208 §5.5)."""
+    zone: Zone = {**TARGETS, "evil.test": {"TXT": [f"v=spf1 {text}"]}}
+    result = session(zone, status={("forged.bank.test", "A"): fault}).result
+    assert f"{result.status.value}{', uncertain' if result.is_uncertain else ''}" == expected
+    assert result.mechanism == mechanism
+
+
+@pytest.mark.parametrize("text", ["-ptr ?all", "exists:%{p}.b.test -all"])
+def test_where_one_name_of_the_client_decides_no_other_matters(text: str) -> None:
+    zone: Zone = {
+        "evil.test": {"TXT": [f"v=spf1 {text}"], "A": [EVIL_IP]},
+        "66.100.51.198.in-addr.arpa": {"PTR": ["broken.evil.test", "evil.test"]},
+    }
+    asked = session(zone, status={("broken.evil.test", "A"): Status.TEMPFAIL})
+    assert found(asked.result) == ("fail", "match")
+    assert "broken.evil.test A" in asked.questions
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=["servfail", "bogus"])

@@ -69,6 +69,7 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         self._client = client
         self._lookups = lookups
         self._terms: dict[str, Term] = {}
+        self._ptr_name = ""
         self._exp: tuple[str, DomainSpec | None] = ("", None)
         self._is_explaining = False
         # RFC 8616 §4: "If the local part contains non-ASCII characters, terms that include %{s} or %{l} do not
@@ -140,7 +141,11 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
             yield step
 
     def _must_wait(self, term: Term) -> bool:
-        """What reading does early in pyspf: %{p} makes look-ups, and a record that includes itself is refused."""
+        """What reading does early in pyspf: %{p} makes look-ups, a record that includes itself is refused, and which
+        name a "ptr" asks for is told then only.
+        """
+        if term.mechanism == "ptr":
+            return True
         spec = term.spec
         if spec is None:
             return False
@@ -192,7 +197,10 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
     def expand_domain(self, arg: str) -> str:
         """The <target-name> of the term that is being read. Without a domain-spec it is <domain>, never expanded."""
         spec = self._term.spec
-        return self.d if spec is None else target_name(spec.expanded(self._value)) or _NO_NAME
+        name = self.d if spec is None else target_name(spec.expanded(self._value)) or _NO_NAME
+        if self._term.mechanism == "ptr":
+            self._ptr_name = name
+        return name
 
     def _value(self, letter: str) -> str:
         value: str = self.getp() if letter == "p" else getattr(self, letter)
@@ -207,6 +215,7 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         names = self._lookups.validated_names()
         if self.d in names:
             return self.d
+        self._lookups.note_reverse_faults()
         return next((name for name in names if name.endswith("." + self.d)), names[0] if names else "unknown")
 
     def check_lookups(self) -> None:
@@ -219,7 +228,7 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         return self._lookups.mail_host_addresses(target_name(domainname))
 
     def validated_ptrs(self) -> tuple[str, ...]:
-        return self._lookups.reverse_names()
+        return self._lookups.reverse_names(self._ptr_name)
 
     def dns(self, name: str, qtype: str, cnames: object = None, ignore_void: bool = False) -> tuple[object, ...]:
         """For the "a" and "exists" mechanisms. CNAMEs have been followed by the resolver."""

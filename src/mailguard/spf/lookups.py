@@ -52,12 +52,14 @@ class Lookups:
         self._answers = answers
         self._asked: dict[Question, None] = {}
         self._host_names: tuple[str, ...] | None = None
+        # By the host name whose addresses could not be looked up; "" stands for all names.
+        self._reverse_faults: dict[str, str] = {}
         self.terms = 0
         """Terms that looked something up."""
         self.voids = 0
         """Terms that looked up what does not exist."""
         self.failed_reverse = ""
-        """Says which look-up of the client's name failed, if one did."""
+        """Says which look-up of the client's name failed, if one did that could have changed what matches."""
         self.first_record: str | None = None
         """The record that was found first, printable ASCII."""
         self.records: list[tuple[str, Record]] = []
@@ -134,13 +136,21 @@ class Lookups:
         if failed:
             raise LookUpFailed(_failure(failed, address_type(self._client)))
 
-    def reverse_names(self) -> tuple[str, ...]:
-        """The validated names of the client, for a "ptr" term (RFC 7208 §5.5)."""
+    def reverse_names(self, domain: str) -> tuple[str, ...]:
+        """The validated names of the client, for a "ptr" term with that <target-name> (RFC 7208 §5.5)."""
         names = self.validated_names()
         answer = self.answer(self._client.reverse_pointer, RecordType.PTR)
         if answer is not None:
             self._note_void(answer)
+        if not any(_is_within(name, domain) for name in names):
+            self.note_reverse_faults(domain)
         return names
+
+    def note_reverse_faults(self, domain: str = "") -> None:
+        """What matches hangs on whether the client has a name at or below `domain`, or on all its names."""
+        for name, fault in self._reverse_faults.items():
+            if not name or not domain or _is_within(name, domain):
+                self.failed_reverse = fault
 
     @property
     def has_validated_names(self) -> bool:
@@ -150,7 +160,7 @@ class Lookups:
     def validated_names(self) -> tuple[str, ...]:
         """The names of the client that have its address (RFC 7208 §5.5); looked up once. Failures make none."""
         if self._host_names is None:
-            answer = self._reverse(self._client.reverse_pointer, RecordType.PTR)
+            answer = self._reverse("", self._client.reverse_pointer, RecordType.PTR)
             # RFC 7208 §4.6.4: "all records other than the first 10 MUST be ignored". Names with odd octets, which
             # an answer has escaped, are no host names.
             hosts = list(map(target_name, answer.names()[:MAX_HOSTS] if answer else ()))
@@ -159,13 +169,13 @@ class Lookups:
         return self._host_names
 
     def _is_client(self, host: str) -> bool:
-        answer = self._reverse(host, address_type(self._client))
+        answer = self._reverse(host, host, address_type(self._client))
         return answer is not None and any(type(self._client)(text) == self._client for text in answer.names())
 
-    def _reverse(self, name: str, rdtype: RecordType) -> Answer | None:
+    def _reverse(self, host: str, name: str, rdtype: RecordType) -> Answer | None:
         answer = self.answer(name, rdtype)
         if answer is not None and answer.has_failed:
-            self.failed_reverse = _failure(name, rdtype)
+            self._reverse_faults[host] = _failure(name, rdtype)
         return answer
 
     def _need(self, hosts: Iterable[str]) -> None:
@@ -187,6 +197,10 @@ class Lookups:
             self.voids += 1
             if self.voids > MAX_VOIDS:
                 raise Refused(SpfReason.TOO_MANY_VOIDS, f"more than {MAX_VOIDS} terms look up what does not exist")
+
+
+def _is_within(name: str, domain: str) -> bool:
+    return name == domain or name.endswith("." + domain)
 
 
 def _failure(name: str, rdtype: RecordType) -> str:
