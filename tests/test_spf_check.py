@@ -301,6 +301,24 @@ def test_include_and_modifiers(text: str, expected: tuple[str, str]) -> None:
     assert found(record(f"v=spf1 {text}", more=TARGETS)) == expected
 
 
+@pytest.mark.parametrize("first", ["", "exists:void.test "], ids=["plain", "by pyspf"])
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("include:nosuch.test", "an include cannot be followed: nosuch.test has no SPF record"),
+        ("include:a..test", "an include cannot be followed: it names what cannot be looked up"),
+        ("include:deep2.test", "a redirect cannot be followed: a.test has no SPF record"),
+        ("redirect=a.test", "a redirect cannot be followed: a.test has no SPF record"),
+        ("redirect=a..test", "a redirect cannot be followed: it names what cannot be looked up"),
+        ("include:%{l}.nosuch.test", "an include cannot be followed: x?1.nosuch.test has no SPF record"),
+    ],
+)
+def test_it_is_told_which_name_has_no_record(term: str, said: str, first: str) -> None:
+    more: Zone = {**TARGETS, "deep2.test": {"TXT": ["v=spf1 redirect=a.test"]}}
+    asked = record(f"v=spf1 {first}{term}", more=more, mail_from="x;1@evil.test")
+    assert (asked.reason, asked.detail) == (SpfReason.NO_INCLUDED_RECORD, said)
+
+
 @pytest.mark.attack("S22")
 @pytest.mark.parametrize(
     ("text", "ip", "expected"),

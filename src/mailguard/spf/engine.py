@@ -37,10 +37,7 @@ _LOCAL_PART_MACROS = frozenset("sl")
 _NOT_PRINTABLE = re.compile(r"[^ -~]")
 _PRINTABLE = frozenset(range(0x20, 0x7F))
 # What pyspf itself refuses: the beginning of its text, which goes on with the words of strangers.
-_REFUSED_BY_PYSPF = (
-    ("No valid SPF record for included domain", SpfReason.NO_INCLUDED_RECORD, "an included name has no SPF record"),
-    ("include has trivial recursion", SpfReason.TOO_MANY_LOOKUPS, "a record includes itself"),
-)
+_REFUSED_BY_PYSPF = (("include has trivial recursion", SpfReason.TOO_MANY_LOOKUPS, "a record includes itself"),)
 
 # pyspf's result, SMTP code and text.
 _Outcome = tuple[str, int, str]
@@ -76,7 +73,7 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
         # match anything".
         self._unmatched = frozenset() if sender.local_part.isascii() else _LOCAL_PART_MACROS
 
-    def evaluated(self, record: Record | None) -> Finding:
+    def evaluated(self, record: Record) -> Finding:
         """What `record`, that of the sender's domain, comes to. May raise anything."""
         status = SpfStatus(self.check(record)[0])
         if status is SpfStatus.PERMERROR:
@@ -94,10 +91,8 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
 
     # -- the steps of an evaluation ---------------------------------------------------------------------------------
 
-    def check0(self, record: Record | None, recursion: int) -> _Outcome:
+    def check0(self, record: Record, recursion: int) -> _Outcome:
         """Evaluate what dns_spf() returned; `recursion` is 0 outside of included records."""
-        if record is None:
-            return ("none", 250, "")
         if not recursion:
             # RFC 7208 §6.2: the exp= of a redirect's target takes the place of the first; an included one does not.
             self._exp = (self.d, record.explanation)
@@ -159,10 +154,7 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
             return ("neutral", 250, "")
         self._lookups.count_term()
         name = target_name(spec.expanded(self._value))
-        record = self._lookups.record_of(name)
-        if record is None:
-            # RFC 7208 §6.1: "if no SPF record is found, or if the <target-name> is malformed".
-            raise Refused(SpfReason.NO_INCLUDED_RECORD, "the target of a redirect has no SPF record")
+        record = self._lookups.target_record(name, "a redirect")
         outcome: _Outcome = self.check1(record, name, recursion)
         return outcome
 
@@ -221,8 +213,9 @@ class Query(spf.query):  # type: ignore[misc]  # pyspf has no types
     def check_lookups(self) -> None:
         self._lookups.count_term()
 
-    def dns_spf(self, domain: str) -> Record | None:
-        return self._lookups.record_of(target_name(domain))
+    def dns_spf(self, domain: str) -> Record:
+        """For the "include" mechanism."""
+        return self._lookups.target_record(target_name(domain), "an include")
 
     def dns_mx(self, domainname: str) -> Iterator[str]:
         return self._lookups.mail_host_addresses(target_name(domainname))

@@ -89,12 +89,15 @@ def _with_look_ups(
     lookups = Lookups(client, answers)
     try:
         record = lookups.record_of(sender.domain)
-        try:
-            found = NO_RECORD if record is None else plain_finding(record, sender.domain, client, lookups)
-        except NotPlain:
-            lookups = Lookups(client, answers)
-            record = lookups.record_of(sender.domain)
-            found = Query(sender, client, helo_text(envelope), lookups, now, receiver).evaluated(record)
+        if record is None:
+            found = NO_RECORD
+        else:
+            try:
+                found = plain_finding(record, sender.domain, client, lookups)
+            except NotPlain:
+                lookups = Lookups(client, answers)
+                lookups.record_of(sender.domain)
+                found = Query(sender, client, helo_text(envelope), lookups, now, receiver).evaluated(record)
     except Unanswered:
         raise
     except Refused as error:

@@ -116,6 +116,16 @@ class Lookups:
             raise Refused(SpfReason.RECORD_SIZE, detail)
         return published.record
 
+    def target_record(self, domain: str, term: str) -> Record:
+        """The SPF record that a `term`, an "include" or a redirect, names. There has to be one."""
+        record = self.record_of(domain)
+        if record is None:
+            # RFC 7208 §5.2: "none" makes a permerror; RFC 7208 §6.1: "if no SPF record is found, or if the
+            # <target-name> is malformed".
+            what = f"{_shown(domain)} has no SPF record" if domain else "it names what cannot be looked up"
+            raise Refused(SpfReason.NO_INCLUDED_RECORD, f"{term} cannot be followed: {what}")
+        return record
+
     def mail_host_addresses(self, domain: str) -> Iterator[str]:
         """The addresses of a name's mail servers, asked for together, in the order of preference (RFC 7208 §5.4)."""
         answer = self.usable(domain, RecordType.MX)

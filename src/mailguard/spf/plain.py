@@ -89,9 +89,7 @@ class _Check:
         if name == domain:
             raise Refused(SpfReason.TOO_MANY_LOOKUPS, "a record includes itself")
         self._lookups.count_term()
-        record = self._lookups.record_of(name)
-        if record is None:
-            raise Refused(SpfReason.NO_INCLUDED_RECORD, "an included name has no SPF record")
+        record = self._lookups.target_record(name, "an include")
         term = self.deciding(record, name, is_included=True)
         return term is not None and term.status is SpfStatus.PASS
 
@@ -101,10 +99,7 @@ class _Check:
             return None
         name = _named(spec, "")
         self._lookups.count_term()
-        record = self._lookups.record_of(name)
-        if record is None:
-            # RFC 7208 §6.1: "if no SPF record is found, or if the <target-name> is malformed".
-            raise Refused(SpfReason.NO_INCLUDED_RECORD, "the target of a redirect has no SPF record")
+        record = self._lookups.target_record(name, "a redirect")
         return self.deciding(record, name, is_included=is_included)
 
 
