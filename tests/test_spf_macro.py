@@ -267,7 +267,7 @@ def test_names_from_answers(text: str, expected: str) -> None:
 )
 def test_a_name_that_cannot_be_looked_up_matches_nothing(term: str, mail_from: str) -> None:
     """RFC 7208 §4.8 leaves it open: no match, no exception, no query, no void."""
-    for helo in ("", ".", "ö", "a" * 400):
+    for helo in ("", ".", "ö..test", "a" * 400):
         asked = recorded(f"v=spf1 {term} ?all", mail_from=mail_from, helo=helo)
         assert (asked.result.status, asked.result.mechanism) == (SpfStatus.NEUTRAL, "?all")
         assert [one for one in asked.questions if "arpa" not in one] == ["evil.test TXT"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mailguard.spf.identity import Sender, helo_text, read_identity
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfStatus
-from spf_asking import BANK_IP, EVIL_IP, PASS_ALL, Z0, Zone, envelope, session
+from spf_asking import BANK_IP, EVIL_IP, PASS_ALL, Z0, Zone, envelope, recorded, session
 
 E, S17 = pytest.mark.attack("E"), pytest.mark.attack("S17")
 
@@ -156,6 +156,22 @@ def test_helo(helo: str | bytes, domain: str | None) -> None:
 def test_a_long_helo_name_is_cut_for_macros() -> None:
     assert helo_text(envelope(helo="a" * 1_000)) == "a" * 512
     assert helo_text(envelope(helo=b"\xff")) == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("helo", "text", "asked"),
+    [
+        ("mx.bücher.test", "mx.xn--bcher-kva.test", ["mx.xn--bcher-kva.test.check.test A"]),
+        ("BÜCHER.test.", "xn--bcher-kva.test", ["xn--bcher-kva.test.check.test A"]),
+        ("Mx.Bank.Test", "Mx.Bank.Test", ["mx.bank.test.check.test A"]),
+        ("bücher..test", "bücher..test", []),
+        ("[bücher]", "[bücher]", []),
+    ],
+)
+def test_u_labels_of_helo_are_a_labels_in_macros(helo: str, text: str, asked: list[str]) -> None:
+    """RFC 8616 §4; what is no domain name stays as it is."""
+    assert helo_text(envelope(helo=helo)) == text
+    assert recorded("v=spf1 exists:%{h}.check.test -all", helo=helo).consumed[1:] == asked
 
 
 @pytest.mark.attack("E11", "E12")

@@ -78,8 +78,15 @@ def read_identity(envelope: Envelope, identity: SpfIdentity) -> Sender | Uncheck
 
 
 def helo_text(envelope: Envelope) -> str:
-    """The HELO name for the macro %{h}, whatever it holds; bounded."""
-    return envelope.helo[:MAX_HELO_OCTETS].decode("utf-8", "replace")
+    """The HELO name for the macro %{h}, whatever it holds; bounded. A domain name has A-labels."""
+    text = envelope.helo[:MAX_HELO_OCTETS].decode("utf-8", "replace")
+    if text.isascii():
+        return text
+    try:
+        # RFC 8616 §4: "All U-labels MUST be converted to A-labels before being used for an SPF validation."
+        return Domain.parse_any(text.removesuffix("."))
+    except DomainError:
+        return text
 
 
 def _helo(envelope: Envelope, identity: SpfIdentity, *, is_null: bool = False) -> Sender | Unchecked:
