@@ -209,6 +209,8 @@ P = RSA_RECORD.partition(b"p=")[2]
         (b"google-site-verification=abc", SYNTAX),
         (b"v=DKIM1; p=***", SYNTAX),
         (b"v=DKIM1; p=" + P[:-1], SYNTAX),
+        (b"v=DKIM1; p=" + P + b"=", SYNTAX),
+        (b"v=DKIM1; p=" + P + b"====", SYNTAX),
         (b"v=DKIM1; p=" + P + b"\0", SYNTAX),
         (b'"v=DKIM1; p=' + P + b'"', SYNTAX),
     ],

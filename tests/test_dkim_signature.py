@@ -92,6 +92,8 @@ REFUSED = [
     row("D27", SYNTAX, b="===="),
     row("D27", SYNTAX, b="YQ"),
     row("D27", SYNTAX, b="Y=Q="),
+    row("D27", SYNTAX, b="YWJj="),
+    row("D27", SYNTAX, b="YWJj===="),
     row("D27", SYNTAX, what="b of 150 kB", b="YWJj" * 50_000),
     row("D27", SYNTAX, what="b of 1,029 octets", b="YWJj" * 343),
     row("D28", SYNTAX, what="h of 100,000", h="from:" + "a:" * 100_000 + "to"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailguard.errors import TagListError
-from mailguard.taglist import TagList
+from mailguard.taglist import TagList, base64_octets
 
 GOOD = [
     ("one", b"a=b", {"a": b"b"}),
@@ -132,3 +132,22 @@ def test_what_is_formatted_is_read_back(tags: dict[str, bytes], before: bytes, a
     text = b";".join(before + name.encode() + after + b"=" + before + value + after for name, value in tags.items())
     found = TagList.parse(text + (b";" if last else b""))
     assert found == tags
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"), [(b"", b""), (b"YQ==", b"a"), (b"YWI=", b"ab"), (b"YWJj", b"abc"), (b"YWJjYQ==", b"abca")]
+)
+def test_base64(text: bytes, octets: bytes) -> None:
+    assert base64_octets(text) == octets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"YQ", b"YQ=", b"YQ===", b"YWI==", b"YWJj=", b"YWJj==", b"YWJj===", b"YWJj====", b"YWJj========"),
+        *(b"====", b"YQ==YWJj", b"YW$j", b"YW j", b"Y-_j", b"YW\xe9j"),
+    ],
+)
+def test_what_is_not_base64(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        base64_octets(text)

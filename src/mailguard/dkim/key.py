@@ -5,8 +5,6 @@ Pure; a `KeyRecord` is frozen and safe to share between threads.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 
@@ -20,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from mailguard.dkim.result import DkimReason
 from mailguard.errors import TagListError
-from mailguard.taglist import TagList
+from mailguard.taglist import TagList, base64_octets
 
 __all__ = ["MAX_EXPONENT_BITS", "MAX_RSA_BITS", "MIN_RSA_BITS", "KeyRecord", "KeyRecordError"]
 
@@ -119,8 +117,8 @@ def _public_key(tags: TagList, key_type: str) -> tuple[RSAPublicKey | Ed25519Pub
     if tags.get("k", b"rsa").lower() != key_type.encode("ascii"):
         raise _Unusable(DkimReason.KEY_TYPE, f"the key is not of type {key_type} (k=)")
     try:
-        octets = base64.b64decode(published, validate=True)
-    except (binascii.Error, ValueError):
+        octets = base64_octets(published)
+    except ValueError:
         raise _Unusable(DkimReason.KEY_SYNTAX, "p= is not base64") from None
     return _ed25519(octets) if key_type == "ed25519" else _rsa(octets)
 

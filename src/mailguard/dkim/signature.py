@@ -5,7 +5,6 @@ Pure; a `Signature` is frozen and safe to share between threads.
 
 from __future__ import annotations
 
-import binascii
 import re
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from mailguard.dns.question import TXT, Question
 from mailguard.domain import MAX_DOMAIN_CHARS, MAX_LABEL_CHARS, Domain
 from mailguard.errors import DomainError, TagListError
 from mailguard.message import HeaderField
-from mailguard.taglist import TagList
+from mailguard.taglist import TagList, base64_octets
 
 __all__ = ["Signature", "SignatureError", "claimed_domain", "key_name", "parse_selector"]
 
@@ -282,8 +281,8 @@ def _base64(text: bytes, name: str, *, at_most: int) -> bytes:
     if len(text) > (at_most + 2) // 3 * 4:
         raise _FieldError(f"{name}= has more than {at_most} octets")
     try:
-        octets = binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error:
+        octets = base64_octets(text)
+    except ValueError:
         raise _FieldError(f"{name}= is not base64") from None
     if not octets:
         raise _FieldError(f"{name}= is empty")
