@@ -220,6 +220,20 @@ def test_tags_refused(text: bytes, reason: DkimReason) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        (b"v=DKIM2; p=" + P, "the record is not of version DKIM1"),
+        (b"p=" + P + b"; v=DKIM2", "the record is not of version DKIM1"),
+        (b"k=rsa; v=DKIM1; p=" + P, "v= is not the first tag of the record"),
+    ],
+)
+def test_what_is_wrong_with_v(text: bytes, detail: str) -> None:
+    with pytest.raises(KeyRecordError) as caught:
+        KeyRecord.parse(text, key_type="rsa")
+    assert str(caught.value) == detail
+
+
+@pytest.mark.parametrize(
     ("text", "testing", "strict"),
     [
         (b"p=" + P, False, False),

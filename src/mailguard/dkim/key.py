@@ -69,8 +69,10 @@ class KeyRecord:
             tags = TagList.parse(record)
         except TagListError as error:
             raise KeyRecordError(DkimReason.KEY_SYNTAX, f"the key record is malformed: {error}") from None
-        if "v" in tags and (next(iter(tags)) != "v" or tags["v"] != b"DKIM1"):
+        if "v" in tags and tags["v"] != b"DKIM1":
             raise KeyRecordError(DkimReason.KEY_SYNTAX, "the record is not of version DKIM1")
+        if "v" in tags and next(iter(tags)) != "v":
+            raise KeyRecordError(DkimReason.KEY_SYNTAX, "v= is not the first tag of the record")
         if "p" not in tags:
             raise KeyRecordError(DkimReason.KEY_SYNTAX, "the record has no p=")
         flags = _words(tags, "t", b"")
