@@ -154,6 +154,22 @@ def test_refused_without_any_question(tags: dict[str, str | bytes | None], reaso
     _assert_harmless(result)
 
 
+@pytest.mark.attack("D27")
+@pytest.mark.parametrize(
+    ("tags", "detail"),
+    [
+        ({"bh": "@BH@="}, "bh= is not base64"),
+        ({"bh": "@BH@!"}, "bh= is not base64"),
+        ({"bh": "YWJj" * 20}, "bh= is not the length of a SHA-256 digest"),
+        ({"b": "@B@" + "!" * 2_000}, "b= is not base64"),
+        ({"b": "YWJj" * 341 + "YWI="}, "b= has more than 1024 octets"),
+    ],
+    ids=["padding", "another octet", "80 octets", "many others", "1,025 octets"],
+)
+def test_what_is_wrong_with_base64(tags: dict[str, str | bytes | None], detail: str) -> None:
+    assert result_of(sign_as(ke(), mail(), tags=tags)).detail == detail
+
+
 def _assert_harmless(result: DkimResult) -> None:
     """What the result repeats is validated, and the field that is made of it names nothing else."""
     assert result.detail.isprintable()
