@@ -10,7 +10,7 @@ from collections.abc import Callable
 import dkim
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 import mailguard.dkim.second_opinion as module
 from cpu_time import best_cpu_s
@@ -23,8 +23,10 @@ from mailguard.dns.question import Question, RecordType, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.message import Message
 from mailguard.pipeline import sign_dkim, verify_dkim
+from zone0 import rsa_key, sign_as
 
-RSA_PEM = generate_rsa()
+PRIVATE = rsa_key(2048)
+RSA_PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 RSA = SigningKey.from_bytes(RSA_PEM, domain="example.com", selector="r")
 ED25519 = SigningKey.from_bytes(generate_ed25519(), domain="example.com", selector="e")
 MAIL = b"From: a@example.com\r\nTo: b@example.net\r\nSubject: hello\r\n\r\nGood day\r\n"
@@ -134,6 +136,53 @@ def test_known_differences_are_explained() -> None:
     ours, theirs, text = both(by_dkimpy(length=True), ZoneResolver(RECORDS))
     assert (ours.reason, theirs.verdict) == (DkimReason.BODY_LENGTH, SecondVerdict.PASS)
     assert text == "dkimpy accepts a signature with l=, after which anyone can append"
+
+
+OTHER_RECORD = SigningKey.from_bytes(generate_rsa(), domain="example.com", selector="r").record()
+
+
+@pytest.mark.parametrize(
+    "first", [b"v=spf1 -all", b"hello", b"v=DKIM1; p=", OTHER_RECORD], ids=["SPF", "no list", "revoked", "other"]
+)
+def test_dkimpy_is_given_the_first_record_only(first: bytes) -> None:
+    raw = signed(RSA)
+    ours, theirs, text = both(raw, ZoneResolver({RSA.public_name: {"TXT": [first, RSA.record()]}}))
+    assert (ours.status, theirs.verdict) == (DkimStatus.PASS, SecondVerdict.FAIL)
+    assert theirs.detail.startswith("it is given the first of 2 TXT records: ")
+    assert text == "dkimpy is given the first of several TXT records only"
+    ours, theirs, text = both(raw, ZoneResolver({RSA.public_name: {"TXT": [RSA.record(), first]}}))
+    assert (ours.status, theirs.verdict, text) == (DkimStatus.PASS, SecondVerdict.PASS, "")
+
+
+@pytest.mark.parametrize(
+    ("tags", "record"),
+    [
+        ({"a": "RSA-SHA256"}, b""),
+        ({"c": "Relaxed/relaxed"}, b""),
+        ({"q": "dns/txt:http"}, b""),
+        ({"q": "DNS/TXT"}, b""),
+        ({"i": "a @ example.com"}, b""),
+        ({}, b"k=RSA; "),
+        ({}, b"s=email:tlsrpt; "),
+    ],
+    ids=str,
+)
+def test_dkimpy_knows_one_form_of_a_tag(tags: dict[str, str | bytes | None], record: bytes) -> None:
+    raw = sign_as(PRIVATE, MAIL, d="example.com", s="r", h="from", tags=tags)
+    ours, theirs, text = both(
+        raw, records(lambda published: published.replace(b"k=rsa; ", b"").replace(b"p=", record + b"p="))
+    )
+    assert (ours.status, theirs.verdict) == (DkimStatus.PASS, SecondVerdict.FAIL)
+    assert text.startswith("dkimpy knows no upper case in a=")
+
+
+@pytest.mark.parametrize("tags", [{"i": "a@_x.example.com"}, {"zz": "\x01"}, {"t-": "1"}], ids=str)
+def test_dkimpy_accepts_malformed_signatures(tags: dict[str, str | bytes | None]) -> None:
+    ours, theirs, text = both(
+        sign_as(PRIVATE, MAIL, d="example.com", s="r", h="from", tags=tags), ZoneResolver(RECORDS)
+    )
+    assert (ours.reason, theirs.verdict) == (DkimReason.SYNTAX, SecondVerdict.PASS)
+    assert text.startswith("dkimpy accepts malformed signatures")
 
 
 def test_dkimpy_reads_the_clock_itself() -> None:

@@ -8,6 +8,7 @@ input, so that it is asked only about messages within the bounds below. Its know
 - Where the DNS gives no answer it says False, as for a signature that does not verify: it has no temperror.
 - Of several key records it is given the first. It accepts rsa-sha1 and any l= (RFC 8301 §3.1, RFC 6376 §8.2).
 - It does not ask that From is signed (RFC 6376 §5.4), and does not know U-labels (RFC 8616 §4).
+- It takes a=, c=, k= and q= in lower case only, no list in q= and s=, and no white space in i= (RFC 6376 §3.5).
 - It refuses a message in whose header white space stands before a colon (RFC 5322 §4.5.3).
 - Its Ed25519 needs PyNaCl; without that it is not asked about such signatures.
 
@@ -121,12 +122,15 @@ def _why_not_asked(raw: bytes, signatures: Sequence[HeaderField]) -> str:
 
 def _ask(raw: bytes, index: int, answers: Answers) -> SecondOpinion:
     log = _Log()
+    several = ""
 
     def text_record(name: bytes | str, timeout: float = 0) -> bytes | None:
+        nonlocal several
         answer = answers.get(_question(name))
         if answer.has_failed:
             raise dkim.DnsTimeoutError("the DNS did not answer")
         records = answer.texts()
+        several = f"{_THE_FIRST_OF}{len(records)} TXT records: " if len(records) > 1 else ""
         if not records:
             return None
         if len(records[0]) > MAX_RECORD_BYTES:
@@ -138,7 +142,7 @@ def _ask(raw: bytes, index: int, answers: Answers) -> SecondOpinion:
         verifier = dkim.DKIM(raw, logger=log.logger)
         if verifier.verify(idx=index, dnsfunc=text_record):
             return _opinion(SecondVerdict.PASS, "it verifies the signature")
-        return _opinion(SecondVerdict.FAIL, log.text or "it says False and gives no reason")
+        return _opinion(SecondVerdict.FAIL, several + (log.text or "it says False and gives no reason"))
     except Unanswered:
         raise
     except dkim.NaClNotFoundError:
@@ -146,7 +150,7 @@ def _ask(raw: bytes, index: int, answers: Answers) -> SecondOpinion:
     except _UnaskableName as error:
         return _opinion(SecondVerdict.ERROR, str(error))
     except dkim.DKIMException as error:
-        return _opinion(SecondVerdict.FAIL, str(error) or type(error).__name__)
+        return _opinion(SecondVerdict.FAIL, several + (str(error) or type(error).__name__))
     except Exception as error:  # noqa: BLE001 - hostile input makes dkimpy raise anything, such as AssertionError
         return _opinion(SecondVerdict.ERROR, f"{type(error).__name__}: {error}")
 
@@ -205,11 +209,21 @@ _IT_PASSES_BECAUSE = {
     DkimReason.KEY_HASH: "dkimpy ignores h= of the key record",
     DkimReason.KEY_STRICT: "dkimpy ignores t=s of the key record",
     DkimReason.KEY_SYNTAX: "dkimpy accepts malformed key records, such as one in which v= is not the first tag",
+    DkimReason.SYNTAX: "dkimpy accepts malformed signatures, such as one whose i= is below no host name",
     DkimReason.TESTING: "dkimpy ignores h= and t= of the key record",
     DkimReason.BODY_TOO_SHORT: "dkimpy accepts an l= that is more than the body has",
 }
 
-
+_THE_FIRST_OF = "it is given the first of "
+# How it begins to say that it knows no other form of a tag; of a list in s= it says "None".
+_ONE_FORM_ONLY = (
+    "unknown signature algorithm",
+    "invalid c= value",
+    "q= value is not",
+    "i= domain is not",
+    "unknown algorithm in k=",
+    "None",
+)
 _UNEXPLAINED = "no fault that is known of it explains that: compare the two and report what you find"
 
 
@@ -230,6 +244,10 @@ def difference(ours: DkimResult, theirs: SecondOpinion) -> str:
         its_reason = theirs.detail if theirs.verdict is SecondVerdict.FAIL else ""
         if its_reason.startswith(("x= value is past", "t= value is in")):
             return "dkimpy reads the clock itself, and by that the signature is not valid now"
+        if its_reason.startswith(_THE_FIRST_OF):
+            return "dkimpy is given the first of several TXT records only"
+        if its_reason.startswith(_ONE_FORM_ONLY):
+            return "dkimpy knows no upper case in a=, c=, k= and q=, no list in q= and s=, and no white space in i="
         if its_reason.startswith("Unexpected characters in RFC822 header"):
             return "dkimpy refuses a header in which white space stands before a colon, or a line is no field"
         if theirs.verdict is SecondVerdict.ERROR:
