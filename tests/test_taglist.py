@@ -54,6 +54,24 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("octets", "problem"),
+    [
+        (b"", "the tag list is empty"),
+        (b" \t", "the tag list is empty"),
+        (b";", "a semicolon follows no tag"),
+        (b"a=1;;", "a semicolon follows no tag"),
+        (b"a=1; ; b=2", "a semicolon follows no tag"),
+        (b"a=1; b", "a tag has no equals sign"),
+        (b"hello", "a tag has no equals sign"),
+    ],
+)
+def test_what_is_missing(octets: bytes, problem: str) -> None:
+    with pytest.raises(TagListError) as caught:
+        TagList.parse(octets)
+    assert str(caught.value) == problem
+
+
 @pytest.mark.parametrize(("octets", "expected"), [row[1:] for row in GOOD], ids=[row[0] for row in GOOD])
 def test_read(octets: bytes, expected: dict[str, bytes]) -> None:
     tags = TagList.parse(octets)

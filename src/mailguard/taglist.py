@@ -46,9 +46,13 @@ class TagList(dict[str, bytes]):
         for specification in specifications:
             name, equals, value = specification.partition(b"=")
             if not equals:
-                # Nothing may follow the last semicolon but white space (RFC 6376 §3.2, tag-list).
-                if specification.strip(_WSP) or not 0 < len(tags) == len(specifications) - 1:
+                if specification.strip(_WSP):
                     raise TagListError("a tag has no equals sign")
+                if len(specifications) == 1:
+                    raise TagListError("the tag list is empty")
+                # Nothing may follow the last semicolon but white space (RFC 6376 §3.2, tag-list).
+                if len(tags) < len(specifications) - 1:
+                    raise TagListError("a semicolon follows no tag")
                 break
             word = name.strip(_WSP)
             if not word.isalpha() and _NAME.fullmatch(word) is None:  # bytes.isalpha(): ASCII alone
