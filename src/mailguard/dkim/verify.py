@@ -180,7 +180,8 @@ def _verify_one(
     same_body = hmac.compare_digest(computed, signature.body_hash)
     answer = answers.get(signature.key_question)
     if answer.status is not Status.NOERROR:
-        if not same_body:
+        # What no later attempt mends is not temporary. That there is no key goes first (RFC 6376 §6.1.2, step 3).
+        if answer.has_failed and not same_body:
             return _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known)
         return _result(*_no_key(answer), known)
     keys, fault = _keys(answer, signature)
