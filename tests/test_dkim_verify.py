@@ -226,6 +226,23 @@ def test_testing_key_is_no_worse_and_no_better_than_none() -> None:
     assert result_of(raw.replace(b"offer", b"Offer"), both).status is FAIL
 
 
+@pytest.mark.attack("D11", "D36", "D37", "D46")
+@pytest.mark.parametrize(
+    ("said", "tags", "status", "reason"),
+    [
+        (Status.NOERROR, "", PERMERROR, DkimReason.BODY_TOO_SHORT),
+        (Status.NOERROR, "t=y; ", NEUTRAL, DkimReason.TESTING),
+        (Status.NXDOMAIN, "", PERMERROR, DkimReason.KEY_MISSING),
+        (Status.TEMPFAIL, "", PERMERROR, DkimReason.BODY_TOO_SHORT),
+    ],
+)
+def test_key_of_a_body_that_was_cut(said: Status, tags: str, status: DkimStatus, reason: DkimReason) -> None:
+    raw = sign_as(ke(), mail(), tags={"l": "1000"})
+    records = {EVIL_KEY_NAME: {"TXT": [key_record(ke(), tags)]}}
+    resolver = ZoneResolver(zone(records), status={(EVIL_KEY_NAME, "TXT"): said})
+    assert status_and_reason(result_of(raw, resolver)) == (status, reason)
+
+
 @pytest.mark.attack("D30")
 def test_very_many_signatures() -> None:
     raw = mail(f"<ceo@{BANK}>", more=b"X: y\r\n")

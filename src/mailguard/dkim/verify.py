@@ -30,7 +30,6 @@ _Candidate = tuple[int, HeaderField, Signature | SignatureError]
 CRLF = b"\r\n"
 # At one selector there should be one key (RFC 6376 §3.6.2.2); each further one costs a signature check.
 MAX_KEYS = 4
-_BODY_CHANGED = "the body was changed after it was signed"
 # How many signatures are read, for each that may be verified, in the search for readable ones.
 READ_FACTOR = 10
 
@@ -173,23 +172,18 @@ def _verify_one(
     untimely = _untimely(signature, plan.rules, now)
     if untimely is not None:
         return _result(*untimely, known)
-    computed = digests.digest(signature.body)
-    if computed is None:
-        # RFC 6376 §3.5: l= "MUST NOT be greater than the actual number of octets in the canonicalized message body".
-        return _result(DkimStatus.PERMERROR, DkimReason.BODY_TOO_SHORT, "l= is more than the body has", known)
-    same_body = hmac.compare_digest(computed, signature.body_hash)
+    wrong_body = _wrong_body(signature, digests)
     answer = answers.get(signature.key_question)
+    if answer.has_failed and wrong_body is not None:
+        return _result(*wrong_body, known)  # no later attempt mends it
     if answer.status is not Status.NOERROR:
-        # What no later attempt mends is not temporary. That there is no key goes first (RFC 6376 §6.1.2, step 3).
-        if answer.has_failed and not same_body:
-            return _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known)
-        return _result(*_no_key(answer), known)
+        return _result(*_no_key(answer), known)  # RFC 6376 §6.1.2, step 3: before anything is said of the body
     keys, fault = _keys(answer, signature)
     if not keys:
         return _key_fault_result(fault, known)
     bits, testing = keys[0].bits, all(key.testing for key in keys)
-    if not same_body:
-        result = _result(DkimStatus.FAIL, DkimReason.BODY_HASH, _BODY_CHANGED, known, key_bits=bits)
+    if wrong_body is not None:
+        result = _result(*wrong_body, known, key_bits=bits)
         return _as_testing(result) if testing else result
     signed = _signed_octets(signature, field, plan.message.by_key)
     for key in keys:
@@ -206,6 +200,16 @@ def _untimely(signature: Signature, rules: VerifyRules, now: float) -> tuple[Dki
     if signature.signed_at is not None and signature.signed_at > now + rules.clock_skew_s:
         # RFC 6376 §3.5: signatures with a timestamp in the future may be ignored.
         return DkimStatus.POLICY, DkimReason.FUTURE, "the signature is from the future (t=)"
+    return None
+
+
+def _wrong_body(signature: Signature, digests: BodyDigests) -> tuple[DkimStatus, DkimReason, str] | None:
+    computed = digests.digest(signature.body)
+    if computed is None:
+        # RFC 6376 §3.5: l= "MUST NOT be greater than the actual number of octets in the canonicalized message body".
+        return DkimStatus.PERMERROR, DkimReason.BODY_TOO_SHORT, "l= is more than the body has"
+    if not hmac.compare_digest(computed, signature.body_hash):
+        return DkimStatus.FAIL, DkimReason.BODY_HASH, "the body was changed after it was signed"
     return None
 
 
