@@ -418,8 +418,9 @@ def what_is_signed(raw: bytes, form: str) -> tuple[object, ...]:
     own = next((field for field in split_fields(header) if re.match(rb"dkim-signature[ \t]*:", field, re.I)), b"")
     before, _, signature = own.partition(b"; b=")
     fields = signed_fields(header, COVERED, form)
+    digits = b"".join(signature.split()).rstrip(b"=")
     try:
-        octets = base64.b64decode(b"".join(signature.split()), validate=True)
+        octets = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except ValueError:
         octets = b"not base64"
     return naive_body(body, form), tuple(fields), naive_field(before, form), octets

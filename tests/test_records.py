@@ -386,6 +386,7 @@ def test_strings_are_cut_and_escaped(octets: bytes, text: str) -> None:
 PLAIN_KEY = Record(name="a.us.test", rdtype="TXT", value="v=DKIM1; k=rsa; p=AAAA", why="w")
 SPF = Record(name="us.test", rdtype="TXT", value="v=spf1 mx ~all", why="w", replaces=False)
 KEY = Record(name="s._domainkey.us.test", rdtype="TXT", value="v=DKIM1; k=rsa; p=AAAABBBB", why="w")
+OTHER_KEY = Record(name="s._domainkey.us.test", rdtype="TXT", value="v=DKIM1; k=ed25519; p=AAAABBA=", why="w")
 POLICY = Record(name="_dmarc.us.test", rdtype="TXT", value="v=DMARC1; p=none; rua=mailto:a@us.test", why="w")
 TLSA = Record(name="t.us.test", rdtype="TLSA", value="3 1 1 " + "ab" * 32, why="w")
 CASES = [
@@ -393,6 +394,7 @@ CASES = [
     ("white space", PLAIN_KEY, ["v=DKIM1;k=rsa ; p= AAAA ;"], [State.PRESENT]),
     ("case counts", PLAIN_KEY, ["v=DKIM1; k=rsa; p=aaaa"], [State.DIFFERENT]),
     ("white space in base64", KEY, ["v=DKIM1; k=rsa; p=AAAA BBBB"], [State.PRESENT]),
+    ("base64 without padding", OTHER_KEY, ["v=DKIM1; k=ed25519; p=AAAABBA"], [State.PRESENT]),
     ("the default type", KEY, ["v=DKIM1; p=AAAABBBB"], [State.PRESENT]),
     ("without version", KEY, ["k=rsa; p=AAAABBBB"], [State.PRESENT]),
     ("another type", KEY, ["v=DKIM1; k=ed25519; p=AAAABBBB"], [State.DIFFERENT]),

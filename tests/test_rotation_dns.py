@@ -76,6 +76,13 @@ def test_what_a_verifier_makes_of_a_record(values: list[str], fault: str, is_the
     assert any(_has(KEYS["rsa"], value) for value in values) is is_there
 
 
+def test_a_key_without_padding_is_there() -> None:
+    published = KEYS["ed25519"].record.rstrip("=")
+    assert published != KEYS["ed25519"].record
+    assert _fault(KEYS["ed25519"], [published]) == ""
+    assert _has(KEYS["ed25519"], published)
+
+
 @pytest.mark.attack("V09")
 def test_a_wrong_record_is_forgotten_first(rotation_site: RotationSite) -> None:
     site = rotation_site

@@ -154,8 +154,8 @@ def _meaning(value: str, kind: str) -> str:
     if kind == "v=dkim1":
         if "v" in tags and next(iter(tags)) != "v":
             return value  # RFC 6376 §3.6.1: v= comes first
-        # RFC 6376 §3.6.1: base64 may have white space in it.
-        tags = {tag: "".join(content.split()) if tag == "p" else content for tag, content in tags.items()}
+        # RFC 6376 §2.10: base64 may have white space in it, and need have no "=" at its end.
+        tags = {tag: "".join(content.split()).rstrip("=") if tag == "p" else content for tag, content in tags.items()}
         tags = {tag: content for tag, content in tags.items() if _DKIM_DEFAULTS.get(tag) != content}
     if kind == "v=dmarc1":
         tags = {tag: content.lower() if tag in _DMARC_WORDS else content for tag, content in tags.items()}
