@@ -132,6 +132,11 @@ def test_one_that_keeps_dying_is_started_less_and_less_often(path: str, capfd: p
 
     eventually(lambda: len(delays()) >= 3)
     assert delays()[:3] == ["0.000", "0.500", "1.000"]
+    # After a reload it is tried at once.
+    process.adopt(settings(path))
+    assert process._process is not None
+    eventually(lambda: len(delays()) >= 4)
+    assert delays()[3] == "0.000"
     process.end()
 
 
@@ -233,7 +238,9 @@ def test_when_the_supervisor_is_gone_it_serves_the_workers_that_are_left_and_end
     assert process._process.wait(PATIENCE_S) == 0
 
 
-def test_one_that_does_not_end_is_killed(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_does_not_end_is_killed(
+    path: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(trace_process, "END_TIMEOUT_S", 0.2)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     process = TraceProcess(command=(sys.executable, "-c", deaf))
@@ -243,6 +250,7 @@ def test_one_that_does_not_end_is_killed(path: str, monkeypatch: pytest.MonkeyPa
     assert deaf_process is not None
     process.end()
     assert deaf_process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert "the trace writer does not end and is killed" in capfd.readouterr().err
 
 
 def test_a_database_that_cannot_be_made_is_said_once_with_the_remedy(

@@ -6,6 +6,7 @@ ATTACKS.md rows, for this database: V13, V14. Mail is never concerned: what cann
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -225,6 +226,55 @@ def test_one_that_cannot_be_sent_is_counted_and_the_next_is_tried(
     sender.close(timeout_s=PATIENCE_S)
     log.close(timeout_s=PATIENCE_S)
     assert lines.dropped() == len(lines.lines) == 1
+
+
+def test_a_full_pipe_is_waited_for(
+    trace: Trace, pair: tuple[socket.socket, socket.socket], log: Log, lines: Lines
+) -> None:
+    pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's least
+    sender = TraceSender(pair[1], log)
+    sender.start()
+    for number in range(200):
+        sender.put(trace, b"%08X" % number)
+    # More than the pipe takes: the thread waits with one of them in its hand.
+    time.sleep(0.1)
+    assert sender._queue.qsize() > 0
+    assert [unpack(pair[0].recv(MAX_PACKET_BYTES)).queue_id for _ in range(200)] == [f"{n:08X}" for n in range(200)]
+    sender.close(timeout_s=PATIENCE_S)
+    log.close(timeout_s=PATIENCE_S)
+    assert lines.dropped() == 0
+
+
+@pytest.mark.parametrize(
+    ("tell_every_s", "told", "together"),
+    [(600.0, -math.inf, False), (600.0, math.inf, True), (0.01, math.inf, False)],
+    ids=["while-others-come", "not-each-for-itself", "when-none-comes"],
+)
+def test_when_a_loss_is_told(
+    trace: Trace,
+    pair: tuple[socket.socket, socket.socket],
+    log: Log,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    tell_every_s: float,
+    told: float,
+    together: bool,
+) -> None:
+    monkeypatch.setattr(trace_pipe, "TELL_EVERY_S", tell_every_s)
+    large = replace(trace, message=Message((HeaderField(b"X", random.Random(1).randbytes(250_000)),)))
+    sender = TraceSender(pair[1], log)
+    sender._told = told
+    sender.start()
+    for _ in range(2):
+        sender.put(large, b"Q")
+        sender.put(trace, b"R")
+        assert unpack(pair[0].recv(MAX_PACKET_BYTES)).queue_id == "R"
+        if not together:
+            eventually(lambda: lines.dropped() > 0)
+    sender.close(timeout_s=PATIENCE_S)
+    log.close(timeout_s=PATIENCE_S)
+    assert lines.dropped() == 2
+    assert not together or len(lines.lines) == 1
 
 
 def test_a_fault_of_ours_costs_one_trace(
