@@ -25,8 +25,8 @@ from mailguard.senders.identity import Address, Login, LoginCase, LoginRules, pa
 from mailguard.senders.listing import ListingStatus
 from mailguard.senders.login_maps import LoginMaps
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps
-from mailguard.senders.permission import Permission, PermissionStatus
-from mailguard.senders.table import Found, Table, TableDown, key_of
+from mailguard.senders.permission import Asked, Permission, PermissionStatus
+from mailguard.senders.table import Found, InMemoryTable, Table, TableDown, UnionTable, key_of
 from mailguard.senders.table_file import LOOK_EVERY_S, read_text
 from postfix_commands import write_main_cf
 
@@ -115,10 +115,14 @@ REFUSED = [
     ("open-brace", "inline:{a=b", "a brace is not closed"),
     ("closed-brace", "inline:a=b}", "was not opened"),
     ("inline-without-braces", "inline:a=b", "in braces"),
+    ("inline-more-behind-braces", "inline:{a=b}x", 'what follows "{a=b}" does not belong there'),
+    ("inline-more-behind-an-entry", "inline:{ {a=b}x }", 'what follows "{a=b}" does not belong there'),
+    ("inline-no-separator", "inline:{ {a=b}{c=d} }", 'what follows "{a=b}" does not belong there'),
     ("inline-empty", "inline:{ }", "is empty"),
     ("inline-no-value", "inline:{a=}", "key=value"),
     ("inline-spaces", "inline:{ a = b }", "key=value"),
     ("union-empty", "unionmap:{ }", "names no table"),
+    ("union-no-separator", "unionmap:{hash:/a}{hash:/b}", 'what follows "{hash:/a}" does not belong there'),
     ("union-deep", "unionmap:{" * 7 + "hash:/a" + "}" * 7, "more than 5 times"),
     ("many", "hash:/a " * 200, "more than 100"),
     ("long", "hash:/" + "a" * 70_000, "more than 65536"),
@@ -196,6 +200,7 @@ INLINE = [
     "inline:{ {a@x.test = b, c}, {B = d} }",
     "inline:{a=1, a=2}",
     "inline:{ {a= {x y} }, B=z=y }",
+    "inline:{ a={b}, x{c=d} }",
 ]
 
 
@@ -212,6 +217,27 @@ def test_a_union_has_the_owners_of_all_its_tables() -> None:
     assert union.find("b").owners == ("y",)
     assert union.find("c").owners is None
     assert union.entries() == {"a": ("x", "y", "z"), "b": ("y",)}
+    asked = union.find("a").asked
+    assert asked == Asked("inline:{a=x,b=y} and inline:{ {a=y z} }", ("a",))
+
+
+def test_a_union_may_stand_in_itself_five_times() -> None:
+    (union,) = open_tables("unionmap:{" * 5 + "inline:{a=x}" + "}" * 5, OPTIONS)
+    assert union.find("a").owners == ("x",)
+    with pytest.raises(ConfigError, match="more than 5 times"):
+        parse_maps("unionmap:{" * 6 + "inline:{a=x}" + "}" * 6)
+
+
+def test_a_union_closes_all_its_tables() -> None:
+    class Closing(InMemoryTable):
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    tables = Closing("a", {}), Closing("b", {})
+    UnionTable("both", tables).close()
+    assert [table.is_closed for table in tables] == [True, True]
 
 
 # Files that change, and files that cannot be read

@@ -23,6 +23,7 @@ MAX_VALUE_CHARS = 65_536
 # unionmap in unionmap in ...: Postfix itself would take any depth.
 MAX_DEPTH = 5
 _SEPARATORS = ", \t\r\n"
+_DEPTH = {"{": 1, "}": -1}
 _SQL_KINDS = frozenset({"mysql", "pgsql", "sqlite"})
 
 _OWN_ADDRESS = (
@@ -100,7 +101,7 @@ def _parts(value: str) -> Iterator[str]:
                 yield part
             part = ""
             continue
-        depth += {"{": 1, "}": -1}.get(character, 0)
+        depth += _DEPTH.get(character, 0)
         if depth < 0:
             raise ConfigError(f'"{_short(value)}": a brace is closed that was not opened')
         part += character
@@ -147,9 +148,19 @@ def _opened(name: TableName, options: TableOptions) -> Table:
 
 
 def _inside(name: str, rest: str) -> str:
-    if not (rest.startswith("{") and rest.endswith("}")):
+    if not rest.startswith("{"):
         raise ConfigError(f'"{_short(name)}": what follows the colon stands in braces')
-    return rest[1:-1]
+    return _unbraced(name, rest)
+
+
+def _unbraced(name: str, text: str) -> str:
+    """What stands in the braces with which `text` begins; they have to end with it."""
+    depth = 0
+    for at, character in enumerate(text, 1):
+        depth += _DEPTH.get(character, 0)
+        if depth == 0 and at < len(text):
+            raise ConfigError(f'"{_short(name)}": what follows "{_short(text[:at])}" does not belong there')
+    return text[1:-1]
 
 
 def _inline_entries(name: str, rest: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -158,7 +169,7 @@ def _inline_entries(name: str, rest: str) -> Iterator[tuple[str, tuple[str, ...]
     if not parts:
         raise ConfigError(f'"{_short(name)}" is empty')
     for part in parts:
-        bare = part[1:-1] if part.startswith("{") and part.endswith("}") else part
+        bare = _unbraced(name, part) if part.startswith("{") else part
         key, equals, value = (text.strip() for text in bare.partition("="))
         if not equals or not key or not value:
             raise ConfigError(f'"{_short(name)}": "{_short(part)}" is not key=value or {{key = value, value}}')
