@@ -1,6 +1,8 @@
-"""The control channel: what is said arrives as it was said, and a text that is too long is cut."""
+"""The control channel: what is said arrives as it was said; a long text is cut, and an unknown word is skipped."""
 
 from __future__ import annotations
+
+import socket
 
 import pytest
 
@@ -19,3 +21,19 @@ def test_a_text_of_any_length_arrives(character: str) -> None:
     with pytest.raises(Closed):
         other.receive()
     other.close()
+
+
+@pytest.mark.attack("V06")
+@pytest.mark.parametrize("packet", [b'{"word": "shout"}', b'{"why": "cut', b"{}"], ids=["new-word", "cut", "no-word"])
+def test_what_another_version_says_besides_is_skipped(packet: bytes) -> None:
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = Channel(reading)
+    writing.send(packet)
+    assert channel.receive() is None
+    writing.send(packet)
+    writing.send(b'{"word": "ready", "more": 1}')
+    assert channel.receive() == (Word.READY, {"more": 1})
+    writing.close()
+    with pytest.raises(Closed):
+        channel.receive()
+    channel.close()

@@ -70,17 +70,24 @@ class Channel:
             return
 
     def receive(self) -> tuple[Word, dict[str, object]] | None:
-        """The next packet, None if there is none yet. Raises Closed when the other end is gone."""
-        try:
-            packet = self._end.recv(MAX_PACKET_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError:
-            raise Closed from None
-        if not packet:
-            raise Closed
-        content = json.loads(packet)
-        return Word(content.pop("word")), content
+        """The next packet, None if there is none yet. Raises Closed when the other end is gone.
+
+        After an upgrade the other end may be of another version: words that are not known here are skipped.
+        """
+        while True:
+            try:
+                packet = self._end.recv(MAX_PACKET_BYTES)
+            except BlockingIOError:
+                return None
+            except OSError:
+                raise Closed from None
+            if not packet:
+                raise Closed
+            try:
+                content = json.loads(packet)
+                return Word(content.pop("word")), content
+            except (ValueError, KeyError):
+                continue
 
     def close(self) -> None:
         """Closing is a message too: the other end sees the end of file."""
