@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from types import NoneType
 from typing import ParamSpec, TypeVar
 
+from mailguard.argument import check_each, check_type
 from mailguard.dkim.canonical import BodyDigests, BodyRequest
 from mailguard.dkim.signature import Signature
 from mailguard.dkim.verify import VerificationPlan, VerifyRules, plan_verification, verify
@@ -44,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundRules:
-    """Local choices that the RFCs leave to the receiver."""
+    """Local choices that the RFCs leave to the receiver. Raises TypeError for values of another type."""
 
     verifying: VerifyRules = field(default_factory=VerifyRules)
     checks_helo: bool = True
@@ -58,6 +60,14 @@ class InboundRules:
     """Whether a pass of SPF counts for DMARC where its term covers half of all addresses or more. RFC 9989: yes."""
     internal_networks: tuple[IPv4Network | IPv6Network, ...] = DEFAULT_INTERNAL_NETWORKS
     """Clients of our own: their address says nothing about the sender's domain."""
+
+    def __post_init__(self) -> None:
+        check_type("verifying", self.verifying, VerifyRules)
+        for name in ("checks_helo", "checks_iprev", "counts_permissive_spf"):
+            check_type(name, getattr(self, name), bool)
+        check_type("receiver", self.receiver, str)
+        check_type("suffixes", self.suffixes, PublicSuffixes, NoneType)
+        check_each("internal_networks", self.internal_networks, IPv4Network, IPv6Network)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from mailguard.address import AddressFlag, AddressSyntaxError, Mailbox, parse_mailboxes
+from mailguard.argument import check_type
 from mailguard.domain import Domain
 
 __all__ = ["MAX_FIELDS", "MAX_HEADER_BYTES", "Author", "HeaderField", "MalformedReason", "Message"]
@@ -91,10 +92,11 @@ class Message:
     def parse(cls, raw: bytes) -> Message:
         """Read a message with CRLF or bare LF line ends, or both; a bare CR is data, not a line end.
 
-        Never raises for what a message contains. A line that is neither a field, nor a fold, nor empty ends
-        the header, as it does in Postfix, and makes the message malformed; so does the "From " line of an mbox
-        file. Of a header far beyond the bounds, not all fields are read.
+        Never raises for what a message contains, and TypeError for anything but bytes. A line that is neither a
+        field, nor a fold, nor empty ends the header, as it does in Postfix, and makes the message malformed; so does
+        the "From " line of an mbox file. Of a header far beyond the bounds, not all fields are read.
         """
+        check_type("raw", raw, bytes)
         lines = raw.replace(CRLF, b"\n")
         header, separator, body = _partition_header(lines)
         end = header.find(b"\n", MAX_READ_BYTES)

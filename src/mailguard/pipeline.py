@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from types import NoneType
 
+from mailguard.argument import check_each, check_now, check_type
 from mailguard.dane.destination import Destination
 from mailguard.dane.discover import InsecureMx, discover
 from mailguard.dane.result import DanePolicy
@@ -60,11 +62,12 @@ def authenticate(
     `raw` is the whole message, CRLF or LF line ends. `ip` is the client's address, `helo` the argument of its HELO or
     EHLO, `mail_from` the reverse path, empty for the null sender, with or without angle brackets. Without a
     `resolver`, one is opened for this call and closed after it; `now` is in POSIX seconds and defaults to the clock.
-    Look-ups take at most `LOOKUP_TIME_S`; what is open then is a temperror. Raises ValueError if `ip` is no address,
-    and nothing for what a message or the DNS may hold.
+    Look-ups take at most `LOOKUP_TIME_S`; what is open then is a temperror. Raises TypeError for arguments of another
+    type, ValueError if `ip` is no address, and nothing for what a message or the DNS may hold.
     """
+    _check_judging(resolver, policy, rules)
+    judged_at = _judged_at(now)
     plan, digests = _prepared(raw, _envelope(ip, helo, mail_from), rules)
-    judged_at = time.time() if now is None else now
     deadline = time.monotonic() + LOOKUP_TIME_S
     with open_resolver() if resolver is None else nullcontext(resolver) as used:
         return evaluate(
@@ -84,8 +87,9 @@ async def authenticate_async(
     rules: InboundRules | None = None,
 ) -> Outcome:
     """`authenticate`, awaited: look-ups leave the event loop free."""
+    _check_judging(resolver, policy, rules)
+    judged_at = _judged_at(now)
     plan, digests = _prepared(raw, _envelope(ip, helo, mail_from), rules)
-    judged_at = time.time() if now is None else now
     deadline = time.monotonic() + LOOKUP_TIME_S
     async with open_resolver() if resolver is None else nullcontext(resolver) as used:
         return await evaluate_async(
@@ -101,7 +105,10 @@ def check_spf(
     now: float | None = None,
 ) -> SpfResult:
     """check_host() of RFC 7208 §4 for one identity. `now` is in POSIX seconds and defaults to the clock."""
-    judged_at = time.time() if now is None else now
+    _check_envelope(envelope)
+    check_type("resolver", resolver, Resolver)
+    check_type("identity", identity, SpfIdentity)
+    judged_at = _judged_at(now)
     deadline = time.monotonic() + LOOKUP_TIME_S
     return evaluate(
         lambda answers: check_host(envelope, answers, identity=identity, now=judged_at), resolver, deadline=deadline
@@ -119,6 +126,10 @@ def check_dane(
     unprotected. `port` replaces the one in `domain`, which is 25 unless named. Raises ValueError for what is no
     destination.
     """
+    check_type("domain", domain, str)
+    check_type("resolver", resolver, Resolver)
+    check_type("port", port, int, NoneType)
+    check_type("insecure_mx", insecure_mx, InsecureMx)
     destination = Destination.parse(domain)
     if port is not None:
         destination = replace(destination, port=port)
@@ -132,6 +143,11 @@ def evaluate_dmarc(
     author_domain: Domain, *, spf: SpfResult | None, dkim: Sequence[DkimResult], resolver: Resolver
 ) -> DmarcVerdict:
     """DMARC for one author domain (RFC 9989), from results of SPF (for the reverse path) and DKIM."""
+    check_type("author_domain", author_domain, Domain)
+    check_type("spf", spf, SpfResult, NoneType)
+    dkim = tuple(dkim)
+    check_each("dkim", dkim, DkimResult)
+    check_type("resolver", resolver, Resolver)
     deadline = time.monotonic() + LOOKUP_TIME_S
     return evaluate(
         lambda answers: judge(author_domain, spf=spf, dkim=dkim, answers=answers), resolver, deadline=deadline
@@ -146,6 +162,10 @@ def verify_dkim(
     `message` has its body; `now` is in POSIX seconds. The results are in the order of the header; there are
     none for an unsigned message. Look-ups take at most `LOOKUP_TIME_S`; what is open then is a temperror.
     """
+    check_type("message", message, Message)
+    check_type("resolver", resolver, Resolver)
+    check_now(now)
+    check_type("rules", rules, VerifyRules, NoneType)
     plan = plan_verification(message, rules)
     digests = _digests(message, plan.body_requests)
     deadline = time.monotonic() + LOOKUP_TIME_S
@@ -160,6 +180,11 @@ def sign_dkim(
     `message` has its body; `now` is in POSIX seconds. Raises SigningRefused for a message without exactly one
     author domain.
     """
+    check_type("message", message, Message)
+    keys = tuple(keys)
+    check_each("keys", keys, SigningKey)
+    check_now(now)
+    check_type("rules", rules, SigningRules, NoneType)
     rules = rules or SigningRules()
     return sign(message, _digests(message, sign_body_requests(rules)), keys=keys, now=now, rules=rules)
 
@@ -174,12 +199,37 @@ def _digests(message: Message, requests: Sequence[BodyRequest]) -> BodyDigests:
 
 
 def _envelope(ip: str | IPv4Address | IPv6Address | None, helo: str | bytes, mail_from: str | bytes) -> Envelope:
+    check_type("ip", ip, str, IPv4Address, IPv6Address, NoneType)
+    check_type("helo", helo, str, bytes)
+    check_type("mail_from", mail_from, str, bytes)
     reverse_path = _octets(mail_from)
     if reverse_path.startswith(b"<") and reverse_path.endswith(b">"):
         reverse_path = reverse_path[1:-1]
     return Envelope(
         client_ip=ip_address(ip) if isinstance(ip, str) else ip, helo=_octets(helo), mail_from=reverse_path
     )
+
+
+def _check_envelope(envelope: Envelope) -> None:
+    """What SPF reads of it. Envelope makes no checks of its own: the daemon makes one for each transaction."""
+    check_type("envelope", envelope, Envelope)
+    check_type("client_ip", envelope.client_ip, IPv4Address, IPv6Address, NoneType)
+    check_type("helo", envelope.helo, bytes)
+    check_type("mail_from", envelope.mail_from, bytes)
+    check_type("mail_from_as_read", envelope.mail_from_as_read, bytes, NoneType)
+
+
+def _check_judging(resolver: Resolver | None, policy: Policy | None, rules: InboundRules | None) -> None:
+    check_type("resolver", resolver, Resolver, NoneType)
+    check_type("policy", policy, Policy, NoneType)
+    check_type("rules", rules, InboundRules, NoneType)
+
+
+def _judged_at(now: float | None) -> float:
+    if now is None:
+        return time.time()
+    check_now(now)
+    return now
 
 
 def _octets(text: str | bytes) -> bytes:

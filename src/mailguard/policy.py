@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 
+from mailguard.argument import check_each, check_type
 from mailguard.dkim.result import DkimStatus
 from mailguard.dmarc.record import DmarcPolicy
 from mailguard.dmarc.result import DmarcStatus, DmarcVerdict
@@ -104,7 +105,7 @@ class TrustedSource:
     """Who may send what policy would refuse. One of the entries has to hold, and nothing unverified counts.
 
     `networks` and `logins` are of the connection, and excuse malformed messages too. Domain names match
-    themselves and their subdomains.
+    themselves and their subdomains. Raises TypeError for values of another type.
     """
 
     kind: OverrideKind
@@ -117,25 +118,49 @@ class TrustedSource:
     ptr: tuple[Domain, ...] = ()
     """The client's name, confirmed by its address (iprev pass)."""
 
+    def __post_init__(self) -> None:
+        check_type("kind", self.kind, OverrideKind)
+        check_each("networks", self.networks, IPv4Network, IPv6Network)
+        check_each("logins", self.logins, str)
+        for name in ("dkim", "spf", "ptr"):
+            check_each(name, getattr(self, name), Domain)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainPolicy:
-    """Actions for mail whose From is in this domain, in place of the general ones."""
+    """Actions for mail whose From is in this domain, in place of the general ones.
+
+    Raises TypeError for values of another type.
+    """
 
     domain: Domain
     subdomains: bool = False
     actions: Mapping[Rule, Disposition] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_type("domain", self.domain, Domain)
+        check_type("subdomains", self.subdomains, bool)
+        _check_actions(self.actions)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The administrator's choices. The defaults enforce what DMARC asks for, and nothing else."""
+    """The administrator's choices. The defaults enforce what DMARC asks for, and nothing else.
+
+    Raises TypeError for values of another type.
+    """
 
     mode: Mode = Mode.ENFORCE
     actions: Mapping[Rule, Disposition] = field(default_factory=dict)
     """A rule that is not in it does what the default says."""
     domains: tuple[DomainPolicy, ...] = ()
     trusted: tuple[TrustedSource, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_type("mode", self.mode, Mode)
+        _check_actions(self.actions)
+        check_each("domains", self.domains, DomainPolicy)
+        check_each("trusted", self.trusted, TrustedSource)
 
     def action(
         self, rule: Rule, author_domains: Iterable[Domain], *, default: Disposition | None = None
@@ -156,6 +181,13 @@ class Policy:
             and (author == each.domain or (each.subdomains and author.is_equal_or_below(each.domain)))
         ]
         return max(found, key=lambda each: len(each.domain)).actions[rule] if found else general
+
+
+def _check_actions(actions: Mapping[Rule, Disposition]) -> None:
+    """Words in place of members would be in it and never be found."""
+    check_type("actions", actions, Mapping)
+    check_each("a rule in actions", actions.keys(), Rule)
+    check_each("an action in actions", actions.values(), Disposition)
 
 
 @dataclass(frozen=True, slots=True)

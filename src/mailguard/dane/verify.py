@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from mailguard.argument import check_each, check_now, check_type
 from mailguard.dane.certificate import Certificate, PathError, is_signed_by, path_to
 from mailguard.dane.record import CertificateUsage, MatchingType, Selector, association, read_records
 from mailguard.dane.result import TlsaReason, TlsaResult, TlsaStatus
@@ -31,8 +32,13 @@ def verify_tlsa(
 
     `chain` is DER, the server's own certificate first; what of it cannot be read is ignored, behind that one.
     `reference_ids` are names in the form of Domain, of which the certificate has to have one for a DANE-TA(2) record.
-    `now` is in POSIX seconds.
+    `now` is in POSIX seconds. Raises TypeError for arguments of another type.
     """
+    check_each("chain", chain, bytes)
+    records = tuple(records)
+    check_each("records", records, TLSA)
+    check_each("reference_ids", reference_ids, str)
+    check_now(now)
     taken = read_records(records).taken
     if not taken:
         return _result(TlsaReason.NO_USABLE_RECORD, "no TLSA record is usable")
@@ -88,8 +94,9 @@ def tlsa_of(
 ) -> TLSA:
     """The record that matches this certificate (DER); `3 1 1` unless told otherwise (RFC 7672 §3.1.1).
 
-    Raises ValueError for octets that are no certificate.
+    Raises ValueError for octets that are no certificate, and TypeError for anything but bytes.
     """
+    check_type("certificate", certificate, bytes)
     data = association(certificate, Certificate.parse(certificate).spki, selector, matching_type)
     if data is None:
         raise ValueError("no such selector or matching type")

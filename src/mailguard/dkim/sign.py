@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mailguard.argument import check_type
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, Canonicalization, canonical_fields
 from mailguard.dkim.signing_key import SigningKey
 from mailguard.errors import SigningRefused
@@ -86,7 +87,10 @@ class Choices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningRules:
-    """How to sign. Raises ValueError for a lifetime with which no signature would be valid."""
+    """How to sign.
+
+    Raises ValueError for a lifetime with which no signature would be valid, and TypeError for values of another type.
+    """
 
     header_canonicalization: Canonicalization = Canonicalization.RELAXED
     body_canonicalization: Canonicalization = Canonicalization.RELAXED
@@ -96,6 +100,8 @@ class SigningRules:
     """Belongs to one process; may be used by several threads."""
 
     def __post_init__(self) -> None:
+        check_type("header_canonicalization", self.header_canonicalization, Canonicalization)
+        check_type("body_canonicalization", self.body_canonicalization, Canonicalization)
         # What timedelta.total_seconds() gives would be written with its point, which no verifier reads.
         if type(self.lifetime_s) is not int or self.lifetime_s < 1:
             raise ValueError(f"lifetime_s is a whole number of seconds, 1 or more, not {self.lifetime_s!r}")

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from mailguard.argument import check_type
 from mailguard.dkim.key import MAX_RSA_BITS, MIN_RSA_BITS
 from mailguard.dkim.signature import key_name, parse_selector
 from mailguard.domain import Domain
@@ -105,7 +106,11 @@ class SigningKey:
 
     @classmethod
     def from_bytes(cls, octets: bytes, *, domain: str, selector: str, check: KeyCheck = KeyCheck.QUICK) -> SigningKey:
-        """`load` for octets in memory. Raises KeyFileError."""
+        """`load` for octets in memory. Raises KeyFileError, and TypeError for arguments of another type."""
+        check_type("octets", octets, bytes)
+        check_type("domain", domain, str)
+        check_type("selector", selector, str)
+        check_type("check", check, KeyCheck)
         try:
             return cls(_private_key(octets, check), domain=Domain.parse(domain), selector=parse_selector(selector))
         except DomainError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
+from mailguard.argument import check_type
 from mailguard.dkim.canonical import BodyDigests, BodyRequest, canonical_fields
 from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.result import DkimReason, DkimResult, DkimStatus
@@ -45,13 +46,18 @@ class BodyLengthRule(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyRules:
-    """Local choices that RFC 6376 leaves to the verifier."""
+    """Local choices that RFC 6376 leaves to the verifier. Raises TypeError for values of another type."""
 
     max_signatures: int = 10
     """How many signatures of one message are verified; further ones are ignored."""
     body_length: BodyLengthRule = BodyLengthRule.POLICY
     clock_skew_s: int = 300
     """By how much t= and x= may miss `now`."""
+
+    def __post_init__(self) -> None:
+        check_type("max_signatures", self.max_signatures, int)
+        check_type("body_length", self.body_length, BodyLengthRule)
+        check_type("clock_skew_s", self.clock_skew_s, int, float)
 
 
 class VerificationPlan(NamedTuple):

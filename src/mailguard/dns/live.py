@@ -16,8 +16,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from threading import Lock
+from types import NoneType
 
+from mailguard.argument import check_type
 from mailguard.dns.answers import Peek, Resolver
 from mailguard.dns.cache import DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, AnswerCache
 from mailguard.dns.lookup_loop import LookupLoop
@@ -47,6 +50,7 @@ class ResolverConfig:
 
 def open_resolver(config: ResolverConfig | None = None) -> Resolver:
     """The resolver that `config` describes. Raises ConfigError or ZoneError; a dead server is no error."""
+    check_type("config", config, ResolverConfig, NoneType)
     config = config or ResolverConfig()
     if config.zone_file is not None:
         return ZoneResolver.from_file(config.zone_file)
@@ -65,7 +69,7 @@ class LiveResolver(Resolver):
         # loop would take its parent's sockets out of the epoll set that both share.
         self._loops: dict[int, LookupLoop] = {}
         config = config or ResolverConfig()
-        if not 0 < config.port < 65536 or config.query_timeout_s <= 0:
+        if not 0 < config.port < 65536 or not 0 < config.query_timeout_s < inf:
             raise ConfigError("dns: port must be 1 to 65535, and query_timeout_s more than 0")
         if config.cache_entries < 1 or config.cache_bytes < 1:
             raise ConfigError("dns: cache_entries and cache_bytes must be 1 or more")
