@@ -418,6 +418,16 @@ def test_the_supervisor_imports_neither_mailguard_nor_pydantic() -> None:
     assert not loaded & {"mailguard", "pydantic", "milter", "dns", "cryptography", "asyncio"}
 
 
+def test_without_the_extra_the_daemon_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['pydantic'] = None\n"
+        "import mailguard_milter.plan as plan; sys.exit(plan.main(['/nonexistent']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1), done.stderr
+    assert "pip install 'mailguard-milter[native]'" in done.stderr
+
+
 def test_check_config_reads_the_keys_of_the_pattern_in_full(daemon: Daemon) -> None:
     sign = f'key_pattern = "{daemon.directory}/{{domain}}/{{selector}}.pem"\nkey_selectors = ["s"]\n'
     daemon.configure(extra=f"[sign]\n{sign}")

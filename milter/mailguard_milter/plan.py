@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mailguard.configured_dns import servers_of
-from mailguard.dns.servers import trust_word
 from mailguard.errors import MailguardError
 from mailguard_milter import engine_choice
 from mailguard_milter.refusal import EX_CONFIG, EX_USAGE
@@ -25,6 +23,10 @@ __all__ = ["main", "plan"]
 
 def plan(config: Config) -> dict[str, object]:
     """The plan, of JSON types only."""
+    # Imported here so that a missing extra is a line and not a traceback.
+    from mailguard.configured_dns import servers_of
+    from mailguard.dns.servers import trust_word
+
     listeners = []
     for listener in config.listeners:
         address = listener.socket_address
