@@ -1,6 +1,12 @@
 """mailguard: may this message claim the identity that it claims, and why.
 
-The public names, re-exported. Importing this needs neither libmilter nor the command line's packages.
+    from mailguard import authenticate
+    outcome = authenticate(raw, ip="192.0.2.10", helo="mx.example.com", mail_from="a@example.com")
+    print(outcome.explain().text())
+
+`authenticate` judges a whole message, `verify_dkim`, `check_spf`, `evaluate_dmarc` and `check_dane` do a part alone,
+and `sign_dkim` signs. docs/library.md shows each. Here are the public names, re-exported; importing this needs
+neither libmilter nor the command line's packages.
 """
 
 from mailguard.authserv_id import OwnIds
@@ -32,7 +38,15 @@ from mailguard.dns.validation import only_trusted
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
-from mailguard.errors import MailguardError, SigningRefused
+from mailguard.errors import (
+    ConfigError,
+    DomainError,
+    KeyFileError,
+    MailguardError,
+    MissingExtraError,
+    SigningRefused,
+    ZoneError,
+)
 from mailguard.evidence import Evidence
 from mailguard.explain import Explanation
 from mailguard.inbound import InboundRules, Judged
@@ -77,6 +91,7 @@ __all__ = [
     "BodyRequest",
     "Canonicalization",
     "CertificateUsage",
+    "ConfigError",
     "DanePolicy",
     "DaneStatus",
     "Decision",
@@ -91,6 +106,7 @@ __all__ = [
     "DmarcVerdict",
     "Dnssec",
     "Domain",
+    "DomainError",
     "DomainPolicy",
     "Envelope",
     "Evidence",
@@ -106,11 +122,13 @@ __all__ = [
     "IprevStatus",
     "Judged",
     "KeyCheck",
+    "KeyFileError",
     "KeyPermissions",
     "MailguardError",
     "MalformedReason",
     "MatchingType",
     "Message",
+    "MissingExtraError",
     "Mode",
     "Outcome",
     "Override",
@@ -139,6 +157,7 @@ __all__ = [
     "TrustedSource",
     "Unanswered",
     "VerifyRules",
+    "ZoneError",
     "ZoneResolver",
     "authenticate",
     "authenticate_async",
