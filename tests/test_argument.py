@@ -30,6 +30,7 @@ ENVELOPE: dict[str, Any] = {"client_ip": ip_address("192.0.2.1"), "helo": b"a.te
 RESULTS = m.verify_dkim(SIGNED, resolver=ZONE, now=NOW)
 DOMAIN = m.Domain.parse("a.test")
 RECORD = m.parse_tlsa("3 1 1 " + "ab" * 32)
+QUESTION = m.Question("a.test", m.RecordType.TXT)
 TEXT: Any = "text"
 MILLISECONDS = NOW * 1000
 UTC_NOW: Any = datetime.fromtimestamp(NOW, tz=UTC)
@@ -120,6 +121,9 @@ def verify_tlsa(chain: Any = (b"",), records: Any = (RECORD,), reference_ids: An
         ),
         (lambda: m.InboundRules(checks_helo=TEXT), "checks_helo: bool is needed, not str"),
         (lambda: m.VerifyRules(body_length=TEXT), "body_length: BodyLengthRule is needed, not str"),
+        (lambda: m.OwnIds("mx.a.test"), "ids: several of str are needed, not str"),
+        (lambda: m.Answer(QUESTION, TEXT), "status: Status is needed, not str"),
+        (lambda: m.Answer(QUESTION, m.Status.NODATA, dnssec=TEXT), "dnssec: Dnssec is needed, not str"),
         (lambda: m.SigningRules(body_canonicalization=TEXT), "body_canonicalization: Canonicalization is needed"),
     ],
 )
@@ -145,3 +149,13 @@ def test_what_is_awaited_says_the_same() -> None:
 def test_results_may_come_from_a_generator() -> None:
     """The evaluation begins again when an answer is there; what can be read once was gone then."""
     assert evaluate_dmarc(dkim=(one for one in RESULTS)).status is m.DmarcStatus.PASS
+
+
+def test_where_there_are_no_records_an_answer_has_none() -> None:
+    with pytest.raises(ValueError, match="no records where the status is nxdomain"):
+        m.Answer(QUESTION, m.Status.NXDOMAIN, (b"v=spf1 +all",))
+
+
+def test_ids_may_come_from_a_generator() -> None:
+    """The field's own id cannot be read; what is read twice must not be gone the second time."""
+    assert m.OwnIds(each for each in ["mx.a.test"]).claimed_by(b" (mx.a.test; dkim=pass")

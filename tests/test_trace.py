@@ -72,12 +72,14 @@ RECORDS: dict[RecordType, st.SearchStrategy[Any]] = {
     RecordType.MX: st.builds(MX, st.integers(0, 65535), names),
     RecordType.TLSA: st.builds(TLSA, st.integers(0, 255), st.integers(0, 255), st.integers(0, 255), octets),
 }
-answers = st.sampled_from(RecordType).flatmap(
-    lambda rdtype: st.builds(
+answers = st.tuples(st.sampled_from(RecordType), st.sampled_from(Status)).flatmap(
+    lambda kind: st.builds(
         Answer,
-        st.builds(Question, names, st.just(rdtype)),
-        st.sampled_from(Status),
-        st.lists(RECORDS[rdtype], max_size=0 if rdtype is RecordType.SENDER else 3).map(tuple),
+        st.builds(Question, names, st.just(kind[0])),
+        st.just(kind[1]),
+        st.lists(
+            RECORDS[kind[0]], max_size=3 if kind[1] is Status.NOERROR and kind[0] is not RecordType.SENDER else 0
+        ).map(tuple),
         ttl_s=st.integers(0, 2**31),
         dnssec=st.sampled_from(Dnssec),
         detail=texts,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 
+from mailguard.argument import check_each
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
@@ -28,6 +29,9 @@ class OwnIds:
     """The authserv-ids that are ours, and the question whether a field claims one of them (RFC 8601 §5)."""
 
     def __init__(self, ids: Iterable[str]) -> None:
+        """Raises TypeError for one id in place of several, which would be as many ids as it has characters."""
+        ids = ids if isinstance(ids, str) else tuple(ids)
+        check_each("ids", ids, str)
         self._ids = frozenset(_normal(name.encode("utf-8")) for name in ids)
         # What no parser of ours can make sense of is compared by containment, in U-labels and in A-labels.
         self._texts = tuple(sorted({form for name in ids for form in _forms(name)}))

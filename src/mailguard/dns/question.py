@@ -12,6 +12,8 @@ from enum import Enum
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar
 
+from mailguard.argument import check_type
+
 __all__ = ["MX", "TLSA", "TXT", "Answer", "Dnssec", "Question", "RecordType", "Status"]
 
 
@@ -54,6 +56,7 @@ class Status(Enum):
     """The resolver says that DNSSEC validation failed (RFC 8914, extended errors 6 to 12)."""
 
 
+_NOERROR = Status.NOERROR
 _FAILED = (Status.TEMPFAIL, Status.BOGUS)
 
 
@@ -113,7 +116,8 @@ class Answer:
     `records` by type: TXT bytes, the character-strings of one record joined with nothing between;
     A, AAAA str; CNAME, PTR str, lower case without trailing dot, bytes outside LDH and "_" escaped as \\DDD;
     MX `MX`, TLSA `TLSA`. In the order of the reply. Empty unless `status` is NOERROR.
-    Raises TypeError for a record of another type.
+    Raises TypeError for a record, a status or a word of DNSSEC of another type, and ValueError for records that there
+    cannot be.
     """
 
     question: Question
@@ -128,6 +132,12 @@ class Answer:
     _read: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # A word in place of a member is equal to none: NXDOMAIN to one, no failure to another, never secure.
+        if self.status.__class__ is not Status or self.dnssec.__class__ is not Dnssec:
+            check_type("status", self.status, Status)
+            check_type("dnssec", self.dnssec, Dnssec)
+        if self.records and self.status is not _NOERROR:
+            raise ValueError(f"{self.question}: there are no records where the status is {self.status.value}")
         for record in self.records:
             # Whoever reads the answer would pass over it, and find that there is no SPF record, no DMARC policy.
             kind = _RECORD_KINDS.get(self.question.rdtype, NoneType)
