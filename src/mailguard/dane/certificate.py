@@ -215,7 +215,7 @@ def _common_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """The CN-ID (RFC 6125 §1.8), which only a subject with one CN has."""
     try:
         names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a kind of string that cryptography does not know (48)
         return ()
     return (names[0].lower(),) if len(names) == 1 and isinstance(names[0], str) else ()
 
