@@ -133,6 +133,8 @@ TRUST: list[tuple[str, str, list[Made], list[TLSA], TlsaReason]] = [
     ("self-signed leaf, twice", "6698 2.1.1", [SELF_SIGNED] * 2, [of(SELF_SIGNED)], TlsaReason.NO_MATCH),
     ("self-signed authority as leaf, twice", "6698 2.1.1", [OWN_ROOT] * 2, [of(OWN_ROOT)], TlsaReason.NO_MATCH),
     ("leaf again, behind others", "6698 2.1.1", [OWN_ROOT, ROOT, OWN_ROOT], [of(OWN_ROOT)], TlsaReason.NO_MATCH),
+    ("the leaf, in full", "6698 2.1.1", CHAIN, [of(SERVER, TA, CERT, FULL)], TlsaReason.NO_MATCH),
+    ("self-signed leaf, in full", "6698 2.1.1", [OWN_ROOT], [of(OWN_ROOT, TA, CERT, FULL)], TlsaReason.NO_MATCH),
     ("beside the chain", "7671 5.2", [SERVER, Made.of("x")], [of(Made.of("x"), TA, SPKI)], TlsaReason.CHAIN),
     (
         "the first beside the chain, the second in it",

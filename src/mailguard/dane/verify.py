@@ -124,7 +124,7 @@ def _certificates(chain: Iterable[bytes]) -> list[Certificate]:
 
 
 def _anchors(records: Sequence[TLSA], leaf: Certificate, others: Sequence[Certificate]) -> dict[Certificate, TLSA]:
-    """What a path may lead to, and the record that says so: never the server's own certificate by a digest."""
+    """What a path may lead to, and the record that says so; the server's own certificate only by a bare key."""
     anchors: dict[Certificate, TLSA] = {}
     bare_keys = []
     for record in records:
@@ -137,7 +137,7 @@ def _anchors(records: Sequence[TLSA], leaf: Certificate, others: Sequence[Certif
             bare_keys.append(record)
             continue
         # RFC 7671 §5.2.2: the anchor itself need not be in the chain if it is in the record.
-        for certificate in _certificates([record.data]):
+        for certificate in _certificates([record.data] if record.data != leaf.der else []):
             anchors.setdefault(certificate, record)
     # RFC 7671 §5.2.3: nobody in the chain has the key, but it signed one of them.
     for record in bare_keys[:MAX_BARE_KEYS]:
