@@ -165,14 +165,15 @@ def test_trust(name: str, section: str, chain: list[Made], records: list[TLSA], 
     assert reason(chain, *records) is expected
 
 
-def key_usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(True, False, False, False, False, signs, False, False, False)
+def key_usage(*, signs: bool, is_for_tls: bool = True) -> x509.KeyUsage:
+    return x509.KeyUsage(is_for_tls, False, False, False, False, signs, False, False, False)
 
 
 PERMITTED = x509.NameConstraints([x509.DNSName("example.com")], None)
 ELSEWHERE = x509.NameConstraints([x509.DNSName("elsewhere.test")], None)
 EXCLUDED = x509.NameConstraints(None, [x509.DNSName("example.com")])
 FOR_SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+FOR_ANYTHING = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
 FOR_MAIL = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
 UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
 EXPIRED, FUTURE = (-30, -10), (10, 30)
@@ -204,6 +205,11 @@ PATHS: list[tuple[str, str, Mapping[str, Mapping[str, Any]], bool]] = [
     ("names excluded", "4.2.1.10", {"middle": {"extensions": [EXCLUDED]}}, False),
     ("leaf for servers", "4.2.1.12", {"leaf": {"extensions": [FOR_SERVERS]}}, True),
     ("leaf for mail", "4.2.1.12", {"leaf": {"extensions": [FOR_MAIL]}}, False),
+    # "Applications [...] MAY reject", and OpenSSL does.
+    ("leaf for anything", "4.2.1.12", {"leaf": {"extensions": [FOR_ANYTHING]}}, False),
+    ("intermediate for anything", "4.2.1.12", {"middle": {"extensions": [FOR_ANYTHING]}}, False),
+    ("the leaf's key is for TLS", "4.2.1.3", {"leaf": {"extensions": [key_usage(signs=False)]}}, True),
+    ("the leaf's key is not", "4.2.1.3", {"leaf": {"extensions": [key_usage(signs=True, is_for_tls=False)]}}, False),
     ("intermediate for mail", "4.2.1.12", {"middle": {"extensions": [FOR_MAIL]}}, False),
     ("unknown and critical", "4.2", {"leaf": {"extensions": [UNKNOWN]}}, False),
     ("weak key above", "7671 12", {"root": {"key_name": "rsa1024"}}, False),

@@ -47,7 +47,6 @@ _MAX_REASON_CHARS = 120
 # Tags of DER.
 _SEQUENCE, _BIT_STRING, _OID = 0x30, 0x03, b"\x06"
 _SHA_2 = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_SERVER = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 
 
 class PathError(Exception):
@@ -178,7 +177,11 @@ def _loaded(der: bytes) -> x509.Certificate:
 
 
 def _server_policy() -> ExtensionPolicy:
-    return ExtensionPolicy.permit_all().may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_servers)
+    return (
+        ExtensionPolicy.permit_all()
+        .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_do_tls)
+        .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _is_for_servers)
+    )
 
 
 def _authority_policy() -> ExtensionPolicy:
@@ -195,8 +198,14 @@ def _may_sign(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUs
         raise ValueError("the key of an authority is not for certificates")
 
 
+def _may_do_tls(_policy: Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
+    if usage is not None and not (usage.digital_signature or usage.key_encipherment or usage.key_agreement):
+        raise ValueError("the key of the server is not for TLS")
+
+
 def _is_for_servers(_policy: Policy, _certificate: x509.Certificate, usage: x509.ExtendedKeyUsage | None) -> None:
-    if usage is not None and _SERVER.isdisjoint(usage):
+    # RFC 5280 §4.2.1.12 lets applications reject anyExtendedKeyUsage alone, and OpenSSL does.
+    if usage is not None and ExtendedKeyUsageOID.SERVER_AUTH not in usage:
         raise ValueError("a certificate is not for servers")
 
 
