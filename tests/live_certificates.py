@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
@@ -21,7 +22,7 @@ class Issued:
     """A certificate with its key, and what is above it, nearest first."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
     above: tuple[Issued, ...] = ()
 
     @property
@@ -38,14 +39,21 @@ class Issued:
         return f"{usage} 1 1 {sha256(spki).hexdigest()}"
 
 
-def authority(name: str, issuer: Issued | None = None) -> Issued:
+def authority(name: str, issuer: Issued | None = None, *, rsa_bits: int = 0) -> Issued:
     """A root, or an intermediate of `issuer`."""
-    return _issued(name, (), issuer, is_authority=True, days=(-10, 30))
+    return _issued(name, (), issuer, is_authority=True, days=(-10, 30), rsa_bits=rsa_bits)
 
 
-def server(*names: str, issuer: Issued | None = None, days: tuple[int, int] = (-5, 20)) -> Issued:
-    """The certificate of a server with these DNS names, valid over `days` from today."""
-    return _issued(names[0] if names else "nameless", names, issuer, is_authority=False, days=days)
+def server(
+    *names: str,
+    issuer: Issued | None = None,
+    days: tuple[int, int] = (-5, 20),
+    purposes: Sequence[x509.ObjectIdentifier] = (),
+    rsa_bits: int = 0,
+) -> Issued:
+    """The certificate of a server with these DNS names, valid over `days` from today, for `purposes` if there are."""
+    name = names[0] if names else "nameless"
+    return _issued(name, names, issuer, is_authority=False, days=days, purposes=purposes, rsa_bits=rsa_bits)
 
 
 def write_chain(path: Path, leaf: Issued, *, with_key: bool = True) -> Path:
@@ -57,9 +65,16 @@ def write_chain(path: Path, leaf: Issued, *, with_key: bool = True) -> Path:
 
 
 def _issued(
-    common_name: str, names: tuple[str, ...], issuer: Issued | None, *, is_authority: bool, days: tuple[int, int]
+    common_name: str,
+    names: tuple[str, ...],
+    issuer: Issued | None,
+    *,
+    is_authority: bool,
+    days: tuple[int, int],
+    purposes: Sequence[x509.ObjectIdentifier] = (),
+    rsa_bits: int = 0,
 ) -> Issued:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = rsa.generate_private_key(65537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     subject = _name(common_name)
     builder = (
@@ -76,6 +91,8 @@ def _issued(
         builder = builder.add_extension(
             x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
         )
+    if purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     signed = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     return Issued(signed, key, (issuer, *issuer.above) if issuer else ())
 

@@ -40,26 +40,37 @@ class StartTlsSite:
         offer: bytes = OFFER,
         ready: bytes = READY,
         rubbish: bytes = b"",
+        hangs_up_at: bytes | None = None,
+        pause_s: float = 0.0,
     ) -> None:
-        """`chain`: key and certificates. Without, it says `rubbish` when TLS begins, and then nothing."""
+        """`chain`: key and certificates. Without, it says `rubbish` when TLS begins, and then nothing.
+
+        `hangs_up_at`: what it hangs up on, in place of an answer: `EHLO `, `STARTTLS`, or 22 where TLS begins.
+        `pause_s`: before each octet that it says in the clear.
+        """
         self.address, self.port = address, port
         self.server_names: list[str | None] = []
         """The SNI of each handshake."""
         self.heard: list[bytes] = []
         """What was said in the clear."""
+        self.heard_in_tls: list[bytes] = []
         self._script: tuple[tuple[bytes, bytes], ...] = ((b"", greeting), (b"EHLO ", offer), (b"STARTTLS", ready))
-        if rubbish:
+        if rubbish or hangs_up_at == b"\x16":
             self._script += ((b"\x16", rubbish),)
+        self._hangs_up_at, self._pause_s = hangs_up_at, pause_s
         self._context: ssl.SSLContext | None = None
         if chain is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            # Keys of any size, and signatures by any digest.
+            self._context.set_ciphers("DEFAULT:@SECLEVEL=0")
             self._context.load_cert_chain(chain)
             self._context.sni_callback = lambda tls, name, context: self.server_names.append(name)
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server((self.address, self.port))
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        self._listener = socket.create_server((self.address, self.port), family=family)
         self._listener.settimeout(0.05)
         self._begin(threading.Thread(target=self._accept, daemon=True))
         return self
@@ -89,11 +100,20 @@ class StartTlsSite:
                 if awaited:
                     said = client.recv(4096)
                     self.heard.append(said)
-                    if not said.startswith(awaited):
+                    if not said.startswith(awaited) or awaited == self._hangs_up_at:
                         return
-                client.sendall(text)
+                self._say(client, text)
             if self._context is None:
                 self._over.wait(PATIENCE_S)
                 return
             with self._context.wrap_socket(client, server_side=True) as tls:
-                tls.recv(4096)
+                self.heard_in_tls.append(tls.recv(4096))
+
+    def _say(self, client: socket.socket, text: bytes) -> None:
+        if not self._pause_s:
+            client.sendall(text)
+            return
+        for octet in text:
+            if self._over.wait(self._pause_s):
+                return
+            client.sendall(bytes([octet]))
