@@ -129,11 +129,13 @@ WEAK = authority("weak", ROOT, rsa_bits=1024)
             server("mx.us.test", issuer=Issued(OTHER.certificate, OTHER.key, (ROOT,))),
             "certificate 1: an authority that is not trusted has signed itself",
         ),
+        # It has signed what it may not: 79 since OpenSSL 3.0.
+        (server("mx.us.test", issuer=server("www.us.test", issuer=ROOT)), "certificate 1: it is no authority"),
         (server("mx.us.test", issuer=ROOT, purposes=[CLIENT_AUTH]), "certificate 0: it is not for servers"),
         (server("mx.us.test", issuer=ROOT, rsa_bits=1024), "certificate 0: its key is too small"),
         (server("mx.us.test", issuer=WEAK), "certificate 1: the key of its issuer is too small"),
     ],
-    ids=["itself", "unknown", "other-root", "for-clients", "small-key", "small-key-above"],
+    ids=["itself", "unknown", "other-root", "no-authority", "for-clients", "small-key", "small-key-above"],
 )
 def test_the_words_of_a_fault(shown: Shown, tmp_path: Path, leaf: Issued, fault: str) -> None:
     (tmp_path / "ca.pem").write_bytes(ROOT.pem)

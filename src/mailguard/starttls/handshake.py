@@ -126,11 +126,11 @@ _WORDS = {
     19: "an authority that is not trusted has signed itself",
     20: "its issuer is not trusted, or is missing in the chain",
     21: "its issuer is missing in the chain",
-    24: "its issuer is no authority",
     26: "it is not for servers",
     66: "its key is too small",
     67: "the key of its issuer is too small",
     68: "its signature is by a weak digest",
+    79: "it is no authority",
 }
 
 
