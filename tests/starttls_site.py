@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -41,11 +42,13 @@ class StartTlsSite:
         ready: bytes = READY,
         rubbish: bytes = b"",
         hangs_up_at: bytes | None = None,
+        resets: bool = False,
         pause_s: float = 0.0,
     ) -> None:
         """`chain`: key and certificates. Without, it says `rubbish` when TLS begins, and then nothing.
 
-        `hangs_up_at`: what it hangs up on, in place of an answer: `EHLO `, `STARTTLS`, or 22 where TLS begins.
+        `hangs_up_at`: what it hangs up on, in place of an answer: `EHLO `, `STARTTLS`, or 22 where TLS begins;
+        `resets`: with a reset, as a firewall does.
         `pause_s`: before each octet that it says in the clear.
         """
         self.address, self.port = address, port
@@ -57,7 +60,7 @@ class StartTlsSite:
         self._script: tuple[tuple[bytes, bytes], ...] = ((b"", greeting), (b"EHLO ", offer), (b"STARTTLS", ready))
         if rubbish or hangs_up_at == b"\x16":
             self._script += ((b"\x16", rubbish),)
-        self._hangs_up_at, self._pause_s = hangs_up_at, pause_s
+        self._hangs_up_at, self._resets, self._pause_s = hangs_up_at, resets, pause_s
         self._context: ssl.SSLContext | None = None
         if chain is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -95,6 +98,8 @@ class StartTlsSite:
 
     def _serve(self, client: socket.socket) -> None:
         client.settimeout(PATIENCE_S)
+        if self._resets:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with client, contextlib.suppress(OSError):
             for awaited, text in self._script:
                 if awaited:

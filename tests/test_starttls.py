@@ -190,6 +190,14 @@ def test_servers_that_hang_up(shown: Shown, at: bytes, status: HandshakeStatus, 
     assert (found.status, found.detail) == (status, detail)
 
 
+@pytest.mark.parametrize(
+    ("at", "status"), [(b"EHLO ", HandshakeStatus.SMTP), (b"\x16", HandshakeStatus.TLS)], ids=["ehlo", "tls"]
+)
+def test_servers_that_reset(shown: Shown, at: bytes, status: HandshakeStatus) -> None:
+    found = shown(None, hangs_up_at=at, resets=True)
+    assert (found.status, found.detail) == (status, "the connection was lost: Connection reset by peer")
+
+
 def test_a_handshake_without_end(shown: Shown) -> None:
     """A client has to ignore each HelloRequest during the handshake (RFC 5246 §7.4.1.1)."""
     record = b"\x16\x03\x03\x40\x00" + bytes(16_384)

@@ -139,6 +139,8 @@ class _Talk:
 
     def __init__(self, deadline: float, wait_s: float) -> None:
         self._deadline, self._wait_s = deadline, wait_s
+        # What it is to lose the connection.
+        self._loss = HandshakeStatus.SMTP
         self._socket: socket.socket
 
     def connect(self, address: str, port: int) -> socket.socket:
@@ -166,6 +168,7 @@ class _Talk:
             raise _Ended(HandshakeStatus.NO_STARTTLS, f"it says to STARTTLS: {_quoted(answer)}")
 
     def shake(self, connection: SSL.Connection) -> None:
+        self._loss = HandshakeStatus.TLS
         received = 0
         while True:
             try:
@@ -220,7 +223,7 @@ class _Talk:
         except TimeoutError:
             raise _Ended(HandshakeStatus.TIMED_OUT, "nothing came in time") from None
         except OSError as error:
-            raise _Ended(HandshakeStatus.SMTP, f"the connection was lost: {error.strerror or error}") from None
+            raise _Ended(self._loss, f"the connection was lost: {error.strerror or error}") from None
 
     def _send(self, octets: bytes) -> None:
         self._socket.settimeout(self._patience())
@@ -229,7 +232,7 @@ class _Talk:
         except TimeoutError:
             raise _Ended(HandshakeStatus.TIMED_OUT, "it reads nothing") from None
         except OSError as error:
-            raise _Ended(HandshakeStatus.SMTP, f"the connection was lost: {error.strerror or error}") from None
+            raise _Ended(self._loss, f"the connection was lost: {error.strerror or error}") from None
 
     def _flush(self, connection: SSL.Connection, *, is_last: bool = False) -> None:
         """Send what OpenSSL has to say. What is last may get lost."""
