@@ -103,6 +103,46 @@ def test_dane_ee_of_a_certificate_whose_subject_cannot_be_read() -> None:
         assert result.matched_name == ("mx.example.com" if octets == made.der else None)
 
 
+def test_dane_ee_of_a_certificate_that_is_no_der() -> None:
+    """RFC 7671 §5.1: but for its key it does not matter. OpenSSL does not mind an `@` in a PrintableString."""
+    made = server(None, subject="mx.example.com")
+    odd = made.der.replace(b"\x0c\x0emx.example.com", b"\x13\x0emx@example.com")
+    with pytest.raises(ValueError, match="PrintableString"):
+        Certificate.parse(odd)
+    result = verified([odd], of(made, EE, SPKI))
+    assert (result.status, result.matched_name) == (TlsaStatus.AUTHENTICATED, None)
+    assert reason([odd], of(SERVER, EE, SPKI)) is TlsaReason.MALFORMED
+    assert reason([odd], of(made, TA, SPKI)) is TlsaReason.MALFORMED
+    assert reason([odd + b"x"], of(made, EE, SPKI)) is TlsaReason.MALFORMED
+
+
+def element(tag: int, *parts: bytes) -> bytes:
+    octets = b"".join(parts)
+    return bytes([tag, 0x82]) + len(octets).to_bytes(2, "big") + octets
+
+
+SERIAL, SEQUENCE = b"\x02\x01\x01", b"\x30\x00"
+HEAD = (SERIAL, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE)
+
+
+@pytest.mark.parametrize(
+    ("head", "is_found"),
+    [
+        pytest.param(HEAD, True, id="nothing-but-the-key"),
+        pytest.param((b"\xa0\x03\x02\x01\x00", *HEAD), True, id="version"),
+        pytest.param(HEAD[1:], False, id="no-serial"),
+        pytest.param((*HEAD, SEQUENCE), False, id="one-too-many"),
+        pytest.param((*HEAD[:4], b"\x31\x00"), False, id="another-tag"),
+        # Who knows indefinite lengths (BER) finds the end of the issuer behind this key, and another key.
+        pytest.param((SERIAL, SEQUENCE, b"\x30\x80", SEQUENCE, SEQUENCE), False, id="indefinite-length"),
+        pytest.param((SERIAL, SEQUENCE, b"\x30\x85\x00", SEQUENCE, SEQUENCE), False, id="length-too-long"),
+    ],
+)
+def test_the_key_of_a_certificate_that_is_no_der(head: Sequence[bytes], is_found: bool) -> None:
+    octets = element(0x30, element(0x30, *head, SERVER.spki), SEQUENCE)
+    assert reason([octets], of(SERVER, EE, SPKI)) is (TlsaReason.MATCHED if is_found else TlsaReason.MALFORMED)
+
+
 # -- DANE-TA ------------------------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "is_public_key",
     "is_signed_by",
     "path_to",
+    "public_key_in",
 ]
 
 # OpenSSL takes 100 kB for a whole chain (SSL_CTX_set_max_cert_list(3)); one with a post-quantum key has 20 kB.
@@ -45,7 +46,7 @@ _MIN_RSA_BITS, _MAX_RSA_BITS = 2048, 8192
 _MAX_REASON_CHARS = 120
 
 # Tags of DER.
-_SEQUENCE, _BIT_STRING, _OID = 0x30, 0x03, b"\x06"
+_SEQUENCE, _INTEGER, _BIT_STRING, _OID = 0x30, 0x02, 0x03, b"\x06"
 _SHA_2 = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
@@ -118,6 +119,20 @@ def is_public_key(der: bytes) -> bool:
     is_key = (outer, algorithm, der[oid_at : oid_at + 1], key) == (_SEQUENCE, _SEQUENCE, _OID, _BIT_STRING)
     # The first octet of a BIT STRING says how many bits of the last one are none.
     return is_key and key_end == end == len(der) and der[bits_at : bits_at + 1] == b"\x00" and bits_at + 1 < end
+
+
+def public_key_in(der: bytes) -> bytes | None:
+    """The SubjectPublicKeyInfo of a certificate that need not be readable otherwise; None if there is none.
+
+    It is where any other reader finds it: each element on the way has its tag and a definite length.
+    """
+    try:
+        outer, at, end = _element(der, 0)
+        inner, _, tbs_end = _element(der, at)
+        spki = _spki(der[at:tbs_end])
+    except ValueError:
+        return None
+    return spki if outer == inner == _SEQUENCE and end == len(der) and is_public_key(spki) else None
 
 
 def path_to(
@@ -230,16 +245,20 @@ def _common_names(certificate: x509.Certificate) -> tuple[str, ...]:
 
 
 def _spki(tbs: bytes) -> bytes:
-    """RFC 5280 §4.1: what follows the subject in a TBSCertificate, which has been found to be well-formed DER.
+    """RFC 5280 §4.1: what follows the subject in a TBSCertificate. Raises ValueError.
 
     Not from the key as an object: written anew, it need not be the same octets, and not every key can be read.
     """
     _, at, _ = _element(tbs, 0)
     tag, _, end = _element(tbs, at)
-    # The version may be left out. Then: serial number, signature, issuer, validity, subject.
+    # The version may be left out.
     at = end if tag == 0xA0 else at
-    for _ in range(5):
-        _, _, at = _element(tbs, at)
+    # The serial number, signature, issuer, validity, subject.
+    for wanted in (_INTEGER, _SEQUENCE, _SEQUENCE, _SEQUENCE, _SEQUENCE):
+        tag, _, end = _element(tbs, at)
+        if tag != wanted:
+            raise ValueError("an element is another than the standard has there")
+        at = end
     _, _, end = _element(tbs, at)
     return tbs[at:end]
 
@@ -253,6 +272,8 @@ def _element(der: bytes, at: int) -> tuple[int, int, int]:
     start = at + 2
     if length & 0x80:
         octets = length & 0x7F
+        if not octets:
+            raise ValueError("an element has no definite length")
         start += octets
         length = int.from_bytes(der[at + 2 : start], "big")
     if start + length > len(der):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mailguard.argument import check_each, check_now, check_type
-from mailguard.dane.certificate import Certificate, PathError, is_signed_by, path_to
+from mailguard.dane.certificate import Certificate, PathError, is_signed_by, path_to, public_key_in
 from mailguard.dane.record import CertificateUsage, MatchingType, Selector, association, read_records
 from mailguard.dane.result import TlsaReason, TlsaResult, TlsaStatus
 from mailguard.dns.question import TLSA
@@ -45,7 +45,8 @@ def verify_tlsa(
     if not chain:
         return _result(TlsaReason.NO_CERTIFICATE, "the server presented no certificate")
     leaf = next(iter(_certificates(chain[:1])), None)
-    spki = leaf.spki if leaf is not None else None
+    # RFC 7671 §5.1: for DANE-EE the key is all that counts of it.
+    spki = leaf.spki if leaf is not None else public_key_in(chain[0])
     name = _name(leaf, reference_ids) if leaf is not None else None
     for record in taken:
         if record.usage == CertificateUsage.DANE_EE and record.data == _data(record, chain[0], spki):
