@@ -143,6 +143,8 @@ CLIENTS = [
     "InternalHosts 10.0.0.1\nExternalIgnoreList 192.0.2.1",
     "InternalHosts refile:@/hosts",
     "InternalHosts file:@/hosts",
+    "InternalHosts csl:::ffff:192.0.2.1",
+    "InternalHosts csl:!::ffff:192.0.2.1,192.0.2.0/24",
     "# this host alone",
     "PeerList 127.0.0.1",
     "PeerList csl:::1,10.0.0.0/8",

@@ -107,8 +107,8 @@ def _is_as_compared(text: str, program: str) -> bool:
         network = ip_network(written, strict=True)
     except ValueError:
         return False
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-        return True
+    if program == "OpenDKIM" and isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return False  # a client with an IPv4 address has no other
     known = {str(network)} if "/" in written else {str(network.network_address)}
     if program == "OpenDMARC" and network.version == 4:
         known.add(network.with_netmask)
