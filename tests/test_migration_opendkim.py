@@ -99,6 +99,8 @@ def place(opendkim_place: Site) -> Site:
     opendkim_place.write("indented", f" *@two.test two\n\t*@none.test any\n{REFILE.lstrip()}")
     opendkim_place.write("indented-flat", f" two.test two\n\tthird.test %\n{FLAT}")
     opendkim_place.write("indented-keys", f" one one.test:late:@/keys/a.private\n{KEY_TABLE}")
+    opendkim_place.write("macros", "daemon_name=smtpd\n")
+    opendkim_place.write("macros with blanks", "daemon_name other|smtpd\n")
     opendkim_place.write("hosts", " 192.0.2.1\n10.0.0.1\n")
     opendkim_place.write("included.conf", "Domain one.test\nSelector sel\n")
     for name in ("a", "each.test.each"):
@@ -170,6 +172,12 @@ SERVICES = [
     "MacroList daemon_name=other|smtpd",
     "MacroList daemon_name=other",
     "MacroList daemon_name|smtpd",
+    "MacroList {daemon_name}=smtpd",
+    "MacroList daemon_name=other | smtpd",
+    "MacroList file:@/macros",
+    "MacroList file:@/macros with blanks",
+    "MTA smtpd\nMacroList daemon_name=other",
+    "MacroList auth_type\nMTA smtpd",
 ]
 
 

@@ -29,7 +29,9 @@ DAY_S = 86_400
 MAX_LIFETIME_DAYS = 365
 MAX_SIGNATURES = 50
 _CANONICALIZATION = re.compile("(?:simple|relaxed)(?:/(?:simple|relaxed))?")
-_MACRO = re.compile(r"\{?([A-Za-z0-9_]+)\}?")
+# Without braces: OpenDKIM and dkimpy-milter put them around it.
+_MACRO = re.compile(r"[A-Za-z0-9_]+")
+_DAEMON_NAMES = ("sign", "daemon_names")
 
 OptionHandlers = Mapping[str, Treatment]
 KeyOptions = Sequence[tuple[str, str, str]]
@@ -172,32 +174,41 @@ def _take_oversigned(found: Found, setting: Setting, table: DataSet) -> None:
 
 
 def _take_daemon_names(found: Found, setting: Setting, table: DataSet) -> None:
-    _add_daemon_names(found, [entry.key for entry in table.entries], setting)
+    _put_daemon_names(found, [entry.key for entry in table.entries], setting)
 
 
-def _add_daemon_names(found: Found, names: Sequence[str], setting: Setting) -> None:
-    path = ("sign", "daemon_names")
-    known, _ = found.values.get(path, ([], setting))
-    if names:
-        found.put(path, list(dict.fromkeys([*known, *names])), setting)
+def _put_daemon_names(found: Found, names: Sequence[str], setting: Setting) -> None:
+    """Of MTA or of MacroList. Where that has daemon_name too, OpenDKIM goes by it alone."""
+    before, other = found.values.get(_DAEMON_NAMES, ([], None))
+    given = {setting.name.casefold(): (names, setting)} if names else {}
+    if other is not None:
+        given[other.name.casefold()] = (before, other)
+    if not given:
+        return
+    counting, its_setting = given.get("macrolist") or given["mta"]
+    found.put(_DAEMON_NAMES, list(dict.fromkeys(counting)), its_setting)
+    by_mta, mta = given.get("mta", ([], setting))
+    if not set(by_mta) <= set(counting):
+        what = "MacroList has daemon_name too, and OpenDKIM goes by that alone: these names are not taken over"
+        found.note(NoteKind.BROKEN, what, mta)
 
 
 def _take_macros(found: Found, setting: Setting, table: DataSet) -> None:
+    names: list[str] = []
     for entry in table.entries:
         text = f"{entry.key}={entry.value}" if entry.value else entry.key
         # dkimpy-milter(8) writes NAME|VALUE|VALUE; to OpenDKIM that is the name of one macro, which no MTA has.
-        macro, _, rest = text.partition("=" if _is_opendkim(found) else "|")
-        match = _MACRO.fullmatch(macro)
-        values = [value for value in rest.split("|") if value]
-        name = match[1] if match else ""
-        if not match:
+        macro, _, rest = (entry.key, "", entry.value) if _is_opendkim(found) else text.partition("|")
+        values = [value.strip() for value in rest.split("|") if value.strip()]
+        if not _MACRO.fullmatch(macro):
             what = f'"{shown(text)}": no macro has such a name, and so {found.program} signed nothing by it'
             found.note(NoteKind.BROKEN, what, setting)
-        elif name == "daemon_name" and values:
-            _add_daemon_names(found, values, setting)
-        elif not (name in ("auth_type", "auth_authen") and not values):  # a login is always one of our users
+        elif macro == "daemon_name" and values:
+            names += values
+        elif not (macro in ("auth_type", "auth_authen") and not values):  # a login is always one of our users
             what = f'"{shown(entry.key)}": our users are known by login, {{daemon_name}} and network'
             found.note(NoteKind.DECIDE, what, setting)
+    _put_daemon_names(found, names, setting)
 
 
 def _take_peers(found: Found, setting: Setting, table: DataSet) -> None:
