@@ -77,6 +77,7 @@ TABLE = [
     ("a user and his domain", "refile", "", "bob@one.test far\n*@one.test one", "one.test:s1", "users"),
     ("another domain", "refile", "", "*@five.test far", "", "d=provider.test"),
     ("a pattern within", "refile", "", "*@mail*.one.test one", "", "name the domains"),
+    ("a pattern with the @ in it", "refile", "", "bob* one", "", "name the domains"),
     ("no such key", "refile", "", "*@one.test nothing", "", '"nothing" is not in KeyTable'),
     ("no key", "refile", "", "*@one.test", "", "name of a key is missing"),
     ("two words", "refile", "", "*@one.test one two", "", '"one two" is not in KeyTable'),

@@ -84,7 +84,7 @@ def _in_pattern_file(pattern: str) -> tuple[Reach, Domain | None]:
     if pattern in ("*", "*@*"):
         return Reach.EVERYBODY, None
     user, at, host = pattern.rpartition("@")
-    if not at and not host.startswith("*"):
+    if not at and "*" not in host:
         return Reach.NOBODY, None  # an address always has an @
     reach = Reach.DOMAIN
     if host.startswith("*."):
@@ -94,6 +94,8 @@ def _in_pattern_file(pattern: str) -> tuple[Reach, Domain | None]:
     domain = _domain(host)
     if at and user != "*":
         return Reach.USER, domain
+    if not at and reach is Reach.DOMAIN:
+        return Reach.OTHER, None  # * stands for the @ too, as in bob*
     return (Reach.OTHER, None) if domain is None else (reach, domain)
 
 
