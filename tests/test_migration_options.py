@@ -61,6 +61,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendkim", "MTA A\nMacroList daemon_name=B", "sign.daemon_names", ["B"], NoteKind.BROKEN, "that alone"),
     ("opendkim", "MacroList daemon_name=B\nMTA A", "sign.daemon_names", ["B"], NoteKind.BROKEN, "that alone"),
     ("opendkim", "MTA B\nMacroList daemon_name=B|A", "sign.daemon_names", ["B", "A"], None, ""),
+    ("opendkim", "", "sign.daemon_names", None, NoteKind.DIFFERS, "Postfix calls ORIGINATING"),
     ("opendkim", "MacroList auth_type", "sign.daemon_names", None, None, ""),
     ("opendkim", "MacroList colour=red", "sign.daemon_names", None, NoteKind.DECIDE, "by login"),
     ("opendkim", "Mode v", "domains", None, None, ""),

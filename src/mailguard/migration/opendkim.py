@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
+from mailguard.config import SignConfig
 from mailguard.dkim.sign import OVERSIGNED
 from mailguard.dkim.signature import parse_selector
 from mailguard.domain import Domain
@@ -56,6 +57,10 @@ def read_opendkim(file: str, read: ReadText) -> Found:
     if found.is_signer:
         signed = f"signed are {', '.join(name.decode() for name in OVERSIGNED)}, so that none can be added"
         found.note(NoteKind.DIFFERS, f"{signed}, and List-* and Sender where present")
+    if (found.plan.rules or found.plan.patterns) and _DAEMON_NAMES not in found.values:
+        names = ", ".join(SignConfig().daemon_names)
+        what = f"a service that Postfix calls {names} ({{daemon_name}}) is our users' now; to OpenDKIM it was not"
+        found.note(NoteKind.DIFFERS, f"{what}: daemon_names = [] in [sign] says that none is")
     return found
 
 
