@@ -24,6 +24,11 @@ KeyPath = tuple[str, ...]
 
 OFF, ON = "[fn0].*", "[ty1].*"
 HOSTNAME = "HOSTNAME"
+HEADER_COUNTS = (
+    "mail without a Date, or with To, Cc, Subject or the like twice (RFC 5322 §3.6), was refused at once; now only"
+    " mail without one readable From is, with enforce: malformed in [policy]"
+)
+"""What RequiredHeaders of OpenDKIM and of OpenDMARC did."""
 # RFC 2045 §5.1: the octets of a token, which an authserv-id is (RFC 8601 §2.2).
 _TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailguard.migration.found import OFF, ON, Remark
+from mailguard.migration.found import HEADER_COUNTS, OFF, ON, Remark
 from mailguard.migration.note import NoteKind
 
 __all__ = ["PREFIXES", "REMARKS"]
@@ -97,7 +97,7 @@ REMARKS: Mapping[str, Remark] = {
     "reportaddress": _REPORT_DETAIL,
     "reportbccaddress": _REPORT_DETAIL,
     "requestreports": Remark(_LEFT, "signatures ask for no reports (r=y)", OFF),
-    "requiredheaders": Remark(_DIFFERS, "malformed in [policy] says what becomes of mail without one From", OFF),
+    "requiredheaders": Remark(_DECIDE, HEADER_COUNTS, OFF),
     "requiresafekeys": Remark(_DIFFERS, "a key that others can read or replace is never used", ON),
     "resignall": Remark(_DECIDE, "mail is signed once, for its author's domain"),
     "resignmailto": Remark(_DECIDE, "mail is signed once, for its author's domain"),

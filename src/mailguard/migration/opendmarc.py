@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mailguard.migration.dataset import Entry, read_dataset
-from mailguard.migration.found import HOSTNAME, OFF, ON, Found, Remark, Treatment
+from mailguard.migration.found import HEADER_COUNTS, HOSTNAME, OFF, ON, Found, Remark, Treatment
 from mailguard.migration.hosts import parse_hosts
 from mailguard.migration.note import NoteKind, Setting, shown
 from mailguard.migration.option_lines import ReadText, blank_settings
@@ -20,7 +20,7 @@ _REPORT_DETAIL = Remark(_LEFT, "mailguard sends no failure reports")
 _HISTORY = Remark(_DECIDE, "mailguard writes no history: keep what makes aggregate reports, or go without them")
 _HISTORY_DETAIL = Remark(_LEFT, "mailguard writes no history")
 _ARC = Remark(_DECIDE, "ARC is not read: name forwarders in [[trusted]], by signature, reverse path, name or network")
-_MALFORMED = Remark(_DIFFERS, "malformed in [policy] says what becomes of mail without one readable From", ON)
+_HEADER_COUNTS = Remark(_DECIDE, HEADER_COUNTS, OFF)
 
 _REMARKS: Mapping[str, Remark] = {
     "authservidwithjobid": Remark(_LEFT, "the queue ID is in the log, not in the header", OFF),
@@ -51,10 +51,14 @@ _REMARKS: Mapping[str, Remark] = {
         " [dmarc] bring the list back",
     ),
     "recordallmessages": _HISTORY_DETAIL,
-    "rejectmultivaluefrom": Remark(_DIFFERS, "From with several domains is judged, the strictest result counts"),
+    "rejectmultivaluefrom": Remark(
+        _DECIDE,
+        "From with several domains was refused; now it is judged, and the strictest of their policies counts",
+        OFF,
+    ),
     "rejectstring": Remark(_LEFT, "replies name the domain and the reason; their text is fixed"),
     "reportcommand": _REPORT_DETAIL,
-    "requiredheaders": _MALFORMED,
+    "requiredheaders": _HEADER_COUNTS,
     "softwareheader": Remark(_LEFT, "no such field is written", OFF),
     "spfignoreresults": Remark(_DIFFERS, "SPF is always checked here, and results in the header are not read", ON),
     "spfselfvalidate": Remark(_DIFFERS, "SPF is always checked here, and results in the header are not read", ON),
@@ -103,7 +107,18 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
         found.note(_DIFFERS, "OpenDMARC refused nothing, as mailguard with mode = monitor; enforce refuses p=reject")
     if found.settings.get("IgnoreAuthenticatedClients") is None:
         found.note(_DIFFERS, "mail of authenticated clients is not judged: it is signed")
+    if not _is_on(found, "RequiredHeaders") or not _is_on(found, "RejectMultiValueFrom"):
+        what = "OpenDMARC passed by what has no one readable From, or several domains there; now the one follows"
+        found.note(_DIFFERS, f"{what} malformed in [policy], and the other the strictest of their policies")
+    if found.settings.get("PublicSuffixList") is None:
+        what = "without PublicSuffixList, OpenDMARC knew no Organizational Domain: now subdomains that have no policy"
+        found.note(_DIFFERS, f"{what} of their own follow that of the domain above, and are aligned with it")
     return found
+
+
+def _is_on(found: Found, option: str) -> bool:
+    setting = found.settings.get(option)
+    return setting is not None and setting.is_on
 
 
 def _used_elsewhere(found: Found, setting: Setting) -> None:
