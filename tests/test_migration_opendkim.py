@@ -101,6 +101,7 @@ def place(opendkim_place: Site) -> Site:
     opendkim_place.write("indented-keys", f" one one.test:late:@/keys/a.private\n{KEY_TABLE}")
     opendkim_place.write("macros", "daemon_name=smtpd\n")
     opendkim_place.write("macros with blanks", "daemon_name other|smtpd\n")
+    opendkim_place.write("bracketed", "[192.0.2.0]/24\n[::1]\n127.0.0.1\n")
     opendkim_place.write("hosts", " 192.0.2.1\n10.0.0.1\n")
     opendkim_place.write("included.conf", "Domain one.test\nSelector sel\n")
     for name in ("a", "each.test.each"):
@@ -145,6 +146,8 @@ CLIENTS = [
     "InternalHosts 10.0.0.1\nExternalIgnoreList 192.0.2.1",
     "InternalHosts refile:@/hosts",
     "InternalHosts file:@/hosts",
+    "InternalHosts refile:@/bracketed",
+    "InternalHosts file:@/bracketed",
     "InternalHosts csl:::ffff:192.0.2.1",
     "InternalHosts csl:!::ffff:192.0.2.1,192.0.2.0/24",
     "# this host alone",

@@ -58,7 +58,12 @@ def parse_hosts(entries: Iterable[Entry], option: str, *, compared_by: str = "",
         excepted, text = entry.key.startswith("!"), entry.key.removeprefix("!").lower()
         exceptions += excepted
         found = _networks(text)
-        if compared_by and found and text != "localhost" and not _is_as_compared(text, compared_by):
+        if (
+            compared_by
+            and found
+            and text != "localhost"
+            and not _is_as_compared(text, compared_by, patterns=patterns)
+        ):
             what = f"has no address in it to {compared_by}, which knows it as {found[0]}; it is not taken over"
             notes.append(Note(NoteKind.BROKEN, f'"{shown(entry.key)}" {what}', entry.place, option))
             continue
@@ -100,8 +105,9 @@ def _is_name_below(text: str) -> bool:
     return text.startswith("*.") and "*" not in text[1:]
 
 
-def _is_as_compared(text: str, program: str) -> bool:
-    bracketed = _BRACKETED.fullmatch(text) if program == "OpenDKIM" else None
+def _is_as_compared(text: str, program: str, *, patterns: bool) -> bool:
+    # In a table of patterns, brackets are a choice of characters.
+    bracketed = _BRACKETED.fullmatch(text) if program == "OpenDKIM" and not patterns else None
     written = f"{bracketed[1]}{bracketed[2] or ''}" if bracketed else text
     try:
         network = ip_network(written, strict=True)
