@@ -161,7 +161,18 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("dkimpy-milter", "InternalHosts 192.0.2.5/24", "policy.internal_networks", ..., None, ""),
     ("opendmarc", "IgnoreHosts @/loose", "policy.internal_networks", LOOSE, NoteKind.BROKEN, "to OpenDMARC"),
     ("opendkim", "InternalHosts 0.0.0.0/0", "sign.networks", None, NoteKind.DECIDE, "every address"),
-    ("opendkim", "InternalHosts *.lan.test,localhost", "sign.networks", ..., NoteKind.DECIDE, "not known by name"),
+    ("opendkim", "InternalHosts .lan.test,localhost", "sign.networks", ..., NoteKind.DECIDE, "not known by name"),
+    ("opendkim", "PeerList *.lan.test", "trusted", None, NoteKind.BROKEN, "fits no host to OpenDKIM"),
+    ("opendkim", "PeerList 192.0.2", "trusted", None, NoteKind.BROKEN, "neither a network nor a host"),
+    ("opendmarc", "IgnoreHosts @/wild", "trusted", None, NoteKind.BROKEN, '".lan.test" would'),
+    (
+        "opendmarc",
+        "IgnoreHosts @/indented",
+        "policy.internal_networks",
+        None,
+        NoteKind.BROKEN,
+        "white space is before",
+    ),
     (
         "opendkim",
         "InternalHosts csl:[2001:db8::1],::ffff:192.0.2.1",
@@ -179,8 +190,15 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendmarc", "RejectFailures false", "mode", "monitor", NoteKind.DIFFERS, "refused nothing"),
     ("opendmarc", "IgnoreAuthenticatedClients true", "", None, None, ""),
     ("opendmarc", "IgnoreAuthenticatedClients no", "", None, NoteKind.DIFFERS, "not judged"),
-    ("opendmarc", "IgnoreHosts @/hosts", "policy.internal_networks", [OURS[0], "192.0.2.7/32", OURS[1]], None, ""),
-    ("opendmarc", "BaseDirectory @/\nIgnoreHosts hosts", "trusted", PTR, None, ""),
+    (
+        "opendmarc",
+        "IgnoreHosts @/hosts",
+        "policy.internal_networks",
+        [OURS[0], "192.0.2.7/32", OURS[1]],
+        NoteKind.DIFFERS,
+        "what comes from this host was judged",
+    ),
+    ("opendmarc", "BaseDirectory @/\nIgnoreHosts hosts", "trusted", PTR, NoteKind.DECIDE, "and all below it"),
     ("opendmarc", "IgnoreHosts @/nothing", "policy.internal_networks", None, NoteKind.DECIDE, "cannot be read"),
     (
         "opendmarc",
@@ -309,6 +327,8 @@ def test_an_option(
     migration_site.key("a.private")
     migration_site.write("hosts", "# ours\n192.0.2.7\nrelay.test # a name\n")
     migration_site.write("loose", "192.0.2.7\n198.51.100.9/24\n203.0.113.0/255.255.255.0\n")
+    migration_site.write("wild", "*.lan.test\n")
+    migration_site.write("indented", " 192.0.2.7\n")
     migration_site.write("patterns", "192.0.2.*\n")
     migration_site.write("below", "*.two.test\n")
     before = SIGNING if program in ("opendkim", "dkimpy-milter") else ""

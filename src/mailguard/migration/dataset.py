@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
@@ -37,16 +38,18 @@ class DataSet:
     """refile: in each key * stands for any text."""
 
 
-def read_dataset(setting: Setting, read: ReadText, *, directory: str = "", drops_indented: bool = False) -> DataSet:
+def read_dataset(
+    setting: Setting, read: ReadText, *, directory: str = "", drops_indented: Collection[str] = ()
+) -> DataSet:
     """What `setting` names, its type in any case. A relative file begins at `directory`, OpenDKIM's BaseDirectory.
 
-    `drops_indented`: of a refile: table, lines that begin with white space are not entries, as in OpenDKIM.
+    `drops_indented`: the types of file of which lines that begin with white space are not entries.
     """
     text = setting.value
     name, colon, rest = text.partition(":")
     kind = name.lower()
     if colon and kind in ("file", "refile"):
-        table = _from_file(setting, rest.strip(), read, directory, drops_indented=drops_indented and kind == "refile")
+        table = _from_file(setting, rest.strip(), read, directory, drops_indented=kind in drops_indented)
         return replace(table, is_pattern_file=kind == "refile")
     if _OTHER_KINDS.match(text):
         what = f"{shown(name) if colon else 'Berkeley DB'} tables are not read: write the entries into a file"
@@ -87,7 +90,7 @@ def _from_file(
             notes.append(Note(NoteKind.BROKEN, f"not read: {shown(statement)}", place, setting.name))
             continue
         if drops_indented and line[:1].isspace():
-            what = f"{shown(statement)} is no entry of a refile: table, because white space is before it"
+            what = f"{shown(statement)} is no entry, because white space is before it"
             notes.append(Note(NoteKind.BROKEN, what, place, setting.name))
             continue
         key, *rest = statement.split(maxsplit=1)

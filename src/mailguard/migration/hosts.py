@@ -58,18 +58,18 @@ def parse_hosts(entries: Iterable[Entry], option: str, *, compared_by: str = "",
         excepted, text = entry.key.startswith("!"), entry.key.removeprefix("!").lower()
         exceptions += excepted
         found = _networks(text)
-        if (
-            compared_by
-            and found
-            and text != "localhost"
-            and not _is_as_compared(text, compared_by, patterns=patterns)
-        ):
+        is_compared = compared_by != "" and text != "localhost"
+        if is_compared and found and not _is_as_compared(text, compared_by, patterns=patterns):
             what = f"has no address in it to {compared_by}, which knows it as {found[0]}; it is not taken over"
             notes.append(Note(NoteKind.BROKEN, f'"{shown(entry.key)}" {what}', entry.place, option))
             continue
         if patterns and "*" in text and not found and not _is_name_below(text):
             what = f'"{shown(entry.key)}" is a pattern and is not taken over: name the networks'
             notes.append(Note(NoteKind.DECIDE, what, entry.place, option))
+            continue
+        if is_compared and _is_name_below(text):
+            what = f'"{shown(entry.key)}" fits no host to {compared_by}, as "{shown(text[1:])}" would'
+            notes.append(Note(NoteKind.BROKEN, f"{what}; it is not taken over", entry.place, option))
             continue
         if found and exceptions <= MAX_EXCEPTIONS:
             whole = [each for each in found if not each.prefixlen]
@@ -80,7 +80,7 @@ def parse_hosts(entries: Iterable[Entry], option: str, *, compared_by: str = "",
             continue
         try:
             name = Domain.parse(text.removeprefix("*").removeprefix("."))
-            if excepted or found:
+            if excepted or found or name.rpartition(".")[2].isdigit():  # RFC 1123 §2.1: 192.0.2 is none
                 raise DomainError
         except DomainError:
             notes.append(_unread(entry, option, is_exception=excepted))

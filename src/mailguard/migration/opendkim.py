@@ -109,7 +109,8 @@ def _is_opendkim(found: Found) -> bool:
 
 
 def _data_set(found: Found, setting: Setting, read: ReadText) -> DataSet:
-    return read_dataset(setting, read, directory=_base_directory(found), drops_indented=_is_opendkim(found))
+    dropped = ("refile",) if _is_opendkim(found) else ()
+    return read_dataset(setting, read, directory=_base_directory(found), drops_indented=dropped)
 
 
 def _take_mode(found: Found, setting: Setting) -> None:

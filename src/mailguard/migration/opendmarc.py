@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mailguard.migration.dataset import Entry, read_dataset
 from mailguard.migration.found import HEADER_COUNTS, HOSTNAME, OFF, ON, Found, Remark, Treatment
-from mailguard.migration.hosts import parse_hosts
+from mailguard.migration.hosts import LOCALHOST, parse_hosts, without
 from mailguard.migration.note import NoteKind, Setting, shown
 from mailguard.migration.option_lines import ReadText, blank_settings
 
@@ -75,12 +75,20 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
         value = setting.value if setting.value.startswith(("file:", "csl:")) else f"file:{setting.value}"
         base = found.settings.get("BaseDirectory")
         directory = base.value if base is not None else ""
-        table = read_dataset(Setting(setting.name, value, setting.place), read, directory=directory)
+        table = read_dataset(
+            Setting(setting.name, value, setting.place), read, directory=directory, drops_indented=("file",)
+        )
         found.notes += table.notes
         hosts = parse_hosts(table.entries, setting.name, compared_by=found.program)
         found.take_hosts(hosts)
         found.internal_networks += hosts.networks
         found.trust("ptr", (name for name, _ in hosts.names), setting)
+        if hosts.names:
+            what = "names are taken over as ptr in [[trusted]]: now they must lead back to the client's address, and"
+            found.note(_DECIDE, f"{what} a name and all below it count, where one of the two did", setting)
+        if hosts.networks and without(LOCALHOST, hosts.networks) == LOCALHOST:
+            what = "what comes from this host was judged too; now it is in policy.internal_networks, and nothing from"
+            found.note(_DIFFERS, f"{what} there is refused", setting)
 
     treatments: dict[str, Treatment] = {
         **_REMARKS,
