@@ -17,7 +17,7 @@ from mailguard.errors import DomainError
 from mailguard.migration.dataset import Entry
 from mailguard.migration.note import Note, NoteKind, Place, shown
 
-__all__ = ["LOCALHOST", "MAX_EXCEPTIONS", "Hosts", "Network", "parse_hosts", "without"]
+__all__ = ["LOCALHOST", "MAPPED", "MAX_EXCEPTIONS", "Hosts", "Network", "parse_hosts", "without"]
 
 Network = IPv4Network | IPv6Network
 
@@ -27,7 +27,7 @@ MAX_EXCEPTIONS = 200
 LOCALHOST = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
 _BRACKETED = re.compile(r"\[([^\[\]/]+)\](/[0-9]+)?")
 # RFC 4291 §2.5.5.2: an IPv4 address in an IPv6 address.
-_MAPPED = IPv6Network("::ffff:0:0/96")
+MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _is_as_compared(text: str, program: str, *, patterns: bool) -> bool:
         network = ip_network(written, strict=True)
     except ValueError:
         return False
-    if program == "OpenDKIM" and isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+    if program == "OpenDKIM" and isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
         return False  # a client with an IPv4 address has no other
     known = {str(network)} if "/" in written else {str(network.network_address)}
     if program == "OpenDMARC" and network.version == 4:
@@ -128,7 +128,7 @@ def _networks(text: str) -> list[Network]:
         network = ip_network(text.replace("[", "").replace("]", ""), strict=False)
     except ValueError:
         return []
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+    if isinstance(network, IPv6Network) and network.subnet_of(MAPPED):
         inner = network.network_address.ipv4_mapped
         return [ip_network(f"{inner}/{network.prefixlen - 96}")]
     return [network]

@@ -104,12 +104,19 @@ def _read_blank(
             _read_blank(settings, (*chain, setting.value), included.lines, read, seen)
 
 
-def equals_settings(file: str, read: ReadText) -> Settings:
-    """The options of `file`, a name and a value with = between. Raises ConfigError if it cannot be read."""
+def equals_settings(file: str, read: ReadText, *, names: Iterable[str] = ()) -> Settings:
+    """The options of `file`, a name and a value with = between. Raises ConfigError if it cannot be read.
+
+    One of `names` in another case is not that option.
+    """
     settings = Settings(file)
+    spelled = {name.casefold(): name for name in names}
     for place, statement in _statements(settings, file, _lines_of(file, read)):
         name, *rest = (part.strip() for part in statement.split("="))
-        if len(rest) == 1 and name and rest[0]:
+        right = spelled.get(name.casefold(), name)
+        if right != name:
+            settings.broken(place, f"{shown(name)} is no option, and {right} is: they have case")
+        elif len(rest) == 1 and name and rest[0]:
             settings.add(Setting(name, rest[0], place))
         else:
             settings.broken(place, f"not a name, = and a value: {shown(statement)}")

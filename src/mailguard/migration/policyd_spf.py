@@ -6,10 +6,12 @@ Also for pyspf-milter, which reads the same file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 
-from mailguard.migration.dataset import Entry
+from mailguard.domain import Domain
+from mailguard.migration.dataset import Entry, read_dataset
 from mailguard.migration.found import OFF, ON, Found, Remark, Spared, Treatment
-from mailguard.migration.hosts import Hosts, parse_hosts
+from mailguard.migration.hosts import MAPPED, Hosts, Network, parse_hosts
 from mailguard.migration.note import NoteKind, Setting, shown
 from mailguard.migration.option_lines import ReadText, equals_settings
 
@@ -17,6 +19,44 @@ __all__ = ["read_policyd_spf"]
 
 _DECIDE, _DIFFERS, _LEFT = NoteKind.DECIDE, NoteKind.DIFFERS, NoteKind.LEFT_OUT
 
+# As policyd-spf spells them: it knows no other spelling.
+_NAMES = (
+    "debugLevel",
+    "HELO_reject",
+    "Mail_From_reject",
+    "PermError_reject",
+    "TempError_Defer",
+    "Mail_From_pass_restriction",
+    "HELO_pass_restriction",
+    "Prospective",
+    "Whitelist",
+    "skip_addresses",
+    "HELO_Whitelist",
+    "Domain_Whitelist",
+    "Domain_Whitelist_PTR",
+    "No_Mail",
+    "Reject_Not_Pass_Domains",
+    "Per_User",
+    "TestOnly",
+    "defaultSeedOnly",
+    "SPF_Enhanced_Status_Codes",
+    "Header_Type",
+    "Hide_Receiver",
+    "Authserv_Id",
+    "Lookup_Time",
+    "Whitelist_Lookup_Time",
+    "Void_Limit",
+    "Reason_Message",
+    "Mock",
+    "QueueID",
+    "Socket",
+    "PidFile",
+    "UserID",
+    "UMask",
+    "InternalHosts",
+    "IntHosts",
+    "MacroList",
+)
 HELO, MAIL_FROM = "HELO_reject", "Mail_From_reject"
 _TABLES = {HELO: "helo", MAIL_FROM: "spf"}
 # The results that each word refuses. The words have case; permerror follows PermError_reject alone.
@@ -42,7 +82,10 @@ _REMARKS: Mapping[str, Remark] = {
     "hide_receiver": Remark(_LEFT, "recipients are never written into the header"),
     "inthosts": _MILTER,
     "lookup_time": Remark(_DIFFERS, "deadline_s in [dns] is for all look-ups of a message together"),
-    "macrolist": Remark(_LEFT, "mail of a login is never judged"),
+    "macrolist": Remark(
+        _DECIDE,
+        "who is checked does not depend on macros: mail of a login is never judged, and that of others is",
+    ),
     "mail_from_pass_restriction": _RESTRICTION,
     "mock": Remark(_LEFT, "a milter needs no such field", OFF),
     "per_user": Remark(_DECIDE, "there is one policy for all recipients"),
@@ -58,7 +101,13 @@ _REMARKS: Mapping[str, Remark] = {
 
 def read_policyd_spf(file: str, read: ReadText) -> Found:
     """What the configuration in `file` comes to. Raises ConfigError if it cannot be read."""
-    found = Found("policyd-spf", equals_settings(file, read))
+    found = Found("policyd-spf", equals_settings(file, read, names=_NAMES))
+
+    def take_internal_hosts(found: Found, setting: Setting) -> None:
+        table = read_dataset(setting, read)
+        found.notes += table.notes
+        _spare(found, _taken(found, parse_hosts(table.entries, setting.name), setting), setting)
+
     treatments: dict[str, Treatment] = {
         **_REMARKS,
         **dict.fromkeys(("helo_reject", "mail_from_reject", "permerror_reject", "temperror_defer"), _used_later),
@@ -68,7 +117,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
         "domain_whitelist_ptr": _take_ptr,
         "header_type": _take_header_type,
         "helo_whitelist": _take_helo_names,
-        "internalhosts": _take_skipped,
+        "internalhosts": take_internal_hosts,
         "no_mail": _take_no_mail,
         "reject_not_pass_domains": _take_not_pass_domains,
         "skip_addresses": _take_skipped,
@@ -151,17 +200,44 @@ def _take_header_type(found: Found, setting: Setting) -> None:
         found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not SPF, AR or None', setting)
 
 
-def _hosts(found: Found, setting: Setting) -> Hosts:
-    parts = (part.strip() for part in setting.value.removeprefix("csl:").split(","))
-    hosts = parse_hosts((Entry(part, "", setting.place) for part in parts if part), setting.name)
+def _networks(found: Found, setting: Setting) -> tuple[Network, ...]:
+    """policyd-spf divides at commas alone, and at the first word that is no network to it gives up."""
+    entries = []
+    for part in setting.value.split(","):
+        try:
+            network = ip_network(part, strict=True)
+        except ValueError:
+            what = f'"{shown(part)}" is no network to policyd-spf, which reads no further: it and what follows are'
+            found.note(NoteKind.BROKEN, f"{what} not taken over", setting)
+            break
+        if network.version == 4 or not network.subnet_of(MAPPED):  # in which no client has its address
+            entries.append(Entry(part, "", setting.place))
+    return _taken(found, parse_hosts(entries, setting.name), setting)
+
+
+def _taken(found: Found, hosts: Hosts, setting: Setting) -> tuple[Network, ...]:
     found.take_hosts(hosts)
     for name, _ in hosts.names:
         found.note(NoteKind.BROKEN, f"{name} is not a network", setting)
-    return hosts
+    return hosts.networks
+
+
+def _domains(found: Found, setting: Setting) -> list[Domain]:
+    """Of a list that is divided at commas alone: a blank is part of a name, and such a name there is none."""
+    parts = setting.value.split(",")
+    for part in parts:
+        if part != part.strip():
+            found.note(NoteKind.BROKEN, f'"{shown(part)}" fits nobody, because of the blank in it', setting)
+    whole = ",".join(part for part in parts if part == part.strip())
+    return found.domains(Setting(setting.name, whole, setting.place))
 
 
 def _take_skipped(found: Found, setting: Setting) -> None:
-    found.spared.append(Spared(_hosts(found, setting).networks, "not checked by SPF", setting))
+    _spare(found, _networks(found, setting), setting)
+
+
+def _spare(found: Found, networks: tuple[Network, ...], setting: Setting) -> None:
+    found.spared.append(Spared(networks, "not checked by SPF", setting))
 
 
 def _trust(found: Found, key: str, names: Iterable[str], setting: Setting) -> None:
@@ -173,21 +249,21 @@ def _trust(found: Found, key: str, names: Iterable[str], setting: Setting) -> No
 
 
 def _take_whitelist(found: Found, setting: Setting) -> None:
-    _trust(found, "networks", map(str, _hosts(found, setting).networks), setting)
+    _trust(found, "networks", map(str, _networks(found, setting)), setting)
 
 
 def _take_ptr(found: Found, setting: Setting) -> None:
-    _trust(found, "ptr", found.domains(setting), setting)
+    _trust(found, "ptr", _domains(found, setting), setting)
 
 
 def _take_helo_names(found: Found, setting: Setting) -> None:
-    _trust(found, "ptr", found.domains(setting), setting)
+    _trust(found, "ptr", _domains(found, setting), setting)
     what = "now the name that the client's address leads to and that leads back counts, and names below it too"
     found.note(_DECIDE, f"taken over as ptr in [[trusted]]: {what}", setting)
 
 
 def _take_domains(found: Found, setting: Setting) -> None:
-    _trust(found, "spf", found.domains(setting), setting)
+    _trust(found, "spf", _domains(found, setting), setting)
     what = (
         "now a reverse path of these domains that passes SPF counts; of a forwarder that keeps the sender's, name the"
     )
