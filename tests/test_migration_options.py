@@ -331,6 +331,8 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
         NoteKind.DECIDE,
         "mail of any client was signed",
     ),
+    ("dkimpy-milter", "PeerList 192.0.2.7", "trusted", None, NoteKind.BROKEN, "does nothing by it"),
+    ("dkimpy-milter", "mode v", "domains", ..., NoteKind.BROKEN, "and Mode is: they have case"),
     ("dkimpy-milter", "Mode v", "sign.networks", None, None, ""),
     ("dkimpy-milter", "Canonicalization simple", "sign.canonicalization", "simple/simple", None, ""),
     ("dkimpy-milter", "MacroListVerify daemon_name|VERIFYING", "", None, NoteKind.DECIDE, 'role = "verify"'),

@@ -17,52 +17,56 @@ _KEY_OPTIONS: KeyOptions = (
     (KEY_TABLE, "KeyFile", "Selector"),
     ("KeyTableEd25519", "KeyFileEd25519", "SelectorEd25519"),
 )
-# What it shares with OpenDKIM; it has no others of OpenDKIM's options.
+# What it shares with OpenDKIM, spelled so and not otherwise; it has no others of OpenDKIM's options.
 _SHARED = (
-    "authservid",
-    "canonicalization",
-    "diagnosticdirectory",
-    "dnstimeout",
-    "domain",
-    "internalhosts",
-    "keyfile",
-    "keytable",
-    "macrolist",
-    "minimumkeybits",
-    "mode",
-    "omitheaders",
-    "peerlist",
-    "pidfile",
-    "selector",
-    "signheaders",
-    "signingtable",
-    "socket",
-    "subdomains",
-    "syslog",
-    "syslogfacility",
-    "syslogsuccess",
-    "umask",
-    "userid",
+    "AuthservID",
+    "Canonicalization",
+    "DiagnosticDirectory",
+    "DNSTimeout",
+    "Domain",
+    "InternalHosts",
+    "KeyFile",
+    "KeyTable",
+    "MacroList",
+    "MinimumKeyBits",
+    "Mode",
+    "OmitHeaders",
+    "PidFile",
+    "Selector",
+    "SignHeaders",
+    "SigningTable",
+    "Socket",
+    "SubDomains",
+    "Syslog",
+    "SyslogFacility",
+    "SyslogSuccess",
+    "UMask",
+    "UserID",
 )
 _NO_NOTE = Remark(NoteKind.LEFT_OUT, "", ".*")
 _OWN: Mapping[str, Remark] = {
-    "keyfileed25519": _NO_NOTE,
-    "keytableed25519": _NO_NOTE,
-    "selectored25519": _NO_NOTE,
-    "debuglevel": Remark(NoteKind.LEFT_OUT, "each message has one line in the log, which says why"),
-    "dnsoverride": Remark(NoteKind.DECIDE, "keys come from the DNS; for tests there is zone_file in [dns]"),
-    "inthosts": Remark(NoteKind.LEFT_OUT, "InternalHosts says it"),
-    "macrolistverify": Remark(
+    "KeyFileEd25519": _NO_NOTE,
+    "KeyTableEd25519": _NO_NOTE,
+    "SelectorEd25519": _NO_NOTE,
+    "debugLevel": Remark(NoteKind.LEFT_OUT, "each message has one line in the log, which says why"),
+    "DNSOverride": Remark(NoteKind.DECIDE, "keys come from the DNS; for tests there is zone_file in [dns]"),
+    "IntHosts": Remark(NoteKind.LEFT_OUT, "InternalHosts says it"),
+    "MacroListVerify": Remark(
         NoteKind.DECIDE, 'what comes in on such a service is never signed: give it a listener with role = "verify"'
+    ),
+    "PeerList": Remark(
+        NoteKind.BROKEN,
+        "dkimpy-milter does nothing by it, as its manual says: their mail was like any other",
     ),
 }
 
 
 def read_dkimpy_milter(file: str, read: ReadText) -> Found:
     """What the configuration in `file` comes to. Raises ConfigError if it cannot be read."""
-    found = Found("dkimpy-milter", blank_settings(file, read))
+    found = Found("dkimpy-milter", blank_settings(file, read, names=(*_SHARED, *_OWN)))
     known: dict[str, Treatment] = {**REMARKS, **option_handlers(read)}
-    found.treat({name: known[name] for name in _SHARED} | dict(_OWN))
+    shared = {name.casefold(): known[name.casefold()] for name in _SHARED}
+    found.treat(shared | {name.casefold(): remark for name, remark in _OWN.items()})
     if found.settings.get("Canonicalization") is None:
         found.put(("sign", "canonicalization"), "relaxed/simple")
     if found.settings.get("Mode") is None:

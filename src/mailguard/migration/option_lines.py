@@ -26,8 +26,10 @@ ReadText = Callable[[str], FileText]
 class Settings:
     """The options of one file and of those that it includes, and what is wrong with their lines."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, names: Iterable[str] = ()) -> None:
+        """One of `names` in another case is not that option."""
         self.file = file
+        self._spelled = {name.casefold(): name for name in names}
         self.notes: list[Note] = []
         self._by_name: dict[str, Setting] = {}
         self._broken = 0
@@ -41,6 +43,10 @@ class Settings:
 
     def add(self, setting: Setting) -> None:
         """A further option; it replaces one of the same name."""
+        right = self._spelled.get(setting.name.casefold(), setting.name)
+        if right != setting.name:
+            self.broken(setting.place, f"{shown(setting.name)} is no option, and {right} is: they have case")
+            return
         earlier = self._by_name.pop(setting.name.casefold(), None)
         if earlier is not None and earlier.value != setting.value:
             text = f"{earlier.place} has it too, with another value; this, the last, counts"
@@ -69,12 +75,12 @@ def _statements(settings: Settings, file: str, lines: Iterable[str]) -> Iterator
             yield place, statement
 
 
-def blank_settings(file: str, read: ReadText, *, includes: bool = False) -> Settings:
+def blank_settings(file: str, read: ReadText, *, includes: bool = False, names: Iterable[str] = ()) -> Settings:
     """The options of `file`, a name and a value with blanks between. Raises ConfigError if it cannot be read.
 
-    With `includes`, `Include FILE` stands for the options of that file.
+    With `includes`, `Include FILE` stands for the options of that file. `names`: as in `Settings`.
     """
-    settings = Settings(file)
+    settings = Settings(file, names=names)
     _read_blank(settings, (file,), _lines_of(file, read), read if includes else None, [])
     return settings
 
@@ -107,16 +113,12 @@ def _read_blank(
 def equals_settings(file: str, read: ReadText, *, names: Iterable[str] = ()) -> Settings:
     """The options of `file`, a name and a value with = between. Raises ConfigError if it cannot be read.
 
-    One of `names` in another case is not that option.
+    `names`: as in `Settings`.
     """
-    settings = Settings(file)
-    spelled = {name.casefold(): name for name in names}
+    settings = Settings(file, names=names)
     for place, statement in _statements(settings, file, _lines_of(file, read)):
         name, *rest = (part.strip() for part in statement.split("="))
-        right = spelled.get(name.casefold(), name)
-        if right != name:
-            settings.broken(place, f"{shown(name)} is no option, and {right} is: they have case")
-        elif len(rest) == 1 and name and rest[0]:
+        if len(rest) == 1 and name and rest[0]:
             settings.add(Setting(name, rest[0], place))
         else:
             settings.broken(place, f"not a name, = and a value: {shown(statement)}")
