@@ -117,6 +117,28 @@ def test_each_table_of_dkimpy_milter_has_patterns(migration_site: Site, kind: st
     assert any('"third.test" never fits' in text for text in said(imported, NoteKind.BROKEN))
 
 
+def test_of_equal_keys_dkimpy_milter_knows_the_last(migration_site: Site) -> None:
+    migration_site.key("keys/a.private")
+    migration_site.write("KeyTable", f"{KEYS}one one.test:late:@/keys/a.private\n")
+    migration_site.write("SigningTable", "*@two.test far\n*@one.test one\n*@two.test two\n")
+    imported = migration_site.imported(dkimpy_milter="KeyTable @/KeyTable\nSigningTable @/SigningTable\n")
+    assert signed(imported) == "two.test:s2 one.test:late"
+    told = [text for text in said(imported, NoteKind.BROKEN) if "this, the last, counts" in text]
+    assert [text.split(": ")[1] for text in told] == ["KeyTable", "SigningTable"]
+
+
+def test_a_domain_below_another_with_dkimpy_milter(migration_site: Site) -> None:
+    """With SubDomains it signs with d= that above it: the other name may have no record."""
+    migration_site.key("keys/a.private")
+    lines = "Domain x.one.test,one.test,one.test.test\nSelector s\nKeyFile @/keys/a.private\n"
+    assert signed(migration_site.imported(dkimpy_milter=lines)) == "x.one.test:s one.test:s one.test.test:s"
+    imported = migration_site.imported(dkimpy_milter=f"{lines}SubDomains yes\n")
+    assert signed(imported) == "one.test:s+ one.test.test:s+"
+    assert signed(migration_site.imported(opendkim=f"{lines}SubDomains yes\n")).startswith(
+        "x.one.test:s+ one.test:s+"
+    )
+
+
 def test_an_indented_line_of_a_pattern_file(migration_site: Site) -> None:
     """OpenDKIM drops it; dkimpy-milter does not."""
     table = "*@one.test one\n\t*@two.test two\n *@four.test any\n"

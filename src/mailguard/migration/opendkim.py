@@ -15,10 +15,10 @@ from mailguard.dkim.sign import OVERSIGNED
 from mailguard.dkim.signature import parse_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
-from mailguard.migration.dataset import DataSet, read_dataset
+from mailguard.migration.dataset import DataSet, Entry, read_dataset
 from mailguard.migration.found import Found, Spared, Treatment
 from mailguard.migration.hosts import LOCALHOST, MAX_EXCEPTIONS, Hosts, parse_hosts, without
-from mailguard.migration.note import NoteKind, Place, Setting, shown
+from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 from mailguard.migration.opendkim_options import PREFIXES, REMARKS
 from mailguard.migration.option_lines import ReadText, blank_settings
 from mailguard.migration.signing_plan import PlannedKey, SigningPlan, SigningRule, merged
@@ -276,10 +276,12 @@ def plan_signing(found: Found, options: KeyOptions, read: ReadText) -> None:
     if signing_table is not None and tables:
         several = found.settings.get("MultipleSignatures")
         signing = _data_set(found, signing_table, read)
+        key_tables = [_data_set(found, setting, read) for setting in tables]
         if not _is_opendkim(found):  # dkimpy-milter looks for * in a table of any type
-            signing = replace(signing, is_pattern_file=True)
+            signing = replace(_last_of_equals(signing, SIGNING_TABLE), is_pattern_file=True)
+            key_tables = [_last_of_equals(table, KEY_TABLE) for table in key_tables]
         found.plan = plan_tables(
-            [_data_set(found, setting, read) for setting in tables],
+            key_tables,
             signing,
             several=several is not None and several.is_on,
             directory=directory,
@@ -297,6 +299,19 @@ def plan_signing(found: Found, options: KeyOptions, read: ReadText) -> None:
         named = any(found.settings.get(name) is not None for names in options for name in names)
         kind = NoteKind.DECIDE if named else NoteKind.DIFFERS
         found.note(kind, "there is no key that could be taken over, and so nothing is signed")
+
+
+def _last_of_equals(table: DataSet, option: str) -> DataSet:
+    """Of entries with one key, dkimpy-milter knows the last, in the place of the first."""
+    entries: dict[str, Entry] = {}
+    notes = list(table.notes)
+    for entry in table.entries:
+        earlier = entries.get(entry.key, entry)
+        if earlier.value != entry.value:
+            what = f'"{shown(entry.key)}" is at {earlier.place} too; this, the last, counts'
+            notes.append(Note(NoteKind.BROKEN, what, entry.place, option))
+        entries[entry.key] = entry
+    return replace(table, entries=tuple(entries.values()), notes=tuple(notes))
 
 
 def _same_key(found: Found, key_file: str, selector: str, read: ReadText, directory: str) -> Sequence[SigningRule]:
@@ -329,7 +344,24 @@ def _same_key(found: Found, key_file: str, selector: str, read: ReadText, direct
             found.note(NoteKind.BROKEN, f'"{shown(entry.key)}" is not a domain: {error}', _at(domain, entry.place))
             continue
         rules.append(SigningRule(signing, (PlannedKey(wanted, path, file.place),), subdomains=covers))
-    return rules
+    return rules if _is_opendkim(found) or not covers else _without_covered(found, rules, domain)
+
+
+def _without_covered(found: Found, rules: Sequence[SigningRule], setting: Setting) -> Sequence[SigningRule]:
+    """With SubDomains, dkimpy-milter signs for a domain as for any other below one that Domain has too."""
+    named = {rule.domain for rule in rules}
+    kept: list[SigningRule] = []
+    left: list[SigningRule] = []
+    for rule in rules:
+        _, _, above = rule.domain.partition(".")
+        while above and above not in named:
+            _, _, above = above.partition(".")
+        (left if above else kept).append(rule)
+    if left:
+        names = shown(", ".join(rule.domain for rule in left))
+        what = f"{names}: with SubDomains, dkimpy-milter signs for it with d= the domain above it"
+        found.note(NoteKind.DIFFERS, f"{what}, and so does mailguard", setting)
+    return kept
 
 
 def _at(setting: Setting, place: Place) -> Setting:
