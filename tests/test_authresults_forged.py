@@ -90,6 +90,23 @@ CLAIMED = [
     ("R06 byte order mark before", b" \xef\xbb\xbfmx.us.test; dmarc=pass"),
     ("R06 half of it quoted", b' mx."us".test; dmarc=pass'),
     ("R06 quoted word among others", b' evil "mx.us.test"; dmarc=pass'),
+    ("R03 several trailing dots", b" mx.us.test..; dmarc=pass"),
+    ("R04 long s, and a word after", " mx.uſ.teſt x; dmarc=pass".encode()),
+    ("R04 ideographic full stop, and a word after", " mx。us。test x; dmarc=pass".encode()),
+    ("R04 an octet that a reader of UTF-8 may ignore", b" mx.us.\xadtest; dmarc=pass"),
+    ("R04 a letter that a reader of ASCII may ignore", " mx.usü.test; dmarc=pass".encode()),
+    ("R06 control character inside", b" mx.u\x01s.test; dmarc=pass"),
+    # OpenDMARC leaves out a parenthesis that closes nothing, and takes quoted and escaped ones for a comment's.
+    ("R06 a parenthesis inside", b" mx.u)s.test; spf=pass"),
+    ("R06 quoted parenthesis and semicolon before", b' "(;" mx.us.test; spf=pass'),
+    ("R06 escaped parenthesis and quoted semicolon before", b' \\(";" mx.us.test; spf=pass) x;'),
+    # Mail::AuthenticationResults knows no quoted pair in a comment.
+    ("R06 in a comment that some end at its backslash", b" (\\) mx.us.test; dmarc=pass) mx.evil.test; dmarc=none"),
+    ("R06 in a comment that some end with the one in it", b" (a(b) mx.us.test; dmarc=pass) mx.evil.test; dmarc=none"),
+    ("R06 in a comment that some end with a quote in it", b' (")" "; ) mx.us.test; dmarc=pass'),
+    ("R06 quoted with its results", b' "mx.us.test; dmarc=pass"; dmarc=none'),
+    ("R06 quoted with another word", b' "mx.us.test none"; dmarc=pass'),
+    ("R06 quoted with a comment", b' "mx.us.(c)test"; dmarc=pass'),
 ]
 FOREIGN = [
     ("R01 another host", b" mx.evil.test; dmarc=pass"),
@@ -111,6 +128,9 @@ FOREIGN = [
     ("R06 empty", b""),
     ("R06 unparsable, not ours", b' "mx.evil.test; dmarc=pass'),
     ("R06 unparsable, ours behind the semicolon", b" (mx.evil.test; dkim=pass header.d=mx.us.test"),
+    ("R01 ours as a value, behind nested comments", b" (a(b)) mx.evil.test; dkim=pass header.d=mx.us.test"),
+    ("R01 ours as a quoted value, behind an escape", b' (\\)) mx.evil.test; dkim=pass header.d="mx.us.test"'),
+    ("R06 quoted parenthesis before another id", b' "(;" mx.evil.test; spf=pass smtp.helo=mx.us.test'),
     ("R04 an encoded word in a comment", b" mx.evil.test (=?utf-8?q?mx.us.test?=); dmarc=pass"),
     ("R04 an encoded word behind the semicolon", b" mx.evil.test; dkim=fail reason==?utf-8?q?mx.us.test?="),
 ]
@@ -180,6 +200,8 @@ GROWING: list[tuple[str, Callable[[int], bytes]]] = [
     ("C10 backslashes in a comment", lambda n: b"(" + b"\\" * n),
     ("C10 quoted encoded words", lambda n: b' "' + b"=?utf-8?q?a?=" * n + b'";'),
     ("C10 encoded-word beginnings", lambda n: b" =?a?q?" * n),
+    ("C10 comments of which each has one in it", lambda n: b"(()" * n),
+    ("C10 quoted parentheses, not ASCII", lambda n: b' "(" \xc3\xbc' * n),
     ("C10 white space", lambda n: b" " * n + b"x y;"),
 ]
 

@@ -7,6 +7,7 @@ believes; and writing ours (authresults.py). Pure; safe to share between threads
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -21,6 +22,13 @@ _TOKEN = re.compile(rb"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 _QUOTED = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*)"', re.DOTALL)
 _COMMENT_TEXT = re.compile(rb"(?:[^()\\]++|\\.)+", re.DOTALL)
 _WSP = b" \t\r\n"
+# What every reader takes for one and the same id: comments without a comment, a quote or a backslash in them, and
+# quoted strings without any of that, a semicolon or a blank. Of all else one reader or another does not know the end.
+_PLAIN = re.compile(rb'(?:[^()"\\;]++|\([^()"\\]*+\)|"[^()"\\;\s]*+")*+(?:;|\Z)')
+_INNER_COMMENT = re.compile(rb"\([^()]*+\)")
+# What some reader leaves out: white space, control characters, quotes, backslashes, parentheses of no comment.
+_LEFT_OUT = bytes([*range(33), 127]) + b'"\\()'
+_NOT_ASCII = bytes(range(128, 256))
 # No id has an encoded word: a token cannot hold these octets, and RFC 2047 §5 forbids it in a quoted string.
 _ENCODED_WORD = b"=?"
 
@@ -43,28 +51,51 @@ class OwnIds:
         A field whose id can be read is compared by that id: case, a trailing dot, comments, quotes, blanks in them,
         a version and U-labels make no difference. One that cannot be read is ours if any of our ids occurs in what
         stands before its first semicolon, or an encoded word does, which in one of a hundred charsets may spell our
-        id: a reader less strict than we might believe it.
+        id: a reader less strict than we might believe it. So is one in which readers may not agree where a comment
+        or a quoted string ends, and then our id counts behind the semicolon too, unless it is a property's value.
         """
         outside, closed = _without_comments(value)
         found = _read_id(outside) if closed else None
+        is_plain = _PLAIN.match(value) is not None
         if found is not None and _ENCODED_WORD not in found:
             # Some readers drop the white space at the end of a quoted string (RFC 5322 §3.2.4).
             name = _normal(b"".join(found.split()))
-            if found.isascii() or isinstance(name, Domain):
-                return name in self._ids
-        return any(self._occurs_in(text.partition(b";")[0]) for text in (outside, value))
+            if name in self._ids:
+                return True
+            if is_plain and (found.isascii() or isinstance(name, Domain)):
+                # And some drop what is not ASCII.
+                return not found.isascii() and _normal(found.translate(None, _NOT_ASCII)) in self._ids
+        texts = {outside, value, _INNER_COMMENT.sub(b"", value)}
+        if any(self._occurs_in(text.partition(b";")[0]) for text in texts):
+            return True
+        return not is_plain and any(self._stands_in(text) for text in texts)
 
     def _occurs_in(self, text: bytes) -> bool:
-        if not b"".join(text.split()):
-            return False
-        squeezed = text.translate(None, _WSP + b'"\\')
-        written = squeezed.decode("utf-8", "surrogateescape").lower()
-        return _ENCODED_WORD in squeezed or any(name in written for name in self._texts)
+        squeezed = text.translate(None, _LEFT_OUT)
+        return _ENCODED_WORD in squeezed or any(name in each for each in _readings(squeezed) for name in self._texts)
+
+    def _stands_in(self, text: bytes) -> bool:
+        """Whether one of our ids is there otherwise than as a value, behind "="."""
+        readings = _readings(text.translate(None, _LEFT_OUT))
+        return any(each.count(name) > each.count(f"={name}") for each in readings for name in self._texts)
+
+
+def _readings(text: bytes) -> list[str]:
+    """`text` as it is compared, and without what is not ASCII."""
+    written = text.decode("utf-8", "surrogateescape")
+    if written.isascii():
+        return [written.lower()]
+    return [_comparable(written), text.translate(None, _NOT_ASCII).decode("ascii").lower()]
+
+
+def _comparable(text: str) -> str:
+    """In lower case, with the ASCII characters that full-width ones, "ſ" and others stand for."""
+    return unicodedata.normalize("NFKC", text).casefold().replace("。", ".")
 
 
 def _normal(name: bytes) -> str:
     """An authserv-id in one comparable form; EAI: U-labels and A-labels are the same (RFC 8601 §2.5)."""
-    name = name.removesuffix(b".")
+    name = name.rstrip(b".")
     if name.isascii():
         return name.decode("ascii").lower()  # as Domain has it too, which takes its time for an A-label
     try:
@@ -74,10 +105,10 @@ def _normal(name: bytes) -> str:
 
 
 def _forms(name: str) -> set[str]:
-    forms = {name.lower(), _normal(name.encode("utf-8"))}
+    forms = {name, _normal(name.encode("utf-8"))}
     with suppress(DomainError):
         forms.add(Domain.parse(name.removesuffix(".")).unicode)
-    return forms
+    return {_comparable(form) for form in forms}
 
 
 def _without_comments(value: bytes) -> tuple[bytes, bool]:
