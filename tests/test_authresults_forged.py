@@ -156,6 +156,19 @@ def test_a_field_of_somebody_else_is_not_ours(value: bytes) -> None:
     assert not IDS.claimed_by(value)
 
 
+@pytest.mark.parametrize(
+    ("version", "removed"),
+    [
+        *[(b"", False), (b" 1", False), (b"\r\n\t1 ", False), (b"(c)001", False)],
+        *[(b" 0", True), (b" 2", True), (b"(c)99", True), (b" 10 ", True), (b" " + b"1" * 5000, True)],
+    ],
+)
+def test_a_version_that_is_not_ours_is_removed_whoever_wrote_it(version: bytes, removed: bool) -> None:
+    """RFC 8601 §5."""
+    for name in (b" mx.evil.test", b' "mx.evil.test"'):
+        assert IDS.claimed_by(name + version + b"; dmarc=pass") is removed
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     before=st.sampled_from([b"", b" ", b"\r\n\t", b"(c)", b" (a(b)) ", b"(;)", b'(")']),

@@ -53,9 +53,12 @@ class OwnIds:
         stands before its first semicolon, or an encoded word does, which in one of a hundred charsets may spell our
         id: a reader less strict than we might believe it. So is one in which readers may not agree where a comment
         or a quoted string ends, and then our id counts behind the semicolon too, unless it is a property's value.
+        A field of another version than 1 counts as ours, whoever wrote it: it is to be removed as well.
         """
         outside, closed = _without_comments(value)
-        found = _read_id(outside) if closed else None
+        found, version = (_read_id(outside) if closed else None) or (None, b"")
+        if version and version.lstrip(b"0") != b"1":
+            return True
         is_plain = _PLAIN.match(value) is not None
         if found is not None and _ENCODED_WORD not in found:
             # Some readers drop the white space at the end of a quoted string (RFC 5322 §3.2.4).
@@ -137,14 +140,15 @@ def _without_comments(value: bytes) -> tuple[bytes, bool]:
     return b"".join(kept), depth == 0
 
 
-def _read_id(text: bytes) -> bytes | None:
-    """The authserv-id in `text`, which must hold nothing else but a version number (RFC 8601 §2.2), else None."""
+def _read_id(text: bytes) -> tuple[bytes, bytes] | None:
+    """The authserv-id in `text` and its version, empty where none is; None if there is more (RFC 8601 §2.2)."""
     text = text.strip(_WSP)
     quoted = _QUOTED.match(text)
     match = quoted or _TOKEN.match(text)
     if match is None:
         return None
     rest = text[match.end() :]
-    if rest and (rest[0] not in _WSP or not rest.strip(_WSP).isdigit()):
+    version = rest.strip(_WSP)
+    if rest and (rest[0] not in _WSP or not version.isdigit()):
         return None
-    return re.sub(rb"\\(.)", rb"\1", quoted[1], flags=re.DOTALL) if quoted else match[0]
+    return re.sub(rb"\\(.)", rb"\1", quoted[1], flags=re.DOTALL) if quoted else match[0], version
