@@ -37,15 +37,16 @@ _ADDRESS = rf"(?:{_ATOM}(?:\.{_ATOM})*)?@{_LABEL}(?:\.{_LABEL})*"
 _is_token = re.compile(_VALUE).fullmatch
 _is_bare = re.compile(rf"(?=.{{1,{MAX_VALUE_CHARS}}}\Z)(?:{_VALUE}|{_ADDRESS})").fullmatch
 _UNPRINTABLE = re.compile(r"[^ -~]")
-# Filters look for "dmarc=pass" with less than a parser: no text may hold what only a result may say. Nor is a
-# quoted string to hold what some readers take for its end.
-_NOT_IN_VALUES = re.compile(r'[="\\]')
+# Filters look for "dmarc=pass" with less than a parser: no text may hold what only a result may say, also after a
+# reader has dropped comments or decoded encoded words. Nor is a quoted string to hold what some readers take for its
+# end, for the end of a result, or, where a stranger wrote it, for a comment, which hides the results behind it.
+_NOT_IN_VALUES = re.compile(r'[="\\;()]')
 _NOT_IN_TEXTS = re.compile(r'["\\]')
 _NOT_IN_COMMENTS = re.compile(r'[()"\\]')
-_CLAIM = re.compile(r"=(?= ?pass)", re.IGNORECASE)
+_CLAIM = re.compile(r"=(?= ?pass|[?(])", re.IGNORECASE)
 _UNKNOWN = "unknown"
 # Words that may stand as they are in a comment and between quotes: without any of the above, one space between two.
-_HARMLESS_WORD = r"[!#-'*-<>-\[\]-~]+"
+_HARMLESS_WORD = r"[!#-'*-:<>-\[\]-~]+"
 _HARMLESS = rf"{_HARMLESS_WORD}(?: {_HARMLESS_WORD})*"
 _is_harmless_text = re.compile(rf"(?=.{{1,{MAX_TEXT_CHARS}}}\Z){_HARMLESS}").fullmatch
 _is_harmless_value = re.compile(rf"(?=.{{1,{MAX_VALUE_CHARS}}}\Z){_HARMLESS}").fullmatch
@@ -135,7 +136,7 @@ def _clause(one: ResInfo) -> authres.core.AuthenticationResult:
 
 def _plain(text: str, forbidden: re.Pattern[str], at_most: int) -> str:
     """One line of printable ASCII that claims no result: "?" for what it cannot hold, "..." for what is cut off."""
-    plain = " ".join(forbidden.sub("?", _UNPRINTABLE.sub("?", text)).split())
+    plain = " ".join(forbidden.sub("?", _UNPRINTABLE.sub("?", text)).replace(";", ",").split())
     if len(plain) > at_most:
         plain = plain[: at_most - 3].rstrip() + "..."
     return _CLAIM.sub(":", plain)
