@@ -52,8 +52,9 @@ def needs_quotes(value: str) -> bool:
     labels = domain.split(".")
     return not (
         at
+        and len(labels) > 1
         and all(re.fullmatch("[A-Za-z0-9-]+", label) and label.strip("-") == label for label in labels)
-        and (not local or all(atom and not set('()<>@,;:\\"[]= ') & set(atom) for atom in local.split(".")))
+        and (not local or all(atom and not set('()<>@,;:\\"[]/= ') & set(atom) for atom in local.split(".")))
     )
 
 
@@ -79,7 +80,7 @@ def meant_by_signature(result: DkimResult, malformed: bool, *notes: str) -> Clau
     if identity is not None:
         local, _, domain = identity.rpartition("@")
         usable = len(local) < 65 and all(
-            re.fullmatch(r"[\w!#$%&'*+/?^`{|}~-]+", atom, re.A) for atom in local.split(".")
+            re.fullmatch(r"[\w!#$%&'*+?^`{|}~-]+", atom, re.A) for atom in local.split(".")
         )
         identity = f"{local}@{domain}" if usable else f"@{domain}"
     said = comment(
@@ -147,7 +148,7 @@ def check_octets(value: bytes) -> None:
 def check_text(value: bytes, clauses: list[Clause]) -> None:
     """What a filter sees that looks for "dmarc=pass" and knows no grammar, and one that splits at each semicolon."""
     text = " ".join(value.decode("ascii").lower().split())
-    assert "=?" not in text  # some decode what an encoded word spells (RFC 2047)
+    assert not re.search(r"=\?[^? ]+\?[bq]\?[^? ]*\?=", text)  # an encoded word (RFC 2047), which some decode
     assert [each.split()[0] for each in text.split(";")[1:]] == [f"{one.method}={one.result}" for one in clauses]
     passes = [f"{one.method}=pass" for one in clauses if one.result == "pass"]
     assert re.findall(r"(?<!\.)\b(?:auth|iprev|spf|dkim|dmarc|arc)= ?pass", text) == passes

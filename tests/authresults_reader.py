@@ -23,7 +23,7 @@ class Clause:
 _TOKEN = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
 _DOT_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*"
-_NAME = r"[A-Za-z0-9.\-]+"
+_NAME = r"[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+"
 _PVALUE = rf"(?:{_QUOTED}|(?:{_DOT_ATOM})?@{_NAME}|{_TOKEN})(?=[ \t;]|$)"
 _ID = re.compile(rf"[ \t]*({_TOKEN})[ \t]*")
 _METHOD = re.compile(r"[ \t]*;[ \t]*([a-z][a-z0-9\-]*)=([a-z]+)(?=[ \t;]|$)")

@@ -157,6 +157,8 @@ LOGINS = [
     ("an address", b"ceo@bank.test", b"ceo@bank.test"),
     ("blanks", b"the ceo", b'"the ceo"'),
     ("a result", b"x; dmarc=pass", b'"x? dmarc?pass"'),
+    ("an address of one label", b"ceo@localhost", b'"ceo@localhost"'),
+    ("an address that begins with a slash", b"/ceo@bank.test", b'"/ceo@bank.test"'),
     ("an address with a result", b"dmarc=pass@bank.test", b"dmarc?pass@bank.test"),
     ("quotes", b'"a b"@bank.test', b'"?a b?@bank.test"'),
     ("a domain after a backslash", b"BANK\\ceo", b'"BANK?ceo"'),

@@ -29,11 +29,13 @@ MAX_LINE_CHARS = 78  # RFC 5322 §2.1.1
 MAX_TEXT_CHARS = 600
 # The longest i= that is repeated: RFC 5321 §4.5.3.1.1, "@", and RFC 1035 §2.3.4.
 MAX_VALUE_CHARS = 64 + 1 + 253
-# RFC 8601 §2.2: what may stand without quotes as a value, and an address as a pvalue.
+# RFC 8601 §2.2: what may stand without quotes as a value, and an address as a pvalue; its domain has two labels
+# (RFC 6376 §3.5), and strict readers drop the whole field for one that has not. So does Mail::AuthenticationResults
+# for an address that begins with a slash.
 _VALUE = r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]++"
-_ATOM = r"[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+"
+_ATOM = r"[A-Za-z0-9!#$%&'*+?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_ADDRESS = rf"(?:{_ATOM}(?:\.{_ATOM})*)?@{_LABEL}(?:\.{_LABEL})*"
+_ADDRESS = rf"(?:{_ATOM}(?:\.{_ATOM})*)?@{_LABEL}(?:\.{_LABEL})+"
 _is_token = re.compile(_VALUE).fullmatch
 _is_bare = re.compile(rf"(?=.{{1,{MAX_VALUE_CHARS}}}\Z)(?:{_VALUE}|{_ADDRESS})").fullmatch
 _UNPRINTABLE = re.compile(r"[^ -~]")

@@ -22,8 +22,9 @@ __all__ = ["MAX_LISTED_SIGNATURES", "ResInfo", "login_result", "results_of"]
 # one header field is 64 kB.
 MAX_LISTED_SIGNATURES = 20
 MAX_LOCAL_PART_CHARS = 64  # RFC 5321 §4.5.3.1.1
-# RFC 5322 §3.2.3 dot-atom, without "=": a local part such as "dmarc=pass" would fool who looks for that text.
-_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/?^_`{|}~-]+)*")
+# RFC 5322 §3.2.3 dot-atom, without "=": a local part such as "dmarc=pass" would fool who looks for that text. Nor
+# with "/", at which Mail::AuthenticationResults gives up.
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+?^_`{|}~-]+)*")
 
 # Of what every message says, `_value_`: an Enum's `value` is the same by two functions in Python.
 
