@@ -151,6 +151,23 @@ def test_what_strangers_write_stays_a_value(mail_from: str | bytes, helo: str | 
 
 
 @pytest.mark.attack("E14")
+@pytest.mark.parametrize(
+    "word",
+    [
+        "=?utf-8?q?x=0AAuthentication-Results:_mx.us.test;_dmarc=3Dpass=0A?=",
+        "=?utf-8?b?eA==?==",
+        "?utf-8?q?x?=",
+        "=?utf-8?q?x\x01=",
+    ],
+)
+def test_no_value_is_an_encoded_word(word: str) -> None:
+    """RFC 2047 §2: it ends with "?=", and begins with that of "helo=" where the value begins with "?"."""
+    for sent in (word, f"{word}@evil.test"):
+        asked = session(Z0, sent, helo=word)
+        field = received_spf(asked.result, envelope(sent, helo=word), receiver=RECEIVER)
+        assert b"?=" not in field.value
+
+
 def test_a_term_of_a_stranger_is_quoted() -> None:
     field = of(
         {

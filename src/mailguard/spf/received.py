@@ -26,6 +26,9 @@ _ATEXT = r"[a-zA-Z0-9!#$%&'*+/=?^_`{|}~-]+"
 _DOT_ATOM = re.compile(rf"{_ATEXT}(?:\.{_ATEXT})*")
 _NOT_PRINTABLE = re.compile(r"[^ -~]")
 _NOT_IN_COMMENTS = re.compile(r"[^ -~]|[()\\]")
+# Without its end, nothing is an encoded word (RFC 2047 §2). SpamAssassin decodes those in quoted strings too, and
+# reads the lines that come out as fields of ours.
+_END_OF_ENCODED_WORD = re.compile(r"(?<=\?)=+")
 
 
 def received_spf(result: SpfResult, envelope: Envelope, *, receiver: str) -> HeaderField:
@@ -56,7 +59,7 @@ def _pairs(result: SpfResult, envelope: Envelope, receiver: str) -> Iterator[str
 
 def _value(text: str) -> str:
     """A dot-atom or a quoted-string (RFC 5322 §3.2.3, RFC 5322 §3.2.4)."""
-    plain = _NOT_PRINTABLE.sub("?", text)[:MAX_VALUE_CHARS]
+    plain = _END_OF_ENCODED_WORD.sub("?", _NOT_PRINTABLE.sub("?", text)[:MAX_VALUE_CHARS])
     if _DOT_ATOM.fullmatch(plain):
         return plain
     return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
