@@ -162,6 +162,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendmarc", "IgnoreHosts @/loose", "policy.internal_networks", LOOSE, NoteKind.BROKEN, "to OpenDMARC"),
     ("opendkim", "InternalHosts 0.0.0.0/0", "sign.networks", None, NoteKind.DECIDE, "every address"),
     ("opendkim", "InternalHosts .lan.test,localhost", "sign.networks", ..., NoteKind.DECIDE, "not known by name"),
+    ("opendkim", "PeerList 192.0.2.7", "trusted", ..., NoteKind.DECIDE, "of a login or of daemon_names is signed"),
     ("opendkim", "PeerList *.lan.test", "trusted", None, NoteKind.BROKEN, "fits no host to OpenDKIM"),
     ("opendkim", "PeerList 192.0.2", "trusted", None, NoteKind.BROKEN, "neither a network nor a host"),
     ("opendmarc", "IgnoreHosts @/wild", "trusted", None, NoteKind.BROKEN, '".lan.test" would'),

@@ -226,7 +226,9 @@ def _take_peers(found: Found, setting: Setting, table: DataSet) -> None:
         what = (
             "before, DKIM alone passed their mail by; [[trusted]] sets SPF and DMARC aside too: it is never refused"
         )
-        found.note(NoteKind.DECIDE, f"{what}, but it is judged", setting)
+        found.note(
+            NoteKind.DECIDE, f"{what}, but it is judged; that of a login or of daemon_names is signed", setting
+        )
 
 
 def _hosts(found: Found, setting: Setting, table: DataSet) -> Hosts:
