@@ -337,6 +337,20 @@ def test_what_a_certificate_says_is_shown_harmless(mailguard_command: Command, t
     assert "_25._tcp.mx.example.com." in done.out
 
 
+def test_what_a_library_thinks_of_a_certificate_is_not_shown(tmp_path: Path) -> None:
+    """Its country has more than two letters: cryptography warns of that."""
+    common_name, country = bytes.fromhex("0603550403"), bytes.fromhex("0603550406")
+    (tmp_path / "made.der").write_bytes(server("mx.example.com").der.replace(common_name, country))
+    done = subprocess.run(
+        [sys.executable, "-m", "mailguard", "dane", "tlsa", tmp_path / "made.der"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_is_missing_without_the_extra(
     mailguard_command: Command, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 
 from mailguard.errors import MissingExtraError, install_command
 
@@ -17,6 +18,9 @@ _PACKAGES_OF_THE_EXTRA = ("click", "pydantic", "pydantic_core", "rich")
 def main() -> None:
     """Run the command that sys.argv names, and end the process with its exit code (see exit_code.py)."""
     _open_standard_streams()
+    if not sys.warnoptions:
+        # What a library thinks of a stranger's certificate helps nobody who runs a command; `python -W` shows it.
+        warnings.simplefilter("ignore")
     # Whoever started it may ignore it, which is inherited: a program that fails would be taken for one that did not.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
