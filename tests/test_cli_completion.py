@@ -212,3 +212,11 @@ def test_a_shell_that_click_does_not_know(mailguard_command: Command) -> None:
     done = mailguard_command("completion", "tcsh")
     assert (done.code, done.out) == (64, "")
     assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in done.err
+
+
+def test_the_help_of_each_command_fits_into_80_columns() -> None:
+    wide = []
+    for path, command, ctx in commands():
+        ctx.terminal_width = 80
+        wide += [(" ".join(path), line) for line in command.get_help(ctx).splitlines() if len(line) > 80]
+    assert not wide

@@ -39,7 +39,12 @@ _FORMS = [f"{header.value}/{body.value}" for header in Canonicalization for body
 )
 @click.option("--key", "files", required=True, multiple=True, type=FILE, metavar="FILE", help="The private key.")
 @click.option(
-    "--canonicalization", type=click.Choice(_FORMS), default="relaxed/relaxed", show_default=True, help="Header/body."
+    "--canonicalization",
+    type=click.Choice(_FORMS),
+    metavar="HEADER/BODY",
+    default="relaxed/relaxed",
+    show_default=True,
+    help="Of each: simple or relaxed.",
 )
 @click.option("--group-readable", is_flag=True, help="Accept a key file that its group can read.")
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Sign as at this POSIX time.")
