@@ -141,6 +141,12 @@ def test_a_time_is_posix_seconds(call: Callable[..., object], now: float) -> Non
         call(now=now)
 
 
+@pytest.mark.parametrize("now", [0, 10**12])
+def test_the_first_and_the_last_time_are_posix_seconds(now: int) -> None:
+    """Those that `--now` takes."""
+    assert sign_dkim(now=now)
+
+
 def test_what_is_awaited_says_the_same() -> None:
     with pytest.raises(TypeError, match="raw: bytes is needed, not str"):
         asyncio.run(m.authenticate_async(TEXT, ip=None, helo="", mail_from="", resolver=ZONE))

@@ -33,7 +33,7 @@ def check_each(name: str, values: Iterable[object], *kinds: type) -> None:
 def check_now(now: float) -> None:
     """Raise TypeError for what is no number, and ValueError for what are no POSIX seconds."""
     check_type("now", now, float, int)
-    if not 0 <= now < MAX_NOW:
+    if not 0 <= now <= MAX_NOW:
         raise ValueError(f"now: POSIX seconds are needed, as time.time() gives them, not {now!r:.40}")
 
 
