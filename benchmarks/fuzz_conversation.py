@@ -23,7 +23,7 @@ from fuzz_protocol import Broken, Watch, mutated_session
 from mailguard.config import Config, Listener
 from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
-from mailguard.policy import Mode
+from mailguard.rule import Mode
 from mailguard_milter import protocol
 from mailguard_milter.conversation import Conversation, Shared, State
 from mailguard_milter.log import Format, Log, Severity, StderrSink, format_line

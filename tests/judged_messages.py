@@ -21,7 +21,8 @@ from mailguard.envelope import Envelope
 from mailguard.inbound import InboundPlan, InboundRules, judge_inbound, plan_inbound
 from mailguard.message import Message
 from mailguard.outcome import Outcome
-from mailguard.policy import Disposition, DomainPolicy, Mode, OverrideKind, Policy, Rule, TrustedSource, decide
+from mailguard.policy import DomainPolicy, OverrideKind, Policy, TrustedSource, decide
+from mailguard.rule import Disposition, Mode, Rule
 from mailguard.trace import Trace
 from zone0 import DAY_S, NOW, ed25519_key, key_record, mail, sign_as, zone
 

@@ -11,7 +11,7 @@ from cli_process import Command
 from log_samples import stamp
 from mailguard.cli.recorded import judge_recorded, looks_like_queue_id
 from mailguard.errors import ConfigError
-from mailguard.policy import Mode
+from mailguard.rule import Mode
 from mailguard.spf.result import SpfStatus
 from trace_site import site, store, traced
 from zone0 import NOW

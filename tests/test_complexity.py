@@ -37,7 +37,7 @@ from mailguard.errors import DomainError, TagListError
 from mailguard.message import HeaderField, Message
 from mailguard.mtasts.record import MAX_RECORD_BYTES, StsRecord
 from mailguard.pipeline import sign_dkim
-from mailguard.policy import Disposition, Mode
+from mailguard.rule import Disposition, Mode
 from mailguard.spf.macro import DomainSpec, MacroError, parse_macros
 from mailguard.spf.record import Record, RecordError
 from mailguard.submission import ACTION_KEYS, SubmissionRules, plan_submission

@@ -21,7 +21,8 @@ from mailguard.dns.live import LiveResolver, ResolverConfig
 from mailguard.dns.question import Dnssec, Status
 from mailguard.outcome import Outcome
 from mailguard.pipeline import authenticate, check_dane
-from mailguard.policy import Disposition, Mode, Policy
+from mailguard.policy import Policy
+from mailguard.rule import Disposition, Mode
 from mailguard.spf.result import SpfStatus
 from nsd_site import NSD, Nsd
 from sandbox_place import HOST, free_port

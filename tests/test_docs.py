@@ -19,7 +19,7 @@ from mailguard.dkim.result import DkimReason
 from mailguard.dmarc.result import DmarcReason
 from mailguard.iprev import IprevStatus
 from mailguard.message import MalformedReason
-from mailguard.policy import Rule
+from mailguard.rule import Rule
 from mailguard.spf.result import SpfReason
 from reasons_document import DAEMON, reasons
 from source_tree import modules

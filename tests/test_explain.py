@@ -34,7 +34,7 @@ from mailguard.explain.explanation import MAX_TEXT_CHARS
 from mailguard.explain.rule_advice import KEYS, OF_DOMAINS, RULES
 from mailguard.iprev import IprevStatus
 from mailguard.message import MalformedReason
-from mailguard.policy import Rule
+from mailguard.rule import Rule
 from mailguard.spf.result import SpfReason
 
 # -- a node -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from mailguard.inbound import InboundRules, Judged
 from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.message import MalformedReason, Message
 from mailguard.pipeline import authenticate
-from mailguard.policy import Mode, Policy, decide
+from mailguard.policy import Policy, decide
+from mailguard.rule import Mode
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 from zone0 import NOW, Records, mail
 

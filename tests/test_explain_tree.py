@@ -15,7 +15,8 @@ from mailguard.evidence import Evidence
 from mailguard.explain import explain
 from mailguard.inbound import InboundRules, Judged
 from mailguard.iprev import IprevResult, IprevStatus
-from mailguard.policy import Mode, OverrideKind, Policy, TrustedSource
+from mailguard.policy import OverrideKind, Policy, TrustedSource
+from mailguard.rule import Mode
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 from zone0 import BANK, kb, mail, sign_as
 

@@ -16,7 +16,8 @@ from judged_messages import Scene, judge_scene, scene
 from mailguard.dns.answers import Resolver
 from mailguard.dns.question import Answer, Dnssec, Question, Status
 from mailguard.outcome import Outcome
-from mailguard.policy import Disposition, Mode, Policy, Rule
+from mailguard.policy import Policy
+from mailguard.rule import Disposition, Mode, Rule
 
 MESSAGES = 250
 FAILURES = (Status.TEMPFAIL, Status.BOGUS)

@@ -22,15 +22,13 @@ from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.message import MalformedReason
 from mailguard.policy import (
     Decision,
-    Disposition,
     DomainPolicy,
-    Mode,
     OverrideKind,
     Policy,
-    Rule,
     TrustedSource,
     decide,
 )
+from mailguard.rule import Disposition, Mode, Rule
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
 ACCEPT, HEADER, QUARANTINE = Disposition.ACCEPT, Disposition.HEADER, Disposition.QUARANTINE

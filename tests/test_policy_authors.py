@@ -12,7 +12,8 @@ from mailguard.domain import Domain
 from mailguard.inbound import MAX_AUTHOR_DOMAINS
 from mailguard.outcome import Outcome
 from mailguard.pipeline import authenticate
-from mailguard.policy import Disposition, DomainPolicy, OverrideKind, Policy, Rule, TrustedSource
+from mailguard.policy import DomainPolicy, OverrideKind, Policy, TrustedSource
+from mailguard.rule import Disposition, Rule
 
 ACCEPT, HEADER, QUARANTINE = Disposition.ACCEPT, Disposition.HEADER, Disposition.QUARANTINE
 TEMPFAIL, REJECT = Disposition.TEMPFAIL, Disposition.REJECT

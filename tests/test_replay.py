@@ -21,7 +21,8 @@ from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import TraceError
 from mailguard.inbound import InboundRules
 from mailguard.outcome import Outcome
-from mailguard.policy import Disposition, Mode, Policy
+from mailguard.policy import Policy
+from mailguard.rule import Disposition, Mode
 from mailguard.spf.result import SpfStatus
 from mailguard.trace import RecordedDigests, Trace, decode, differences, encode, replay, unrecorded
 from mailguard.trace_reader import TraceReader

@@ -13,7 +13,7 @@ from cli_process import Command, mailguard_command
 from database_site import AMPLE_S, DatabaseServer, mariadb, postgres
 from mailguard.config import load
 from mailguard.config_senders import SenderActions
-from mailguard.policy import Rule
+from mailguard.rule import Rule
 from mailguard.senders.dialect import Dialect
 from mailguard.senders.identity import Address, Login, LoginRules, parse_address
 from mailguard.senders.postfixadmin import PostfixAdmin

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mailguard.explain.rule_advice import KEYS, RULES
-from mailguard.policy import Rule
+from mailguard.rule import Rule
 from mailguard_milter.actions import Accept, Reply
 from mailguard_milter.conclusion import Conclusion
 from mailguard_milter.session import Macros

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from judged_messages import judge_message
-from mailguard.policy import Mode, Policy
+from mailguard.policy import Policy
+from mailguard.rule import Mode
 from mailguard.trace_store import Row, TraceStore
 from zone0 import NOW, ke, mail, sign_as
 

@@ -12,7 +12,8 @@ from mailguard.dns.answers import Answers
 from mailguard.inbound import InboundPlan, Judged, judge_inbound
 from mailguard.message import HeaderField, Message
 from mailguard.outcome import Outcome
-from mailguard.policy import Disposition, Rule, decide
+from mailguard.policy import decide
+from mailguard.rule import Disposition, Rule
 from mailguard.spf.received import received_spf
 from mailguard.spf.result import SpfResult, SpfStatus
 from mailguard.submission import SenderFinding, SubmissionDecision, judge_submission

@@ -16,7 +16,8 @@ from mailguard.dkim.sign import SigningRules
 from mailguard.dkim.signing_key import KeyCheck
 from mailguard.inbound import InboundRules
 from mailguard.judging import inbound_rules, policy_of, submission_rules
-from mailguard.policy import Mode, Policy
+from mailguard.policy import Policy
+from mailguard.rule import Mode
 from mailguard.submission import SubmissionRules
 from mailguard_milter.keyring import KeyRing
 

@@ -64,18 +64,16 @@ from mailguard.pipeline import (
 )
 from mailguard.policy import (
     Decision,
-    Disposition,
     DomainPolicy,
     Finding,
-    Mode,
     Override,
     OverrideKind,
     Policy,
     Refusal,
-    Rule,
     TrustedSource,
     decide,
 )
+from mailguard.rule import Disposition, Mode, Rule
 from mailguard.spf.result import SpfIdentity, SpfReason, SpfResult, SpfStatus
 
 __all__ = [

@@ -59,7 +59,7 @@ from mailguard.config_values import (
     SocketAddress,
     SocketMode,
 )
-from mailguard.policy import Mode
+from mailguard.rule import Mode
 
 __all__ = [
     "DEFAULT_PATH",

@@ -14,7 +14,8 @@ from pydantic import Field, StrictBool, StrictInt, model_validator
 from mailguard.config_values import DOMAINS_ONCE, DomainKey, DomainName, FilePath, Name, Network, Section
 from mailguard.domain import Domain
 from mailguard.inbound import DEFAULT_INTERNAL_NETWORKS
-from mailguard.policy import Disposition, DomainPolicy, OverrideKind, Rule, TrustedSource
+from mailguard.policy import DomainPolicy, OverrideKind, TrustedSource
+from mailguard.rule import Disposition, Rule
 
 __all__ = [
     "DmarcConfig",

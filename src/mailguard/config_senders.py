@@ -14,7 +14,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field
 
 from mailguard.config_values import DomainName, FilePath, Name, Section
 from mailguard.errors import ConfigError
-from mailguard.policy import Disposition, Rule
+from mailguard.rule import Disposition, Rule
 from mailguard.senders.cache import DEFAULT_CACHE_ENTRIES, DEFAULT_LIFETIME_S
 from mailguard.senders.identity import LoginCase, LoginRules
 from mailguard.senders.inline import InlineSource

@@ -26,17 +26,13 @@ from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
 
 __all__ = [
     "MAX_REASON_CHARS",
-    "STRICTNESS",
     "Decision",
-    "Disposition",
     "DomainPolicy",
     "Finding",
-    "Mode",
     "Override",
     "OverrideKind",
     "Policy",
     "Refusal",
-    "Rule",
     "TrustedSource",
     "decide",
 ]

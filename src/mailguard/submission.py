@@ -24,7 +24,8 @@ from mailguard.dns.question import Question
 from mailguard.domain import Domain
 from mailguard.envelope import Envelope
 from mailguard.message import Message
-from mailguard.policy import MAX_REASON_CHARS, STRICTNESS, Disposition, Mode, Refusal, Rule
+from mailguard.policy import MAX_REASON_CHARS, Refusal
+from mailguard.rule import STRICTNESS, Disposition, Mode, Rule
 from mailguard.senders.identity import Address, Unusable, parse_address
 from mailguard.senders.permission import Permission, PermissionStatus
 from mailguard.senders.question import permission_in, sender_question

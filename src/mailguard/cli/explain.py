@@ -27,7 +27,8 @@ from mailguard.inbound import InboundRules
 from mailguard.judging import inbound_rules, policy_of
 from mailguard.outcome import Outcome
 from mailguard.pipeline import authenticate
-from mailguard.policy import Disposition, Policy, decide
+from mailguard.policy import Policy, decide
+from mailguard.rule import Disposition
 
 __all__ = ["explain", "show_outcome"]
 

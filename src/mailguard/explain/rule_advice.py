@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mailguard.explain.advice import Advice
-from mailguard.policy import Rule
+from mailguard.rule import Rule
 from mailguard.submission import ACTION_KEYS
 
 __all__ = ["KEYS", "OF_DOMAINS", "RULES"]
