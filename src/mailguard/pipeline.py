@@ -63,7 +63,8 @@ def authenticate(
     EHLO, `mail_from` the reverse path, empty for the null sender, with or without angle brackets. Without a
     `resolver`, one is opened for this call and closed after it; `now` is in POSIX seconds and defaults to the clock.
     Look-ups take at most `LOOKUP_TIME_S`; what is open then is a temperror. Raises TypeError for arguments of another
-    type, ValueError if `ip` is no address, and nothing for what a message or the DNS may hold.
+    type, ValueError if `ip` is no address or `now` no POSIX seconds, and nothing for what a message or the DNS may
+    hold.
     """
     _check_judging(resolver, policy, rules)
     judged_at = _judged_at(now)
@@ -104,7 +105,10 @@ def check_spf(
     identity: SpfIdentity = SpfIdentity.MAIL_FROM,
     now: float | None = None,
 ) -> SpfResult:
-    """check_host() of RFC 7208 §4 for one identity. `now` is in POSIX seconds and defaults to the clock."""
+    """check_host() of RFC 7208 §4 for one identity. `now` is in POSIX seconds and defaults to the clock.
+
+    Raises TypeError for arguments of another type, ValueError if `now` is no POSIX seconds.
+    """
     _check_envelope(envelope)
     check_type("resolver", resolver, Resolver)
     check_type("identity", identity, SpfIdentity)
@@ -124,7 +128,7 @@ def check_dane(
     there is one. Every server of `resolver` has to be one of these, as with `open_resolver(only_trusted(config))`:
     where a trusted one fails, the next is asked, and by the word of one that is not, what DANE protects looks
     unprotected. `port` replaces the one in `domain`, which is 25 unless named. Raises ValueError for what is no
-    destination.
+    destination, TypeError for arguments of another type.
     """
     check_type("domain", domain, str)
     check_type("resolver", resolver, Resolver)
@@ -142,7 +146,10 @@ def check_dane(
 def evaluate_dmarc(
     author_domain: Domain, *, spf: SpfResult | None, dkim: Sequence[DkimResult], resolver: Resolver
 ) -> DmarcVerdict:
-    """DMARC for one author domain (RFC 9989), from results of SPF (for the reverse path) and DKIM."""
+    """DMARC for one author domain (RFC 9989), from results of SPF (for the reverse path) and DKIM.
+
+    Raises TypeError for arguments of another type.
+    """
     check_type("author_domain", author_domain, Domain)
     check_type("spf", spf, SpfResult, NoneType)
     dkim = tuple(dkim)
@@ -161,6 +168,7 @@ def verify_dkim(
 
     `message` has its body; `now` is in POSIX seconds. The results are in the order of the header; there are
     none for an unsigned message. Look-ups take at most `LOOKUP_TIME_S`; what is open then is a temperror.
+    Raises TypeError for arguments of another type, ValueError if `now` is no POSIX seconds.
     """
     check_type("message", message, Message)
     check_type("resolver", resolver, Resolver)
@@ -178,7 +186,7 @@ def sign_dkim(
     """The DKIM-Signature fields (RFC 6376 §5) to put on top of the message, one for each key.
 
     `message` has its body; `now` is in POSIX seconds. Raises SigningRefused for a message without exactly one
-    author domain.
+    author domain, TypeError for arguments of another type, and ValueError if `now` is no POSIX seconds.
     """
     check_type("message", message, Message)
     keys = tuple(keys)
