@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from mailguard.config import load
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey, generate_rsa
 from mailguard.migration.note import NoteKind
 from migration_site import ED25519_KEY, KEY, Site, migration_site, said
+from sandbox_place import make_public_directory
 
 __all__ = ["mailguard_command", "migration_site"]
 
@@ -29,6 +31,16 @@ ONE_KEY = (
     "Mode s\nDomain one.test\nSelector s\nKeyFile @/keys/a.private\nInternalHosts 192.0.2.1\nSignatureTTL 604800\n"
 )
 NOTHING_TO_DECIDE = "Mode s\nPidFile /run/opendkim.pid\n"
+
+
+class PublicSite(Site):
+    """In a directory that every user may enter; pytest's own are the user's alone."""
+
+    def __init__(self) -> None:
+        super().__init__(make_public_directory("mailguard-import-"))
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory)
 
 
 @pytest.fixture
@@ -285,19 +297,18 @@ def test_a_key_for_each_domain(mailguard_command: Command, site: Site) -> None:
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can be somebody else")
-def test_as_a_user_who_may_not_read_the_keys(site: Site) -> None:
-    for path in (site.directory, *site.directory.parents):
-        if path.owner() == "root" and path.stat().st_mode & 0o005 == 0 and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
-    site.write("opendkim.conf", f"{ONE_KEY}UserID opendkim:opendkim\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "mailguard", "import", f"opendkim={site.directory}/opendkim.conf"],
-        capture_output=True,
-        text=True,
-        user="nobody",
-        cwd="/",
-        check=False,
-    )
+def test_as_a_user_who_may_not_read_the_keys() -> None:
+    with closing(PublicSite()) as site:
+        site.key("keys/a.private")
+        configuration = site.write("opendkim.conf", f"{ONE_KEY}UserID opendkim:opendkim\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "mailguard", "import", f"opendkim={configuration}"],
+            capture_output=True,
+            text=True,
+            user="nobody",
+            cwd="/",
+            check=False,
+        )
     assert done.returncode == 1, done.stderr
     assert "a.private cannot be read by this user: do this as root" in done.stdout
     assert list(tomllib.loads(done.stdout)["domains"]) == ["one.test"]
