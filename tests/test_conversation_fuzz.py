@@ -6,6 +6,7 @@ ATTACKS.md rows: P07, X08, X11, X12.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from mmap import mmap
 from random import Random
 from typing import ClassVar
 
@@ -75,13 +76,15 @@ class _Keeping(Conversation):
 
 
 class _Hoarding(Session):
-    """It forgets nothing."""
+    """It forgets nothing. What it keeps is new to the process: its heap may have had room."""
 
-    hoard: ClassVar[list[bytes]] = []
+    hoard: ClassVar[list[mmap]] = []
 
     def abort(self) -> None:
         super().abort()
-        self.hoard.append(bytes(100_000))
+        kept = mmap(-1, 200_000)
+        kept.write(bytes(200_000))
+        self.hoard.append(kept)
 
 
 def test_growth_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
