@@ -168,21 +168,38 @@ def test_everything_has_a_bound() -> None:
     trail.feed(b"\xff\x00\x1b[2J" * 4_000)
 
 
+# What a server of Gmail says in full, but for the address.
+FROM_GMAIL = (
+    "host gmail-smtp-in.l.google.com[192.0.2.1] said: 550-5.7.27 Your email has been blocked because SPF"
+    " authentication didn't pass for the message. - gsmtp (in reply to end of DATA command)"
+)
+
+
 @pytest.mark.parametrize(
-    ("dsn", "words"),
+    ("dsn", "reply", "words"),
     [
-        ("5.1.1", "no such mailbox"),
-        ("4.1.1", "no such mailbox"),
-        ("5.7.26", "neither SPF nor DKIM"),
-        ("5.7.99", "its policy or its security"),
-        ("4.4.1", "does not answer"),
-        ("5.9.9", "does not say why"),
-        ("5", "does not say why"),
-        ("", "does not say why"),
+        ("5.1.1", "", "no such mailbox"),
+        ("4.1.1", "", "no such mailbox"),
+        ("5.7.26", "", "neither SPF nor DKIM"),
+        ("5.7.26", FROM_GMAIL, "neither SPF nor DKIM"),
+        ("5.7.27", "", "null MX"),
+        ("5.7.27", FROM_GMAIL, "SPF does not pass"),
+        ("4.7.23", "", "SPF fails"),
+        ("4.7.23", FROM_GMAIL, "has no name"),
+        ("4.7.29", FROM_GMAIL, "without TLS"),
+        ("4.7.30", FROM_GMAIL, "no DKIM signature passes"),
+        ("4.7.31", FROM_GMAIL, "no DMARC record"),
+        ("4.7.32", FROM_GMAIL, "not the author's domain"),
+        ("5.7.40", FROM_GMAIL, "no DMARC record"),
+        ("5.7.99", "", "its policy or its security"),
+        ("4.4.1", "", "does not answer"),
+        ("5.9.9", "", "does not say why"),
+        ("5", "", "does not say why"),
+        ("", "", "does not say why"),
     ],
 )
-def test_what_a_code_means(dsn: str, words: str) -> None:
-    meaning, advice = meaning_of(dsn)
+def test_what_a_code_means(dsn: str, reply: str, words: str) -> None:
+    meaning, advice = meaning_of(dsn, reply)
     assert words in meaning
     assert advice
 

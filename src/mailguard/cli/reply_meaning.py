@@ -1,6 +1,6 @@
 """What a server's refusal means, by its enhanced status code, and what to do (RFC 3463 §3, RFC 7372 §3). Pure.
 
-Left out: the texts of single providers.
+Gmail has meanings of its own for some codes, and marks its replies. Left out: the texts of other providers.
 """
 
 from __future__ import annotations
@@ -63,6 +63,23 @@ _MEANINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "7.27": ("the sender's domain says that it sends no mail (null MX)", "give another sender: --from"),
     }
 )
+# Gmail ends each of its replies with this word, and what it refuses mail for has these numbers: 7.23 and 7.27 are
+# another matter in RFC 7372 §3.2 and RFC 7505 §4.2, and most others mean nothing elsewhere.
+_GMAIL = "gsmtp"
+_GMAIL_MEANINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "7.23": _MEANINGS["7.25"],
+        "7.27": ("SPF does not pass", _RECORDS),
+        "7.29": ("it came without TLS", "smtp_tls_security_level = may, or dane, in main.cf"),
+        "7.30": ("no DKIM signature passes", _RECORDS),
+        "7.31": ("the author's domain has no DMARC record with a policy", _RECORDS),
+        "7.32": (
+            "what SPF and DKIM passed for is not the author's domain",
+            "sign with d= the domain in From, or send with a reverse path in it",
+        ),
+        "7.40": ("the author's domain has no DMARC record with a policy", _RECORDS),
+    }
+)
 # Where there is nothing about the detail.
 _SUBJECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -81,7 +98,9 @@ _SUBJECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
 _NOTHING = ("it does not say why in a code", "see what it says")
 
 
-def meaning_of(dsn: str) -> tuple[str, str]:
-    """What an enhanced status code such as `5.1.1` means, and what to do."""
+def meaning_of(dsn: str, reply: str) -> tuple[str, str]:
+    """What an enhanced status code such as `5.1.1` means in a reply, and what to do."""
     _, _, rest = dsn.partition(".")
+    if _GMAIL in reply and rest in _GMAIL_MEANINGS:
+        return _GMAIL_MEANINGS[rest]
     return _MEANINGS.get(rest) or _SUBJECTS.get(rest.partition(".")[0], _NOTHING)

@@ -183,7 +183,7 @@ def _remedy(trial: Trial) -> str:
 
 def _refusal_advice(trial: Trial) -> str:
     handed = trial.handed
-    meaning, advice = meaning_of(handed.dsn)
+    meaning, advice = meaning_of(handed.dsn, handed.reply)
     if "mailguard:" in handed.reply:
         return "the reply is mailguard's: docs/reasons.md explains the word in brackets"
     if trial.place is not None and not trial.place.login and handed.code in (530, 550, 554):
@@ -333,7 +333,7 @@ def _delivery_card(trial: Trial, hop: Hop, delivery: Delivery) -> Explanation:
     if delivery.status == "sent":
         found = finding(Mark.OK, f"{delivery.relay} has taken it over")
         return card(f"delivery, {hop.queue_id}", [found], detail=f"to {delivery.recipient}", facts=facts)
-    meaning, advice = meaning_of(delivery.dsn)
+    meaning, advice = meaning_of(delivery.dsn, delivery.reply)
     reply = FIRST_REPLY.search(delivery.reply)
     who = f"{delivery.relay} said {reply[1]}" if reply is not None else delivery.relay
     if who == "none":
