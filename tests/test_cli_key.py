@@ -242,6 +242,25 @@ KEY_FAULTS: list[tuple[str, Callable[[str], str], int, str]] = [
     ("malformed", lambda text: re.sub(r"k=rsa; p=.*", 'k=rsa; p=!"', text), 1, "not base64"),
     ("another", lambda text: re.sub(r"r1.*TXT.*", OTHER_LINE, text), 1, "another key: if another host"),
     ("wrong-type", lambda text: text.replace('"v=DKIM1; k=rsa;', '"v=DKIM1; " "k=ed25519;'), 1, "not of type rsa"),
+    ("quoted", lambda text: re.sub("(r1.* TXT )", r'\1"\\"" ', text), 1, '\n  published: "v=DKIM1; k=rsa; p=MI'),
+    (
+        "cut-in-two",
+        lambda text: re.sub(r'(r1.* IN TXT )("v.*?") (".*?")', r"\1\2\n\1\3", text),
+        1,
+        "2 TXT records are there: a long key is one record of several strings",
+    ),
+    (
+        "domain-twice",
+        lambda text: text.replace("r1._domainkey.example.com.", "r1._domainkey.example.com.example.com."),
+        1,
+        "no record is published; there is one at r1._domainkey.example.com.example.com,",
+    ),
+    (
+        "no-domainkey",
+        lambda text: text.replace("r1._domainkey.example.com.", "r1.example.com."),
+        1,
+        "no record is published; there is one at r1.example.com,",
+    ),
     ("twice", lambda text: OTHER_LINE + "\n" + text, 1, "leave only this one"),
     ("testing", lambda text: text.replace('"v=DKIM1; k=rsa;', '"v=DKIM1; " "k=rsa; t=y;'), 0, "testing: r1."),
 ]

@@ -39,5 +39,21 @@ def test_only_a_key_with_which_a_signature_verifies_is_ok(record: bytes, mark: M
     for name, key in KEYS.items():
         record = record.replace(name, b"p=" + key)
     resolver = ZoneResolver({"s._domainkey.us.test": {"TXT": [record]}})
-    (found,) = evaluate(lambda answers: dkim_card(US, ["s"], answers), resolver, deadline=0.0).children
+    found, *shown = evaluate(lambda answers: dkim_card(US, ["s"], answers), resolver, deadline=0.0).children
     assert (found.title, found.detail) == (mark.value, text)
+    # What has to be repaired is shown.
+    assert [each.title for each in shown] == ["s._domainkey.us.test"] * (mark is Mark.PROBLEM)
+
+
+@pytest.mark.parametrize("name", ["s._domainkey.us.test.us.test", "s.us.test"])
+@pytest.mark.parametrize(
+    ("record", "text"),
+    [
+        (b"v=DKIM1; p=RSA", "s: the record stands at {name}, and belongs at s._domainkey.us.test"),
+        (b"v=DMARC1; p=none", "s: s._domainkey.us.test has no record"),
+    ],
+)
+def test_a_record_where_nobody_looks(name: str, record: bytes, text: str) -> None:
+    resolver = ZoneResolver({name: {"TXT": [record]}})
+    (found,) = evaluate(lambda answers: dkim_card(US, ["s"], answers), resolver, deadline=0.0).children
+    assert (found.title, found.detail) == (Mark.PROBLEM.value, text.format(name=name))

@@ -191,11 +191,13 @@ def _checked_as_json(checked: CheckedKey) -> dict[str, object]:
         "detail": checked.detail,
         "name": checked.name,
         "record": checked.record,
+        "published": list(checked.published),
     }
 
 
 def _checked_as_text(checked: CheckedKey) -> str:
     text = f"{checked.outcome.value}: {checked.name}: {checked.detail}"
     if checked.is_to_be_published:
+        text += "".join(f"\n  published: {each}" for each in checked.published)
         text += f"\n  publish: {zone_line(checked.name, checked.record.encode('ascii'))}"
     return text

@@ -11,16 +11,22 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.printable import cell
 from mailguard.dkim.key import KeyRecord, KeyRecordError
 from mailguard.dkim.signature import ALGORITHMS, key_name
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.dns.answers import Resolver
-from mailguard.dns.question import Answer, Question, RecordType
+from mailguard.dns.question import Answer, Question, RecordType, Status
 from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
+from mailguard.explain.explanation import MAX_TEXT_CHARS
 from mailguard.key_places import WantedKey
+from mailguard.scorecard.dkim_card import MAX_SHOWN_TEXTS, ONE_RECORD, misplaced_at, wrong_places
 
 __all__ = ["CheckedKey", "KeyOutcome", "check_keys"]
+
+_KEY = b"p="
+_MISSING = frozenset({Status.NXDOMAIN, Status.NODATA})
 
 
 class KeyOutcome(Enum):
@@ -58,6 +64,8 @@ class CheckedKey:
     detail: str
     record: str = ""
     """What is to be published; empty for a file that cannot be used."""
+    published: tuple[str, ...] = ()
+    """What stands there instead, printable; empty where that fits."""
 
     @property
     def name(self) -> str:
@@ -75,9 +83,19 @@ def check_keys(
 ) -> list[CheckedKey]:
     """Check each key; the look-ups are made together and end at `deadline` (`time.monotonic()` seconds)."""
     questions = {(domain, selector): _question(domain, selector) for domain, selector, _ in wanted}
-    answers = resolver.resolve(set(questions.values()), deadline=deadline)
+    answers = dict(resolver.resolve(set(questions.values()), deadline=deadline))
+    missing = [key for key, question in questions.items() if answers[question].status in _MISSING]
+    places = {(domain, selector): wrong_places(selector, domain) for domain, selector in missing}
+    answers |= resolver.resolve({place for each in places.values() for place in each}, deadline=deadline)
     return [
-        _check(domain, selector, file, answers[questions[domain, selector]], permissions)
+        _check(
+            domain,
+            selector,
+            file,
+            answers[questions[domain, selector]],
+            permissions,
+            [answers[place] for place in places.get((domain, selector), ())],
+        )
         for domain, selector, file in wanted
     ]
 
@@ -86,7 +104,15 @@ def _question(domain: Domain, selector: str) -> Question:
     return Question(key_name(selector, domain), RecordType.TXT)
 
 
-def _check(domain: Domain, selector: str, file: str, answer: Answer, permissions: KeyPermissions) -> CheckedKey:
+def _check(
+    domain: Domain,
+    selector: str,
+    file: str,
+    answer: Answer,
+    permissions: KeyPermissions,
+    elsewhere: Sequence[Answer],
+) -> CheckedKey:
+    """`elsewhere` are the answers for the places where people leave the record."""
     try:
         key = SigningKey.load(
             os.path.abspath(file),
@@ -101,8 +127,21 @@ def _check(domain: Domain, selector: str, file: str, answer: Answer, permissions
             domain=domain, selector=selector, file=file, outcome=KeyOutcome.UNUSABLE, detail=_one_line(str(error))
         )
     outcome, detail = _compare(key, answer)
-    record = key.record().decode("ascii")
-    return CheckedKey(domain=domain, selector=selector, file=file, outcome=outcome, detail=detail, record=record)
+    if name := misplaced_at(elsewhere):
+        detail += f"; there is one at {name}, where nobody looks for it"
+    return CheckedKey(
+        domain=domain,
+        selector=selector,
+        file=file,
+        outcome=outcome,
+        detail=detail,
+        record=key.record().decode("ascii"),
+        published=tuple(map(_shown, answer.texts()[:MAX_SHOWN_TEXTS])) if outcome is KeyOutcome.WRONG else (),
+    )
+
+
+def _shown(text: bytes) -> str:
+    return cell(text.decode("utf-8", "backslashreplace"), max_chars=MAX_TEXT_CHARS)
 
 
 def _owner(file: str) -> int | None:
@@ -146,5 +185,7 @@ def _compare(key: SigningKey, answer: Answer) -> tuple[KeyOutcome, str]:
             "the record holds another key: if another host signs with that one, leave it there, and make keys with"
             " selectors of their own here (mailguard key new --selector)"
         )
+    if len(texts) > 1 and any(_KEY not in text for text in texts):
+        faults.append(f"{len(texts)} TXT records are there: {ONE_RECORD}")
     found = "; ".join(dict.fromkeys(faults))
     return KeyOutcome.WRONG, f"the key is sound, but what is published does not fit: {found}"
