@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from mailguard.dns.answers import Answers
 from mailguard.dns.question import Answer, Question, RecordType, Status
-from mailguard.domain import Domain
+from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.explain.explanation import Explanation, octets_text
 from mailguard.scorecard.card import Mark, card, finding
 from mailguard.scorecard.spf_width import is_rather_wide, is_too_wide
@@ -37,6 +37,10 @@ _VOID = frozenset({Status.NXDOMAIN, Status.NODATA})
 # What somebody writes who means an SPF record.
 _MEANT = b"spf1"
 MAX_SHOWN_TEXTS = 4
+SYNTAX = (
+    "write ip4:ADDRESS or ip6:ADDRESS for an address, a:HOST, mx:DOMAIN or include:DOMAIN for a name, and one space"
+    " between two terms"
+)
 
 
 @dataclass(slots=True)
@@ -104,7 +108,7 @@ def _visit(walk: _Walk, name: str, place: _Place, answer: Answer) -> Iterator[Ex
             detail = f"{name} has a text that is no SPF record: {octets_text(text)}"
             walk.note(Mark.PROBLEM, detail, "let it begin with v=spf1 and a space")
         if place.is_own and not place.above:
-            walk.note(Mark.PROBLEM, f"{name} has no SPF record", "mailguard dns prints one to publish")
+            walk.note(Mark.PROBLEM, *_missing(walk.domain, walk.answers))
         elif place.is_own:
             detail = f"{name} has no SPF record to redirect to: receivers answer permerror"
             walk.note(Mark.PROBLEM, detail, "remove the redirect, and end the record with ~all or -all")
@@ -113,12 +117,15 @@ def _visit(walk: _Walk, name: str, place: _Place, answer: Answer) -> Iterator[Ex
         return
     if len(published.texts) > 1:
         # RFC 7208 §4.5.
-        detail = f"{name} has {len(published.texts)} SPF records: receivers answer permerror"
+        shown = " and ".join(map(octets_text, published.texts[:MAX_SHOWN_TEXTS]))
+        detail = f"{name} has {len(published.texts)} SPF records: receivers answer permerror: {shown}"
         walk.note(Mark.PROBLEM, detail, "leave one, with the terms of all of them")
         return
     record = published.record
     if record is None:
-        walk.note(Mark.PROBLEM, f"the record of {name} is not valid: {published.fault or 'it is too long'}")
+        fault = published.fault or "it is too long"
+        detail = f"the record of {name} is not valid: {fault}: {octets_text(published.texts[0])}"
+        walk.note(Mark.PROBLEM, detail, SYNTAX if place.is_own else "remove the include, or tell its owner")
         return
     # All at once: each round of look-ups begins the whole card again.
     walk.answers.need(list(dict.fromkeys(_questions(name, record)))[:MAX_FOLLOWED])
@@ -130,6 +137,14 @@ def _visit(walk: _Walk, name: str, place: _Place, answer: Answer) -> Iterator[Ex
         redirected = _Place(inner.above, is_own=place.is_own, is_passing=place.is_passing)
         children += _follow(walk, "redirect", record.redirect.text, redirected)
     yield Explanation(title=name, detail=octets_text(published.texts[0]), children=tuple(children))
+
+
+def _missing(domain: Domain, answers: Answers) -> tuple[str, str]:
+    """A relative name that has the domain twice is where people leave it."""
+    place = f"{domain}.{domain}"
+    if len(place) <= MAX_DOMAIN_CHARS and Published.of(answers.get(Question(place, RecordType.TXT))).texts:
+        return f"the SPF record stands at {place}, and belongs at {domain}", "move it: in most forms its name is @"
+    return f"{domain} has no SPF record", "mailguard dns prints one to publish"
 
 
 def _questions(name: str, record: Record) -> Iterator[Question]:
