@@ -124,6 +124,14 @@ DOMAINS: list[tuple[str, str, str, int, list[str], list[str]]] = [
         ["not-a-record", "no-record"],
     ),
     (
+        "a name without the underscore",
+        zone_text(GOOD, name="dmarc.bank.test"),
+        "bank.test",
+        1,
+        [f"dmarc.bank.test has: {GOOD}\n"],
+        ["not-a-record", "no-record"],
+    ),
+    (
         "a name too long to stand twice",
         "x.test. IN A 192.0.2.1",
         ".".join(["a" * 60] * 3 + ["bank.test"]),
@@ -186,6 +194,14 @@ DOMAINS: list[tuple[str, str, str, int, list[str], list[str]]] = [
         0,
         ["pct=, ri= means nothing to RFC 9989", "in place of pct, t=y asks"],
         ["obsolete-tag"],
+    ),
+    (
+        "a semicolon between two addresses",
+        zone_text("v=DMARC1; p=reject; rua=mailto:a@bank.test; mailto:b@bank.test; x=y;"),
+        "bank.test",
+        0,
+        ["it has: mailto:b@bank.test\n", "between two addresses in rua= stands a comma"],
+        ["stray-text"],
     ),
     ("no reports", zone_text("v=DMARC1; p=reject"), "bank.test", 0, ["add rua="], ["no-reports"]),
     (

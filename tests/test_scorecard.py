@@ -142,7 +142,7 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         "SPF",
         spf("v=spf1 ip4:1.2.3 -all"),
         "problem",
-        "the record of us.test is not valid: in its term 1 an IPv4 network is missing or wrong: v=spf1 ip4:1.2.3 -all",
+        "the record of us.test is not valid: in its term 1 an IPv4 network is missing or wrong: v=spf1 ip4:1.2.3",
     ),
     # A name that a form has ended with the domain once more.
     (
@@ -397,6 +397,20 @@ CASES: list[tuple[str, str, Zone, str, str]] = [
         )
     ),
     ("no MTA-STS", "MTA-STS", with_changes({"_mta-sts.us.test": {}}), "note", "us.test has no MTA-STS record"),
+    (
+        "MTA-STS in other letters",
+        "MTA-STS",
+        with_changes({"_mta-sts.us.test": {"TXT": [b"v=STSV1; id=1"]}}),
+        "problem",
+        "v=STSV1; id=1: it counts as none",
+    ),
+    (
+        "an id that is a date",
+        "MTA-STS",
+        with_changes({"_mta-sts.us.test": {"TXT": [b"v=STSv1; id=2026-11-23"]}}),
+        "problem",
+        '_mta-sts.us.test TXT: its id is not 1 to 32 letters and digits: "2026-11-23"',
+    ),
     ("broken MTA-STS", "MTA-STS", with_changes({"_mta-sts.us.test": {"TXT": [b"v=STSv1;"]}}), "problem", ""),
     ("no TLSA", "DANE", with_changes({"_25._tcp.mx.us.test": {}}), "note", "mx.us.test: opportunistic: "),
     (

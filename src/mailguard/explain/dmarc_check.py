@@ -161,8 +161,11 @@ def _visit_problems(visit: Visit, answers: Answers) -> Iterator[_Problem]:
 
 
 def _misplaced(domain: Domain, answers: Answers) -> Iterator[_Problem]:
-    """Records where people leave them: without "_dmarc.", and where a relative name has the domain twice."""
-    places = [name for name in (str(domain), f"_dmarc.{domain}.{domain}") if len(name) <= MAX_DOMAIN_CHARS]
+    """Records where people leave them: without "_dmarc." or its underscore, and where a relative name has the domain
+    twice.
+    """
+    names = (str(domain), f"dmarc.{domain}", f"_dmarc.{domain}.{domain}")
+    places = [name for name in names if len(name) <= MAX_DOMAIN_CHARS]
     questions = [Question(name, RecordType.TXT) for name in places]
     answers.need(questions)
     for question in questions:
@@ -178,6 +181,8 @@ def _tag_problems(record: DmarcRecord, place: Domain) -> Iterator[_Problem]:
         yield DmarcProblem.INVALID_TAG, place, f"{_tags(others)} cannot be read, or stands there twice"
     if record.obsolete:
         yield DmarcProblem.OBSOLETE_TAG, place, f"{_tags(record.obsolete)} means nothing to RFC 9989"
+    if stray := [piece for piece in map(str.strip, record.text.split(";")) if piece and "=" not in piece]:
+        yield DmarcProblem.STRAY_TEXT, place, f"it has: {', '.join(stray)[:MAX_TEXT_CHARS]}"
     if not record.rua:
         yield DmarcProblem.NO_REPORTS, place, "there is no rua= with an address that can be used"
     for name, uris in (("rua", record.rua), ("ruf", record.ruf)):

@@ -22,6 +22,7 @@ class DmarcProblem(Enum):
     NO_POLICY = "no-policy"
     INVALID_TAG = "invalid-tag"
     OBSOLETE_TAG = "obsolete-tag"
+    STRAY_TEXT = "stray-text"
     NO_REPORTS = "no-reports"
     IGNORED_DESTINATION = "ignored-destination"
     REPORTS_REFUSED = "reports-refused"
@@ -56,6 +57,10 @@ PROBLEMS: Mapping[DmarcProblem, Advice] = MappingProxyType(
         DmarcProblem.OBSOLETE_TAG: Advice(
             "RFC 9989 has the tag no more (pct, rf, ri): who follows it ignores the tag.",
             "take the tag from the record at _dmarc.{domain}; in place of pct, t=y asks for one step less than p=",
+        ),
+        DmarcProblem.STRAY_TEXT: Advice(
+            "What stands between two semicolons is no tag (NAME=VALUE): it is ignored.",
+            "repair the record at _dmarc.{domain}: between two addresses in rua= stands a comma",
         ),
         DmarcProblem.NO_REPORTS: Advice(
             "The record asks for no reports (rua): whose mail fails remains unknown.",

@@ -20,7 +20,7 @@ from mailguard.dns.validation import ValidationStatus
 from mailguard.domain import Domain
 from mailguard.explain.explanation import Explanation, octets_text
 from mailguard.mtasts.policy import StsMode, StsPolicy
-from mailguard.mtasts.record import DiscoveryStatus
+from mailguard.mtasts.record import DiscoveryStatus, record_question
 from mailguard.mtasts.record import discover as discover_sts
 from mailguard.mtasts.result import FetchOutcome
 from mailguard.scorecard.card import Mark, card, finding
@@ -38,6 +38,10 @@ _HOST_ADVICE: Mapping[HostOutcome, str] = {
     HostOutcome.ENCRYPT: "publish a record that can be used: mailguard dns --certificate prints it",
     HostOutcome.OPPORTUNISTIC: "sign the zone with DNSSEC and publish TLSA records, or use MTA-STS",
     HostOutcome.SKIP: "senders that know DANE do not deliver to this host: repair its DNS",
+}
+_STS_ADVICE: Mapping[DiscoveryStatus, str] = {
+    DiscoveryStatus.SEVERAL: "leave one",
+    DiscoveryStatus.MALFORMED: "publish v=STSv1; id=NUMBER;, where the number changes with the policy file",
 }
 # What a resolver that does not validate, or whose word does not count, makes of all that is signed.
 _UNSIGNED = frozenset({HostReason.INSECURE_MX, HostReason.INSECURE_ADDRESS, HostReason.INSECURE_RECORDS})
@@ -125,11 +129,10 @@ def mta_sts_card(domain: Domain, answers: Answers, fetched: FetchOutcome | None)
     """`fetched` is None where nobody tried. Raises Unanswered while an answer is missing."""
     record = discover_sts(domain, answers)
     if record.status is DiscoveryStatus.ABSENT:
-        advice = "mailguard dns prints record and policy file"
-        return card("MTA-STS", [finding(Mark.NOTE, f"{domain} has no MTA-STS record", advice)])
+        return card("MTA-STS", [_no_sts_record(domain, answers)])
     if record.status is not DiscoveryStatus.FOUND:
         mark = Mark.UNKNOWN if record.status is DiscoveryStatus.UNAVAILABLE else Mark.PROBLEM
-        return card("MTA-STS", [finding(mark, record.detail)])
+        return card("MTA-STS", [finding(mark, record.detail, _STS_ADVICE.get(record.status, ""))])
     if fetched is None:
         return card("MTA-STS", [finding(Mark.NOTE, "the record is there; the policy file was not fetched")])
     policy = fetched.policy
@@ -137,6 +140,17 @@ def mta_sts_card(domain: Domain, answers: Answers, fetched: FetchOutcome | None)
         advice = f"serve it at https://mta-sts.{domain}/.well-known/mta-sts.txt"
         return card("MTA-STS", [finding(Mark.PROBLEM, f"the policy file: {fetched.detail}", advice)])
     return card("MTA-STS", [*_policy(policy), *_uncovered(domain, policy, answers)])
+
+
+def _no_sts_record(domain: Domain, answers: Answers) -> Explanation:
+    question = record_question(domain)
+    texts = answers.get(question).texts() if question is not None else ()
+    meant = next((text for text in texts if b"stsv1" in text.lower()), None)
+    if meant is not None:
+        # RFC 8461 §3.1: the version is the very beginning, in this case, and a semicolon follows.
+        return finding(Mark.PROBLEM, f"{octets_text(meant)}: it counts as none", "let it begin with: v=STSv1;")
+    advice = "mailguard dns prints record and policy file"
+    return finding(Mark.NOTE, f"{domain} has no MTA-STS record", advice)
 
 
 def _policy(policy: StsPolicy) -> list[Explanation]:
