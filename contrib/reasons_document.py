@@ -49,8 +49,10 @@ DAEMON: Mapping[str, Advice] = {
     "unsigned: no key is configured for": Advice(
         "The message is of one of your own users, and there is no key for the domain in its From.",
         "",
-        "make one with mailguard key new, and name it in the configuration; mailguard-milter --check-config shows"
-        " which domains are signed",
+        "if the domain is yours, make one with mailguard key new, and name it in the configuration, or set"
+        " subdomains = true for the domain above it; mailguard-milter --check-config shows which domains are signed."
+        " If it is not, as where the form of a website puts the visitor's address into From, have the program write"
+        " an address of yours there, and that one into Reply-To",
     ),
     "unsigned: malformed message:": Advice(
         "The message is of one of your own users, and its From names nobody: no domain is lent to it. In enforce mode"

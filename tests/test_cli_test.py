@@ -257,10 +257,26 @@ def test_no_key(mailguard_command: Command, site: Site) -> None:
     assert code == 2
     for word in (
         "not signed: unsigned: no key is configured for nokey.test",
-        "mailguard key new nokey.test",
+        " | mailguard key new nokey.test",
         "us.test",
     ):
         assert word in found
+
+
+def test_a_key_of_the_domain_above(mailguard_command: Command, site: Site) -> None:
+    daemon = site.host.daemon
+    text = daemon.config_file.read_text()
+    daemon.config_file.write_text(text.replace("subdomains = true", "subdomains = false"))
+    daemon.stop()
+    try:
+        daemon.start()
+        _, tree, _ = send(mailguard_command, "--send", "a@them.test", "--from", "b@sub.us.test", *site.arguments)
+    finally:
+        daemon.stop()
+        daemon.config_file.write_text(text)
+        daemon.start()
+    (found,) = said(tree, "problem")
+    assert f'sub.us.test | set subdomains = true in [domains."us.test"] of {daemon.config_file}; or mail' in found
 
 
 def test_a_log_that_is_named_twice_is_read_once(mailguard_command: Command, site: Site) -> None:

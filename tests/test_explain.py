@@ -145,7 +145,6 @@ NEEDS_NOTHING = {
     DmarcReason.ALIGNED,
     IprevStatus.PASS,
     Rule.NO_OBJECTION,
-    Rule.INTERNAL_CLIENT,
     *AddressFlag,
 }
 

@@ -259,6 +259,9 @@ def _judged_as_foreign(trial: Trial, record: Mapping[str, str]) -> Explanation:
 def _new_key(trial: Trial) -> str:
     domain = trial.message.sender.domain
     made = f"mailguard key new {domain}, publish the records that it prints, and add its lines to {trial.config_file}"
+    above = next((each for each in trial.signing if domain.endswith(f".{each}")), None)
+    if above is not None:
+        made = f'set subdomains = true in [domains."{above}"] of {trial.config_file}; or {made}'
     others = ", ".join(sorted(trial.signing)[:10])
     return f"{made}; then {RELOAD_DAEMON}" + (f". There are keys for {others}: --from" if others else "")
 

@@ -77,7 +77,9 @@ DKIM: Mapping[DkimReason, Advice] = MappingProxyType(
             " that it signed may travel",
         ),
         DkimReason.KEY_SYNTAX: Advice(
-            "What is published is not a key.", "repair the TXT record at {selector}._domainkey.{domain}"
+            "What is published is not a key.",
+            "publish the key anew at {selector}._domainkey.{domain}, as one TXT record without quotes and backslashes"
+            " of its own; mailguard check {domain} --selector {selector} shows what is there",
         ),
         DkimReason.KEY_REVOKED: Advice(
             "The domain has withdrawn the key (empty p=).",
@@ -156,7 +158,9 @@ SPF: Mapping[SpfReason, Advice] = MappingProxyType(
             "leave one TXT record at {domain} that begins with v=spf1, with the terms of all of them",
         ),
         SpfReason.RECORD_SYNTAX: Advice(
-            "The record, or one that it includes, has a syntax error.", "repair the TXT record of {domain}"
+            "The record, or one that it includes, has a syntax error.",
+            "repair the TXT record of {domain}: ip4:ADDRESS or ip6:ADDRESS, a:HOST, mx or include:DOMAIN, with one"
+            " space between two; mailguard check {domain} shows which term is wrong",
         ),
         SpfReason.RECORD_SIZE: Advice(
             "The record is too long to be evaluated.",
@@ -166,7 +170,8 @@ SPF: Mapping[SpfReason, Advice] = MappingProxyType(
             "More terms of the record look something up than the 10 that RFC 7208 allows; or they come to more than"
             " 30 queries, where mailguard stops; or the record includes itself.",
             "write ip4 and ip6 into the record of {domain} in place of some of its include, a, mx, ptr, exists and"
-            " redirect; those of included records count too, and so do the addresses of each mail server of an mx",
+            " redirect; those of included records count too, and as queries also the addresses of each mail server of"
+            " an mx",
         ),
         SpfReason.TOO_MANY_VOIDS: Advice(
             "More than two names in the record do not exist or have no address.",

@@ -87,7 +87,9 @@ RULES: Mapping[Rule, Advice] = MappingProxyType(
     {
         Rule.NO_OBJECTION: Advice("No rule applies to the message."),
         Rule.INTERNAL_CLIENT: Advice(
-            "The client is in policy.internal_networks: neither SPF nor DMARC judge it, and it is never refused."
+            "The client is in policy.internal_networks: neither SPF nor DMARC judge it, and it is never refused.",
+            "",
+            "if its mail is to be signed, let it log in, or list its address and your domains under sign.networks",
         ),
         Rule.MALFORMED: Advice(
             "The header names no author that could be judged.",
