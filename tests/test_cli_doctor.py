@@ -109,6 +109,7 @@ def test_a_sound_host(mailguard_command: Command, sound: Site) -> None:
         "macros",
         "SMTP",
         "who",
+        "clients",
         "engine",
         "keys",
         "senders",

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from audit_host import HARDENED, Change, both, main, service, without
-from mailguard.cli.doctor_probe import engine_found
+from mailguard.cli.doctor_probe import engine_found, is_of_this_host
+from mailguard.config import Config
 from mailguard.explain.explanation import Explanation
 from mailguard.setup_host.doctor_cards import Engine, engine_card
 from mailguard.setup_host.libmilter_build import Build, build_of
-from mailguard.setup_host.trust_cards import proxy_card, smuggling_card
+from mailguard.setup_host.trust_cards import own_clients_card, proxy_card, smuggling_card
 
 OLD = ("smtpd_forbid_bare_newline", "smtpd_forbid_unauth_pipelining")
 
@@ -141,6 +142,51 @@ def test_a_proxy_before_postscreen() -> None:
     (found,) = said(proxy_card(change(HARDENED)))
     assert found[0] == "note"
     assert "smtp/inet: postscreen_upstream_proxy_protocol = haproxy" in found[1]
+
+
+# -- clients without a login ---------------------------------------------------------------------------------------
+
+LISTED = {"networks": ["192.168.1.0/24", "2001:db8:1::/48"], "domains": ["us.test"]}
+CLIENTS: list[tuple[str, Change, str, list[str]]] = [
+    ("this-host", main(), "ok", []),
+    ("by-default", main("mynetworks", mynetworks="10.0.0.0/8"), "ok", []),
+    ("its-own-address", main(mynetworks="127.0.0.0/8 192.0.2.25 [2001:db8::25]/128"), "ok", []),
+    ("listed-to-be-signed", main(mynetworks="192.168.1.0/25, [2001:db8:1::]/64"), "ok", []),
+    ("listed-as-internal", main(mynetworks="172.16.3.0/24"), "ok", []),
+    ("taken-away", main(mynetworks="!10.0.0.0/8"), "ok", []),
+    ("a-table-that-was-not-read", main(mynetworks="hash:/etc/postfix/networks"), "ok", []),
+    (
+        "a-network-and-a-printer",
+        main(mynetworks="127.0.0.0/8 10.0.0.0/8 192.0.2.26 192.168.1.9"),
+        "note",
+        ["main.cf: mynetworks lets 10.0.0.0/8, 192.0.2.26/32 send without", "[[sign.networks]]"],
+    ),
+    ("wider-than-listed", main(mynetworks="192.168.0.0/16"), "note", ["lets 192.168.0.0/16 send"]),
+    (
+        "in-a-service",
+        service("smtp/inet", mynetworks="10.1.0.0/16"),
+        "note",
+        ["smtp/inet: mynetworks lets 10.1.0.0/16"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "mark", "words"), [row[1:] for row in CLIENTS], ids=[row[0] for row in CLIENTS])
+def test_clients_without_a_login(change: Change, mark: str, words: list[str]) -> None:
+    config = Config.model_validate(
+        {"sign": {"networks": [LISTED]}, "policy": {"internal_networks": ["127.0.0.0/8", "172.16.0.0/12"]}}
+    )
+    own = {"192.0.2.25", "2001:db8::25"}
+    card = own_clients_card(change(HARDENED), config, is_of_this_host=own.__contains__)
+    ((title, text),) = said(card)
+    assert (card.status, title) == (mark, mark)
+    assert all(word in text for word in words), text
+
+
+def test_which_addresses_are_of_this_host() -> None:
+    assert is_of_this_host("127.0.0.1")
+    assert not is_of_this_host("192.0.2.25")
+    assert not is_of_this_host("2001:db8::25")
 
 
 # -- libmilter -----------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def trusted_networks(facts: HostFacts) -> Iterator[Found | Unclear]:
     places += [each for each in postfix.public_services if "mynetworks" in each.overrides]
     for service in places:
         value = postfix.value("mynetworks", service)
-        wide = [each for each in _networks(facts, value) if isinstance(each, str) or _is_wide(each)]
+        wide = [each for each in networks_of(facts, value) if isinstance(each, str) or _is_wide(each)]
         yield from (Unclear(each) for each in wide if isinstance(each, str))
         shown = [str(each) for each in wide if not isinstance(each, str)]
         if shown:
@@ -167,7 +167,7 @@ def xclient(facts: HostFacts) -> Iterator[Found]:
             yield Found(place, f"smtpd_authorized_xclient_hosts names {', '.join(foreign)}", (command,))
 
 
-def _networks(facts: HostFacts, value: str) -> Iterator[IPv4Network | IPv6Network | str]:
+def networks_of(facts: HostFacts, value: str) -> Iterator[IPv4Network | IPv6Network | str]:
     """The networks of a list; a text says what cannot be told of a part."""
     for word in words(value):
         kind, colon, path = word.rpartition(":/")

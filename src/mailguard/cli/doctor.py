@@ -21,6 +21,7 @@ from mailguard.cli.doctor_probe import (
     closed_directories,
     engine_found,
     group_name,
+    is_of_this_host,
     is_open_to_all,
     is_synchronised,
     load_key,
@@ -60,7 +61,7 @@ from mailguard.setup_host.doctor_cards import (
 from mailguard.setup_host.milter_entry import postfix_address
 from mailguard.setup_host.milter_plan import milter_plan, milter_services
 from mailguard.setup_host.postfix_files import read_chroots
-from mailguard.setup_host.trust_cards import proxy_card, smuggling_card
+from mailguard.setup_host.trust_cards import own_clients_card, proxy_card, smuggling_card
 
 __all__ = ["diagnosis", "doctor", "exit_code_of"]
 
@@ -220,6 +221,7 @@ def _postfix_cards(
     yield macro_card(facts, probes)
     yield smuggling_card(facts)
     yield proxy_card(facts)
+    yield own_clients_card(facts, config, is_of_this_host=is_of_this_host)
 
 
 def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Explanation:

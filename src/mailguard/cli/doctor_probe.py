@@ -34,6 +34,7 @@ __all__ = [
     "closed_directories",
     "engine_found",
     "group_name",
+    "is_of_this_host",
     "is_open_to_all",
     "is_synchronised",
     "load_key",
@@ -159,6 +160,17 @@ def closed_directories(path: str, person: Person) -> tuple[str, ...]:
         if not status.st_mode >> _shift(status, person) & stat.S_IXOTH:
             found.append(str(each))
     return tuple(found)
+
+
+def is_of_this_host(address: str) -> bool:
+    """Whether an interface has the IP address: nothing else can be bound to."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as bound:
+            bound.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def is_open_to_all(path: str) -> bool:

@@ -1,27 +1,33 @@
 """What `mailguard doctor` says of whom Postfix believes: where a message ends, and who a client is. Pure.
 
-SMTP smuggling is judged by the checks of `mailguard audit`. Left out: mynetworks, which the audit looks at.
+SMTP smuggling is judged by the checks of `mailguard audit`, which also looks at how wide mynetworks is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import ip_network
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Found
 from mailguard.audit.postfix import Postfix, Service
+from mailguard.audit.relay import networks_of
 from mailguard.audit.restriction_list import words
 from mailguard.audit.smuggling import BARE_NEWLINE, CHECKS, PIPELINING
+from mailguard.config import Config
 from mailguard.explain.explanation import Explanation
 from mailguard.scorecard.card import Mark, card, finding
 
-__all__ = ["proxy_card", "smuggling_card"]
+__all__ = ["own_clients_card", "proxy_card", "smuggling_card"]
 
 # XCLIENT and XFORWARD: who may say that a message comes from somebody else.
 HOST_LISTS = ("smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts")
 PROXY = "smtpd_upstream_proxy_protocol"
 SCREEN_PROXY = "postscreen_upstream_proxy_protocol"
+_OWN_CLIENTS = (
+    "list those that send mail of yours, with your domains, in [[sign.networks]] (docs/postfix.md, Submission), or"
+    " have them log in"
+)
 
 
 def smuggling_card(facts: HostFacts) -> Explanation:
@@ -93,6 +99,38 @@ def _of_proxy(postfix: Postfix, place: str, name: str, value: str) -> Iterator[E
 def _listens_outside(postfix: Postfix, service: Service) -> bool:
     listens = (service.address,) if service.address else words(postfix.value("inet_interfaces", service))
     return not all(_is_loopback(each) for each in listens)
+
+
+def own_clients_card(facts: HostFacts, config: Config, *, is_of_this_host: Callable[[str], bool]) -> Explanation:
+    """Who may send without a login, and is a stranger to mailguard. What cannot be told of a table is left out."""
+    postfix = facts.postfix
+    listed = (*(each for rule in config.sign.networks for each in rule.networks), *config.policy.internal_networks)
+    places: list[Service | None] = [None] if "mynetworks" in postfix.explicit else []
+    places += [each for each in postfix.public_services if "mynetworks" in each.overrides]
+    found = []
+    for service in places:
+        networks = [
+            each for each in networks_of(facts, postfix.value("mynetworks", service)) if not isinstance(each, str)
+        ]
+        strangers = [
+            str(each)
+            for each in networks
+            if not (each.is_loopback or any(_is_within(each, network) for network in listed))
+            and not (each.num_addresses == 1 and is_of_this_host(str(each.network_address)))
+        ]
+        if strangers:
+            detail = (
+                f"{postfix.place('mynetworks', service)}: mynetworks lets {', '.join(strangers)} send without a"
+                " login: that mail is judged as from outside, and not signed"
+            )
+            found.append(finding(Mark.NOTE, detail, _OWN_CLIENTS))
+    return card("clients without a login", found or [finding(Mark.OK, "this host, and those that are listed")])
+
+
+def _is_within(network: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) -> bool:
+    if isinstance(network, IPv4Network):
+        return isinstance(other, IPv4Network) and network.subnet_of(other)
+    return isinstance(other, IPv6Network) and network.subnet_of(other)
 
 
 def _is_loopback(host: str) -> bool:
