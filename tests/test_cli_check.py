@@ -49,6 +49,7 @@ def test_a_zone_file_tells_nothing_of_dane(mailguard_command: Command, tmp_path:
     [
         (["us test"], 64, "is not a domain name"),
         (["us.test", "--selector", "a b"], 64, "is not a selector"),
+        (["us.test", "--selector", "s1._domainkey.us.test"], 64, 'write "s1"'),
         (["us.test", "--zone", "/no/such"], 78, "/no/such"),
         (["us.test", "-c", "/no/such"], 78, "/no/such"),
     ],

@@ -33,6 +33,7 @@ MAX_SHOWN_VALUE_CHARS = 60
 MIN_LIKENESS = 0.7
 
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_LEADING_ZERO = re.compile(r"=\s*0[0-9]+\s*(?:#|$)")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -63,7 +64,9 @@ class TomlFile:
         if position is None:
             return f"{self.path}: not TOML: {message}"
         what = message[: position.start()]
-        if "Invalid value" in what:
+        line = "" if position[1] is None else self._text.split("\n")[int(position[1]) - 1]
+        # Such as the octal mode of a socket: no number of TOML begins with 0.
+        if "Invalid value" in what or _LEADING_ZERO.search(line):
             what += "; text needs quotes"
         if position[1] is None:
             return f"{self.path}:{self._text.count(chr(10)) + 1}: not TOML: {what} at the end of the file"

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainValidator, StrictStr, ValidationInfo
 
-from mailguard.dkim.signature import parse_selector
+from mailguard.dkim.signature import own_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
@@ -140,10 +140,17 @@ def _domain(value: object) -> Domain:
         raise ValueError(f'"{text}" is not a domain name: {error}') from None
 
 
+def _table_of_a_domain(value: object) -> Domain:
+    text = _text(value)
+    if text.startswith("*."):
+        raise ValueError(f'"{text}" is not a domain name: write "{text[2:]}", and subdomains = true in its table')
+    return _domain(text)
+
+
 def _selector(value: object) -> str:
     text = _text(value)
     try:
-        return parse_selector(text)
+        return own_selector(text)
     except DomainError as error:
         raise ValueError(f'"{text}" is not a selector: {error}') from None
 
@@ -242,7 +249,7 @@ def _domains_once(value: Any) -> Any:
 
 
 DOMAINS_ONCE = BeforeValidator(_domains_once)
-DomainKey = Annotated[str, PlainValidator(_domain)]
+DomainKey = Annotated[str, PlainValidator(_table_of_a_domain)]
 DomainName = Annotated[Domain, PlainValidator(_domain)]
 FieldName = Annotated[StrictStr, AfterValidator(_field_name)]
 FilePath = Annotated[str, PlainValidator(_path)]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem
 
-from mailguard.dkim.signature import parse_selector
+from mailguard.dkim.signature import own_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
@@ -46,7 +46,7 @@ def as_domain(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 def as_selector(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A selector in lower case, or None for an argument that may be left out and is."""
     try:
-        return None if value is None else parse_selector(value)
+        return None if value is None else own_selector(value)
     except DomainError as error:
         raise click.BadParameter(f"{value!r} is not a selector: {error}", ctx, param) from None
 

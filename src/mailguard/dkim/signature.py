@@ -16,7 +16,7 @@ from mailguard.errors import DomainError, TagListError
 from mailguard.message import HeaderField
 from mailguard.taglist import TagList, base64_octets
 
-__all__ = ["Signature", "SignatureError", "claimed_domain", "key_name", "parse_selector"]
+__all__ = ["Signature", "SignatureError", "claimed_domain", "key_name", "own_selector", "parse_selector"]
 
 FIELD_KEY = b"dkim-signature"
 ALGORITHMS = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
@@ -131,6 +131,14 @@ def parse_selector(text: str) -> str:
     if _SELECTOR.fullmatch(selector) is None:
         raise DomainError("a selector's labels have 1 to 63 letters, digits, hyphens or underscores")
     return str(selector)
+
+
+def own_selector(text: str) -> str:
+    """The same for a selector that was typed in, maybe as the name of its record. Raises DomainError."""
+    before, separator, _ = text.lower().partition("._domainkey")
+    if separator:
+        raise DomainError(f'it is what stands before ._domainkey: write "{before}"')
+    return parse_selector(text)
 
 
 def _parse(field: HeaderField, tags: TagList, names: _Names) -> Signature:
