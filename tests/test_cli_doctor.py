@@ -99,7 +99,8 @@ def test_a_sound_host(mailguard_command: Command, sound: Site) -> None:
     assert (code, said(tree, "problem", "unknown")) == (0, [])
     # The sandbox takes its own mail back, and has its zone in a file.
     notes = [each.split(" |")[0] for each in said(tree, "note") if not each.startswith("clock")]
-    assert notes == ["milters of Postfix", "resolver"]
+    # Its own name is not in that zone.
+    assert notes == ["milters of Postfix", "resolver", *["name of this host"] * 2]
     titles = [card["title"].split(" ")[0] for card in tree["children"]]
     assert titles == [
         "configuration",
@@ -116,6 +117,7 @@ def test_a_sound_host(mailguard_command: Command, sound: Site) -> None:
         "clock",
         "resolver",
         "records",
+        "name",
     ]
     facts = {each["name"]: each["value"] for card in tree["children"] for each in card["facts"]}
     assert facts["connected"].startswith("as postfix, to unix:/")
@@ -399,6 +401,13 @@ def test_who_may_speak_for_other_clients(mailguard_command: Command, sound: Site
     assert (code, status) == (0, "note")
     assert facts == ["main.cf: smtpd_authorized_xclient_hosts = 127.0.0.1, 192.0.2.0/24"]
     assert "XCLIENT is taken from 192.0.2.0/24" in notes[0]
+
+
+def test_a_relay_host_greets_by_its_own_name(mailguard_command: Command, sound: Site) -> None:
+    postconf("relayhost = [relay.test]:587")(sound.host)
+    _, tree = diagnosed(mailguard_command, sound.host)
+    assert not [each for each in said(tree, "note") if each.startswith("name of this host")]
+    assert "name of this host | all mail leaves by the relay host | " in said(tree, "ok")
 
 
 @pytest.mark.attack("X01")

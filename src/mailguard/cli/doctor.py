@@ -41,6 +41,7 @@ from mailguard.cli.waiting import waiting
 from mailguard.config import Config, Listener, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions
+from mailguard.dns.answers import evaluate
 from mailguard.dns.live import LiveResolver, ResolverConfig, open_resolver
 from mailguard.dns.servers import trust_word
 from mailguard.dns.validation import PROBE, ValidationStatus, check_validation
@@ -49,6 +50,7 @@ from mailguard.explain import Explanation
 from mailguard.key_places import WantedKey, keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
 from mailguard.scorecard.card import Mark, card, finding
+from mailguard.scorecard.host_name_card import TITLE, host_name_card
 from mailguard.setup_host.doctor_cards import (
     Probe,
     clock_card,
@@ -122,6 +124,8 @@ def diagnosis(config_file: str, config_directory: str | None, program: str) -> E
         cards.append(_resolver_card(asked))
         cards += resolver_program_cards(asked)
         cards.append(_records_card(wanted, config, asked))
+        if facts is not None:
+            cards.append(_host_name_card(facts, asked))
     worst = max((Mark(each.status) for each in cards), key=_ORDER.index)
     return Explanation(title="mailguard on this host", status=worst.value, children=tuple(cards))
 
@@ -323,6 +327,17 @@ def _records_card(wanted: Sequence[WantedKey], config: Config, resolver_config: 
             deadline=time.monotonic() + LOOKUP_TIME_S,
         )
     return card("records of the keys", [_record(each) for each in checked])
+
+
+def _host_name_card(facts: HostFacts, resolver_config: ResolverConfig) -> Explanation:
+    relay = facts.postfix.value("relayhost")
+    if relay:
+        # It greets others, by its own name and address.
+        return card(TITLE, [finding(Mark.OK, "all mail leaves by the relay host")], facts=[("relayhost", relay)])
+    name = facts.postfix.value("smtp_helo_name") or facts.postfix.value("myhostname")
+    with open_resolver(resolver_config) as resolver:
+        deadline = time.monotonic() + LOOKUP_TIME_S
+        return evaluate(lambda answers: host_name_card(name, answers), resolver, deadline=deadline)
 
 
 def _record(checked: CheckedKey) -> Explanation:
