@@ -175,6 +175,13 @@ FROM_GMAIL = (
 )
 
 
+FROM_YAHOO = (
+    "host mta7.am0.yahoodns.net[192.0.2.1] said: 550 5.7.9 This mail has been blocked because the sender is"
+    " unauthenticated. See https://senders.yahooinc.com/smtp-error-codes/#authentication-failures (in reply to end of"
+    " DATA command)"
+)
+
+
 @pytest.mark.parametrize(
     ("dsn", "reply", "words"),
     [
@@ -191,6 +198,10 @@ FROM_GMAIL = (
         ("4.7.31", FROM_GMAIL, "no DMARC record"),
         ("4.7.32", FROM_GMAIL, "not the author's domain"),
         ("5.7.40", FROM_GMAIL, "no DMARC record"),
+        ("5.7.9", "", "the way to log in"),
+        ("5.7.9", FROM_YAHOO, "neither SPF nor DKIM"),
+        ("5.7.509", "", "fails DMARC"),
+        ("5.7.515", "", "Outlook wants all"),
         ("5.7.99", "", "its policy or its security"),
         ("4.4.1", "", "does not answer"),
         ("5.9.9", "", "does not say why"),

@@ -1,6 +1,7 @@
 """What a server's refusal means, by its enhanced status code, and what to do (RFC 3463 §3, RFC 7372 §3). Pure.
 
-Gmail has meanings of its own for some codes, and marks its replies. Left out: the texts of other providers.
+Gmail and Yahoo have meanings of their own for some codes, and their replies show to be theirs. Left out: the texts
+of other providers.
 """
 
 from __future__ import annotations
@@ -61,11 +62,16 @@ _MEANINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
         ),
         "7.26": ("neither SPF nor DKIM authenticates the message", _RECORDS),
         "7.27": ("the sender's domain says that it sends no mail (null MX)", "give another sender: --from"),
+        # Numbers of Microsoft's.
+        "7.509": ("the message fails DMARC, and the author's domain asks for reject", _RECORDS),
+        "7.515": ("SPF, DKIM or DMARC does not pass, and Outlook wants all of them", _RECORDS),
     }
 )
 # Gmail ends each of its replies with this word, and what it refuses mail for has these numbers: 7.23 and 7.27 are
 # another matter in RFC 7372 §3.2 and RFC 7505 §4.2, and most others mean nothing elsewhere.
 _GMAIL = "gsmtp"
+# Elsewhere 7.9 is about logging in (RFC 4954 §6).
+_YAHOO = "yahooinc.com"
 _GMAIL_MEANINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "7.23": _MEANINGS["7.25"],
@@ -103,4 +109,6 @@ def meaning_of(dsn: str, reply: str) -> tuple[str, str]:
     _, _, rest = dsn.partition(".")
     if _GMAIL in reply and rest in _GMAIL_MEANINGS:
         return _GMAIL_MEANINGS[rest]
+    if _YAHOO in reply and rest == "7.9":
+        return _MEANINGS["7.26"]
     return _MEANINGS.get(rest) or _SUBJECTS.get(rest.partition(".")[0], _NOTHING)
