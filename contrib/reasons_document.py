@@ -41,10 +41,11 @@ AUTHOR-DOMAIN (the domain in From), SELECTOR and ADDRESS (of the client).
 
 DAEMON: Mapping[str, Advice] = {
     "signed": Advice("The message is of one of your own users, and was signed with the keys in d= and s=."),
-    "unsigned: the client is not authenticated and not in a listed network": Advice(
+    "unsigned: the client is not authenticated, nor listed for the domain in From": Advice(
         "The listener only signs, and nothing says that the client is one of your own.",
         "",
-        "if it is, let it log in, or list its network and domains under sign.networks",
+        "if it is, let it log in, or list its network and domains under sign.networks, where a subdomain is a domain"
+        " of its own",
     ),
     "unsigned: no key is configured for": Advice(
         "The message is of one of your own users, and there is no key for the domain in its From.",

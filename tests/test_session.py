@@ -88,6 +88,7 @@ ROLES: list[tuple[str, str, Address | None, Macros, Macros, bytes, str]] = [
     ("verify: a listed network", "verify", ip_address("192.0.2.9"), {}, NOBODY, b"x@us.test", "verify"),
     ("sign: a login", "sign", STRANGER, {}, ALICE, b"x@us.test", "sign"),
     ("sign: a listed network", "sign", ip_address("192.0.2.9"), {}, NOBODY, b"x@us.test", "sign"),
+    ("sign: a listed network, a subdomain", "sign", ip_address("192.0.2.9"), {}, NOBODY, b"x@web.us.test", "none"),
     ("sign: a stranger", "sign", STRANGER, {}, NOBODY, b"x@us.test", "none"),
     ("sign: loopback", "sign", LOOPBACK, {}, NOBODY, b"x@us.test", "none"),
 ]
@@ -112,6 +113,9 @@ def test_whose_mail_it_is(
     fields = message(sender)
     conclusion = peer.send(fields, macros=at_mail)
     assert conclusion.record["role"] == expected
+    if expected == "none":
+        told = "unsigned: the client is not authenticated, nor listed for the domain in From"
+        assert conclusion.record["reason"] == told
     after = delivered(fields, b"Hello\r\n", conclusion)
     assert bool(field_values(after, b"DKIM-Signature")) is (expected == "sign")
     assert bool(field_values(after, b"Authentication-Results")) is (expected == "verify")

@@ -170,7 +170,7 @@ def _unsigned(
             "mailguard: this mail system is misconfigured (milter_mail_macros); try again [macros-missing]",
         )
         return _end(state, message, [refusal], action="tempfail", rule="macros-missing", reason=state.warning)
-    reason = state.unsigned_because or "the client is not authenticated and not in a listed network"
+    reason = state.unsigned_because or "the client is not authenticated, nor listed for the domain in From"
     would = {"would": "tempfail", "rule": "macros-missing"} if blind else _told(decision)
     actions = [*_deletions(state.forged), *_marks(decision), *_hold(decision)]
     action = decision.disposition if decision.disposition is Disposition.QUARANTINE else Disposition.ACCEPT

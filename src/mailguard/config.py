@@ -189,7 +189,9 @@ class NetworkRule(Section):
 
     networks: tuple[Network, ...] = Field(min_length=1, description="Networks of the clients.")
     domains: tuple[DomainName, ...] = Field(
-        min_length=1, description="Domains in From for which these clients are signed. Never more than they own."
+        min_length=1,
+        description="Domains in From for which these clients are signed; a subdomain is listed by itself. Never more"
+        " than they own.",
     )
 
 
