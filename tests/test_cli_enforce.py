@@ -126,7 +126,10 @@ def test_what_could_not_be_read_is_said_and_the_rest_is_shown(mailguard_command:
     assert f"{log}: 1 line is damaged" in notes
     assert f"{log}: 1 line is too long" in notes
     assert f"{log}: 1 messages have no time" in notes
-    assert f"{tmp_path / 'none.log'} could not be read to its end: No such file or directory" in notes
+    assert (
+        f"{tmp_path / 'none.log'} could not be read to its end: No such file or directory; where journald has"
+        in notes
+    )
     assert f"{tmp_path} could not be read to its end: Is a directory" in notes
     assert f"{cut} could not be read to its end" in notes
     assert f"{noise} could not be read to its end" in notes

@@ -28,6 +28,12 @@ from mailguard.trace_reader import TraceReader
 
 __all__ = ["enforce"]
 
+# Debian has no syslog daemon by itself from 12 on.
+JOURNAL = (
+    "where journald has the mail log: journalctl -o short-iso -t mailguard-milter --since -7d | mailguard enforce"
+    " --dry-run --log -"
+)
+
 DAY_S = 86_400
 DEFAULT_DAYS = 7
 # Telling it for each row would cost more than reading it.
@@ -110,6 +116,8 @@ def _read_logs(report: Report, names: Sequence[str], now: float) -> None:
             try:
                 with _opened(name) as file:
                     _read_log(report, name, cast(BinaryIO, _Watched(file, advance, done)), now)
+            except FileNotFoundError as error:
+                report.notes.append(f"{name} could not be read to its end: {error.strerror}; {JOURNAL}")
             except (OSError, EOFError) as error:
                 why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
                 report.notes.append(f"{name} could not be read to its end: {why}")
