@@ -186,6 +186,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendmarc", "AuthservID mx.one.test", "authserv_id", "mx.one.test", None, ""),
     ("opendmarc", "# nothing", "policy.dmarc.quarantine", "accept", NoteKind.DIFFERS, "was delivered"),
     ("opendmarc", "HoldQuarantinedMessages true", "policy.dmarc.quarantine", "quarantine", None, ""),
+    ("opendmarc", "HoldQuarantinedMessages true", "", None, NoteKind.DIFFERS, "OpenDMARC held nothing"),
     ("opendmarc", "HoldQuarantinedMessages false", "policy.dmarc.quarantine", "accept", None, ""),
     ("opendmarc", "RejectFailures true", "mode", "monitor", NoteKind.DECIDE, "mode stays monitor"),
     ("opendmarc", "RejectFailures false", "mode", "monitor", NoteKind.DIFFERS, "refused nothing"),
@@ -214,13 +215,16 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendmarc", "AuthservID a\nTrustedAuthservIDs A,hostname", "", None, None, ""),
     ("opendmarc", "TrustedAuthservIDs relay.test", "", None, NoteKind.DECIDE, "relay.test: results of others"),
     ("opendmarc", "SPFSelfValidate true", "", None, None, ""),
+    ("opendmarc", "SPFIgnoreResults true", "", None, NoteKind.DIFFERS, "SPF did not count"),
     ("opendmarc", "SPFSelfValidate false", "", None, NoteKind.DIFFERS, "always checked"),
     ("opendkim", "RequiredHeaders yes", "", None, NoteKind.DECIDE, "without a Date"),
     ("opendmarc", "RequiredHeaders true", "", None, NoteKind.DECIDE, "without a Date"),
     ("opendmarc", "RequiredHeaders false", "", None, NoteKind.DIFFERS, "passed by what has no one readable From"),
     ("opendmarc", "RejectMultiValueFrom true", "", None, NoteKind.DECIDE, "several domains was refused"),
-    ("opendmarc", "", "", None, NoteKind.DIFFERS, "without PublicSuffixList"),
+    ("opendmarc", "", "", None, NoteKind.DIFFERS, "without a PublicSuffixList"),
     ("opendmarc", "PublicSuffixList /usr/share/list", "dmarc", None, NoteKind.DIFFERS, "come from the DNS"),
+    ("opendmarc", "PublicSuffixList @/nothing", "", None, NoteKind.DIFFERS, "knew no Organizational Domain"),
+    ("opendmarc", "IgnoreHosts @/empty", "", None, NoteKind.DIFFERS, "what comes from this host was judged"),
     ("opendmarc", "FailureReports true", "", None, NoteKind.DECIDE, "no failure reports"),
     ("opendmarc", "FailureReports false", "", None, None, ""),
     ("opendmarc", "HistoryFile /x", "", None, NoteKind.DECIDE, "no history"),
@@ -353,6 +357,7 @@ def test_an_option(
     migration_site.write("hosts", "# ours\n192.0.2.7\nrelay.test # a name\n")
     migration_site.write("loose", "192.0.2.7\n198.51.100.9/24\n203.0.113.0/255.255.255.0\n")
     migration_site.write("wild", "*.lan.test\n")
+    migration_site.write("empty", "# nobody\n")
     migration_site.write("indented", " 192.0.2.7\n")
     migration_site.write("patterns", "192.0.2.*\n")
     migration_site.write("below", "*.two.test\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 
 from mailguard.migration.dataset import Entry, read_dataset
@@ -73,10 +74,11 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
 
     def take_ignored_hosts(found: Found, setting: Setting) -> None:
         value = setting.value if setting.value.startswith(("file:", "csl:")) else f"file:{setting.value}"
-        base = found.settings.get("BaseDirectory")
-        directory = base.value if base is not None else ""
         table = read_dataset(
-            Setting(setting.name, value, setting.place), read, directory=directory, drops_indented=("file",)
+            Setting(setting.name, value, setting.place),
+            read,
+            directory=_base_directory(found),
+            drops_indented=("file",),
         )
         found.notes += table.notes
         hosts = parse_hosts(table.entries, setting.name, compared_by=found.program)
@@ -86,7 +88,7 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
         if hosts.names:
             what = "names are taken over as ptr in [[trusted]]: now they must lead back to the client's address, and"
             found.note(_DECIDE, f"{what} a name and all below it count, where one of the two did", setting)
-        if table.entries and without(LOCALHOST, hosts.networks) == LOCALHOST:
+        if (table.entries or not table.notes) and without(LOCALHOST, hosts.networks) == LOCALHOST:
             what = "what comes from this host was judged too; now it is in policy.internal_networks, and nothing from"
             found.note(_DIFFERS, f"{what} there is refused", setting)
 
@@ -105,7 +107,10 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
         "userid": _used_elsewhere,
     }
     found.treat(treatments)
-    if found.settings.get("HoldQuarantinedMessages") is None:
+    hold = found.settings.get("HoldQuarantinedMessages")
+    if hold is not None and hold.is_on and not _is_on(found, "RejectFailures"):
+        found.note(_DIFFERS, "without RejectFailures, OpenDMARC held nothing; enforce holds p=quarantine", hold)
+    if hold is None:
         found.put(("policy", "dmarc", "quarantine"), "accept")
         what = (
             'mail that fails with p=quarantine was delivered: quarantine = "accept"; "quarantine" holds it in Postfix'
@@ -118,10 +123,21 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
     if not _is_on(found, "RequiredHeaders") or not _is_on(found, "RejectMultiValueFrom"):
         what = "OpenDMARC passed by what has no one readable From, or several domains there; now the one follows"
         found.note(_DIFFERS, f"{what} malformed in [policy], and the other the strictest of their policies")
-    if found.settings.get("PublicSuffixList") is None:
-        what = "without PublicSuffixList, OpenDMARC knew no Organizational Domain: now subdomains that have no policy"
-        found.note(_DIFFERS, f"{what} of their own follow that of the domain above, and are aligned with it")
+    ignored = found.settings.get("SPFIgnoreResults")
+    if ignored is not None and ignored.is_on and not _is_on(found, "SPFSelfValidate"):
+        what = "without SPFSelfValidate, SPF did not count, and a signature had to pass; now SPF's pass is enough"
+        found.note(_DIFFERS, what, ignored)
+    suffixes = found.settings.get("PublicSuffixList")
+    if suffixes is None or read(posixpath.join(_base_directory(found), suffixes.value)).problem:
+        what = "without a PublicSuffixList that can be read, OpenDMARC knew no Organizational Domain: now subdomains"
+        what += " that have no policy of their own follow that of the domain above, and are aligned with it"
+        found.note(_DIFFERS, what, suffixes)
     return found
+
+
+def _base_directory(found: Found) -> str:
+    setting = found.settings.get("BaseDirectory")
+    return setting.value if setting is not None else ""
 
 
 def _is_on(found: Found, option: str) -> bool:
