@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from mailguard.domain import Domain
 from mailguard.migration.dataset import Entry, read_dataset
-from mailguard.migration.found import OFF, ON, Found, Remark, Spared, Treatment
+from mailguard.migration.found import ON, Found, Remark, Spared, Treatment
 from mailguard.migration.hosts import MAPPED, Hosts, Network, parse_hosts
 from mailguard.migration.note import NoteKind, Setting, shown
 from mailguard.migration.option_lines import ReadText, equals_settings
@@ -68,7 +68,7 @@ _REFUSED: Mapping[str, tuple[str, ...]] = {
     "Null": (),
     "No_Check": (),
 }
-_UNCHECKED = ("False", "No_Check", "Null")
+_UNCHECKED = {HELO: ("False", "No_Check", "Null"), MAIL_FROM: ("False", "No_Check")}
 _YES = "True"
 _LOG = Remark(_LEFT, "each message has one line in the log, which says why")
 _RESTRICTION = Remark(
@@ -87,7 +87,6 @@ _REMARKS: Mapping[str, Remark] = {
         "who is checked does not depend on macros: mail of a login is never judged, and that of others is",
     ),
     "mail_from_pass_restriction": _RESTRICTION,
-    "mock": Remark(_LEFT, "a milter needs no such field", OFF),
     "per_user": Remark(_DECIDE, "there is one policy for all recipients"),
     "pidfile": _MILTER,
     "prospective": Remark(_DECIDE, "outgoing mail is not checked: ask by hand with mailguard spf check"),
@@ -106,7 +105,8 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     def take_internal_hosts(found: Found, setting: Setting) -> None:
         table = read_dataset(setting, read)
         found.notes += table.notes
-        _spare(found, _taken(found, parse_hosts(table.entries, setting.name), setting), setting)
+        entries = [entry for entry in table.entries if _is_strict(found, entry, setting)]
+        _spare(found, _taken(found, parse_hosts(entries, setting.name), setting), setting)
 
     treatments: dict[str, Treatment] = {
         **_REMARKS,
@@ -118,6 +118,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
         "header_type": _take_header_type,
         "helo_whitelist": _take_helo_names,
         "internalhosts": take_internal_hosts,
+        "mock": _take_mock,
         "no_mail": _take_no_mail,
         "reject_not_pass_domains": _take_not_pass_domains,
         "skip_addresses": _take_skipped,
@@ -132,7 +133,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     if found.settings.get("Header_Type") is None:
         found.put(("results", "received_spf"), True)
     tested = found.settings.get("TestOnly") or found.settings.get("defaultSeedOnly")
-    if _keeps_back(found) and (tested is None or tested.value != "0"):
+    if _keeps_back(found) and (tested is None or tested.value != "0") and not _is_mock(found):
         what = "policyd-spf refused mail; mode stays monitor, so that nothing is refused until it is enforce"
         found.note(_DECIDE, f"{what}; the log has what would have been", tested)
     elif _keeps_back(found):
@@ -144,6 +145,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
             " now all are judged but those in policy.internal_networks and those who log in"
         )
         found.note(_DECIDE, what)
+    _note_names_in_helo(found)
     found.note(_DIFFERS, "SPF is answered at the end of a message, not at RCPT TO")
     return found
 
@@ -171,7 +173,7 @@ def _take_refusals(found: Found) -> None:
             found.note(_DIFFERS, "the reverse path is always checked, for DMARC; nothing is refused by it", setting)
         for result in () if only_no_mail else _REFUSED.get(word, ()):
             found.put(("policy", table, result), "reject", setting)
-        if word in _UNCHECKED:
+        if word in _UNCHECKED[option]:
             continue
         if permanent is not None and permanent.value == _YES:
             found.put(("policy", table, "permerror"), "reject", permanent)
@@ -179,8 +181,62 @@ def _take_refusals(found: Found) -> None:
         found.put(("policy", table, "temperror"), "tempfail" if defers else "accept", temporary)
 
 
-def _keeps_back(found: Found) -> bool:
-    return any(value in ("reject", "tempfail") for path, (value, _) in found.values.items() if path[0] == "policy")
+def _keeps_back(found: Found, *tables: str) -> bool:
+    """Whether one of `tables` refuses anything; without them, whether any does."""
+    return any(
+        value in ("reject", "tempfail")
+        for path, (value, _) in found.values.items()
+        if path[0] == "policy" and (not tables or path[1] in tables)
+    )
+
+
+def _note_names_in_helo(found: Found) -> None:
+    """Whose HELO name is checked now and was not, or counts now and did not."""
+    setting = found.settings.get(HELO)
+    refused = {
+        table: {
+            path[2]
+            for path, (value, _) in found.values.items()
+            if path[:2] == ("policy", table) and value == "reject"
+        }
+        for table in _TABLES.values()
+    }
+    if refused["spf"] - refused["helo"] and (setting is None or setting.value != "Null"):
+        what = (
+            "of the null sender, SPF's result is that of the HELO name (RFC 7208 §2.4): [policy.spf] refuses by it,"
+        )
+        found.note(_DIFFERS, f"{what} which {HELO} did not", setting)
+    if found.socket is not None and _keeps_back(found, "helo"):
+        what = "pyspf-milter checked the name that Postfix found for the client; now the one in HELO is checked"
+        found.note(_DIFFERS, what, setting)
+
+
+def _is_mock(found: Found) -> bool:
+    """Whether nothing was checked at all. pyspf-milter has the option too, and does not heed it."""
+    return found.settings.get("Mock") is not None and found.socket is None
+
+
+def _take_mock(found: Found, setting: Setting) -> None:
+    if found.settings.get("Socket") is None:
+        found.note(_DECIDE, "with this option, whatever its value, policyd-spf checked nothing at all", setting)
+
+
+def _is_strict(found: Found, entry: Entry, setting: Setting) -> bool:
+    """Whether an entry of InternalHosts is to pyspf-milter what it is to others."""
+    text = entry.key.lstrip("[").rstrip("]").removeprefix("!")
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        return True
+    try:
+        ip_network(text)
+    except ValueError:
+        what = (
+            f'"{shown(entry.key)}" has no address in it to pyspf-milter, as "{network}" would; it is not taken over'
+        )
+        found.note(NoteKind.BROKEN, what, setting)
+        return False
+    return True
 
 
 def _take_no_mail(found: Found, setting: Setting) -> None:
