@@ -21,7 +21,7 @@ from cli_process import Command, mailguard_command
 from mailguard.config import load
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey, generate_rsa
 from mailguard.migration.note import NoteKind
-from migration_site import ED25519_KEY, KEY, Site, migration_site, said
+from migration_site import ED25519_KEY, KEY, Site, at, migration_site, said
 from sandbox_place import make_public_directory
 
 __all__ = ["mailguard_command", "migration_site"]
@@ -345,7 +345,7 @@ OTHER, HOST = "other.test", socket.getfqdn()
 @pytest.mark.parametrize(
     ("texts", "whose"),
     [
-        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": ""}, "this host"),
+        ({"opendmarc": f"AuthservID {OTHER}", "opendkim": ""}, "this host (myhostname)"),
         ({"opendmarc": f"AuthservID {OTHER}", "opendkim": "AuthservID HOSTNAME"}, "this host"),
         ({"policyd_spf": f"Authserv_Id = {OTHER}", "dkimpy_milter": "Mode v"}, "this host"),
         ({"opendmarc": f"AuthservID {OTHER}", "opendkim": "AuthservID mx.test"}, '"mx.test"'),
@@ -364,3 +364,26 @@ def test_in_whose_name_results_can_be_forged_now(migration_site: Site, texts: di
     told = [text for text in said(imported, NoteKind.DECIDE) if "removed results in the name of" in text]
     assert len(told) == bool(whose)
     assert all(f"in the name of {whose} from" in text and OTHER in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_told"),
+    [
+        ({"opendkim": ""}, True),
+        ({"opendmarc": ""}, True),
+        ({"opendmarc": "", "opendkim": "AuthservID HOSTNAME"}, True),
+        ({"opendkim": "Mode s"}, False),
+        ({"opendkim": "AuthservID HOSTNAME"}, False),
+        ({"opendmarc": "", "opendkim": f"AuthservID {OTHER}"}, False),
+        ({"dkimpy_milter": ""}, False),
+    ],
+)
+def test_that_results_stood_in_the_name_of_postfix(
+    migration_site: Site, texts: dict[str, str], is_told: bool
+) -> None:
+    """Without AuthservID, both go by {j}: myhostname, which need not be what the host calls itself."""
+    imported = migration_site.imported(**texts)
+    told = [text for text in said(imported, NoteKind.DECIDE) if "name of myhostname" in text]
+    assert len(told) == is_told
+    assert at(imported, "authserv_id") is None or not told
+    assert all(f'"{HOST}"' in text for text in told)

@@ -69,6 +69,8 @@ def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note], *, host
     configuration: dict[str, Any] = {"mode": "monitor"}
     for path, value in _chosen(founds, notes).items():
         _put(configuration, path, value)
+    if "authserv_id" not in configuration:
+        _note_default_name(founds, host, notes)
     _note_given_up_names(founds, configuration.get("authserv_id", host), host, notes)
     if keys.user and keys.user != DEFAULT_USER:
         configuration["user"] = keys.user
@@ -126,10 +128,25 @@ def _chosen(founds: Sequence[Found], notes: list[Note]) -> dict[KeyPath, Any]:
     return {path: value for path, (value, _) in chosen.items()}
 
 
+def _goes_by_postfix(found: Found) -> bool:
+    """Whether its results are in the name that is {j} to a milter, which Postfix makes of myhostname."""
+    return found.program in ("OpenDKIM", "OpenDMARC") and found.settings.get("AuthservID") is None
+
+
+def _note_default_name(founds: Sequence[Found], host: str, notes: list[Note]) -> None:
+    unnamed = [found for found in founds if found.is_verifier and _goes_by_postfix(found)]
+    if unnamed:
+        what = (
+            "without AuthservID, results were written in the name of myhostname in main.cf, and now in that of this"
+            f' host, "{shown(host)}": if postconf -h myhostname says another, set authserv_id to that'
+        )
+        notes.append(Note(NoteKind.DECIDE, what, Place(unnamed[0].file), "AuthservID"))
+
+
 def _note_given_up_names(founds: Sequence[Found], name: str, host: str, notes: list[Note]) -> None:
     """Whose fields were removed from mail from outside (RFC 8601 §5), and are not with `name` as authserv-id.
 
-    OpenDMARC and policyd-spf remove none. OpenDKIM without AuthservID goes by the name of the host.
+    OpenDMARC and policyd-spf remove none. OpenDKIM without AuthservID goes by myhostname, which is the host's mostly.
     """
     for found in founds:
         kept = found.settings.get("KeepAuthResults")
@@ -138,7 +155,8 @@ def _note_given_up_names(founds: Sequence[Found], name: str, host: str, notes: l
         before, setting = found.values.get(("authserv_id",), (host, None))
         if before.lower() == name.lower():
             continue
-        whose = f'"{shown(before)}"' if setting is not None else "this host"
+        by_default = "this host (myhostname)" if _goes_by_postfix(found) else "this host"
+        whose = f'"{shown(before)}"' if setting is not None else by_default
         what = (
             f"{found.program} removed results in the name of {whose} from mail from outside; with authserv_id ="
             f' "{shown(name)}" they stay, whoever forged them: set it to the name that filters and users believe'
