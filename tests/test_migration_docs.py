@@ -23,6 +23,7 @@ TEXT = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4,7}((?:mailguard|systemctl|postfix)\S* .+)$", TEXT, re.MULTILINE)
 # What is done to a host, and shown by tests of the daemon behind Postfix.
 ON_THE_HOST = {
+    "mailguard postconf --apply",
     "systemctl enable --now mailguard-milter",
     "postfix reload",
     "systemctl disable --now opendkim opendmarc",
