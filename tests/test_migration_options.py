@@ -273,6 +273,8 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("policyd-spf", "Mock = False", "policy.spf.fail", "reject", NoteKind.DECIDE, "checked nothing at all"),
     ("policyd-spf", "Mock = False", "mode", "monitor", NoteKind.DECIDE, "policyd-spf refused nothing"),
     ("policyd-spf", "Socket = inet:8893@localhost", "", None, NoteKind.DIFFERS, "now the one in HELO is checked"),
+    ("policyd-spf", "Socket = inet:8893@localhost", "results", None, None, ""),
+    ("policyd-spf", "Socket = inet:8893@localhost\nHeader_Type = SPF", "results", None, None, ""),
     (
         "policyd-spf",
         "InternalHosts = 127.0.0.1,10.0.0.5/8,192.0.2.0/24",

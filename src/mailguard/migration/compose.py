@@ -77,7 +77,9 @@ def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note], *, host
     if _role(founds) != "sign" and not _has_dmarc(founds):
         what = (
             "nothing was refused by DMARC; with enforce, mail that fails it is refused (p=reject) or held"
-            ' (p=quarantine): reject = "accept" and quarantine = "accept" in [policy.dmarc] keep it as it was'
+            " (p=quarantine), and mail without one readable From is refused:"
+            ' reject = "accept" and quarantine = "accept" in [policy.dmarc], and malformed = "accept" in [policy],'
+            " keep it as it was"
         )
         notes.append(Note(NoteKind.DECIDE, what, Place(founds[0].file)))
     listener = _listener(founds, notes)

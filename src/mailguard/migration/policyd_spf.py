@@ -130,7 +130,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     }
     found.treat(treatments)
     _take_refusals(found)
-    if found.settings.get("Header_Type") is None:
+    if found.settings.get("Header_Type") is None and not _is_milter(found):
         found.put(("results", "received_spf"), True)
     tested = found.settings.get("TestOnly") or found.settings.get("defaultSeedOnly")
     if _keeps_back(found) and (tested is None or tested.value != "0") and not _is_mock(found):
@@ -139,7 +139,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     elif _keeps_back(found):
         what = "policyd-spf refused nothing, as mailguard with mode = monitor; enforce refuses by SPF alone, too"
         found.note(_DECIDE, f"{what}: take [policy.spf] and [policy.helo] out to go on without that", tested)
-    if _keeps_back(found) and found.socket is None:
+    if _keeps_back(found) and not _is_milter(found):
         what = (
             "whom smtpd_recipient_restrictions permits before policyd-spf, as by permit_mynetworks, it did not check;"
             " now all are judged but those in policy.internal_networks and those who log in"
@@ -148,6 +148,11 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     _note_names_in_helo(found)
     found.note(_DIFFERS, "SPF is answered at the end of a message, not at RCPT TO")
     return found
+
+
+def _is_milter(found: Found) -> bool:
+    """Whether it is pyspf-milter, which writes Authentication-Results unless Header_Type is None."""
+    return found.settings.get("Socket") is not None
 
 
 def _used_later(found: Found, setting: Setting) -> None:
@@ -206,18 +211,18 @@ def _note_names_in_helo(found: Found) -> None:
             "of the null sender, SPF's result is that of the HELO name (RFC 7208 §2.4): [policy.spf] refuses by it,"
         )
         found.note(_DIFFERS, f"{what} which {HELO} did not", setting)
-    if found.socket is not None and _keeps_back(found, "helo"):
+    if _is_milter(found) and _keeps_back(found, "helo"):
         what = "pyspf-milter checked the name that Postfix found for the client; now the one in HELO is checked"
         found.note(_DIFFERS, what, setting)
 
 
 def _is_mock(found: Found) -> bool:
     """Whether nothing was checked at all. pyspf-milter has the option too, and does not heed it."""
-    return found.settings.get("Mock") is not None and found.socket is None
+    return found.settings.get("Mock") is not None and not _is_milter(found)
 
 
 def _take_mock(found: Found, setting: Setting) -> None:
-    if found.settings.get("Socket") is None:
+    if not _is_milter(found):
         found.note(_DECIDE, "with this option, whatever its value, policyd-spf checked nothing at all", setting)
 
 
@@ -247,12 +252,12 @@ def _take_no_mail(found: Found, setting: Setting) -> None:
 
 def _take_header_type(found: Found, setting: Setting) -> None:
     kind = setting.value.upper()
-    if kind == "SPF":
+    if kind == "SPF" and not _is_milter(found):
         found.put(("results", "received_spf"), True, setting)
         found.note(_DIFFERS, "Authentication-Results is written too", setting)
     elif kind == "NONE":
         found.note(_DIFFERS, "Authentication-Results is always written", setting)
-    elif kind != "AR":
+    elif kind != "AR" and not _is_milter(found):
         found.note(NoteKind.BROKEN, f'"{shown(setting.value)}" is not SPF, AR or None', setting)
 
 
