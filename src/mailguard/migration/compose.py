@@ -244,7 +244,9 @@ def _note_socket(socket: Setting, address: str, notes: list[Note]) -> None:
         what = f"other hosts could reach it; {address} is for this host: docs/postfix.md says how to open it"
         notes.append(Note(NoteKind.DECIDE, what, socket.place, socket.name))
     else:
-        what = f"Postfix reaches mailguard at {address}, by smtpd_milters in main.cf, beside this one or in its place"
+        # A relative path is found with and without a chroot, and an absolute one without alone.
+        seen = address.replace(f"unix:{CHROOT}/", "unix:")
+        what = f"Postfix reaches mailguard at {seen}, by smtpd_milters in main.cf, beside this one or in its place"
         notes.append(Note(NoteKind.DIFFERS, what, socket.place, socket.name))
 
 
