@@ -232,6 +232,8 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendmarc", "", "", None, NoteKind.DIFFERS, "without a PublicSuffixList"),
     ("opendmarc", "PublicSuffixList /usr/share/list", "dmarc", None, NoteKind.DIFFERS, "come from the DNS"),
     ("opendmarc", "PublicSuffixList @/nothing", "", None, NoteKind.DIFFERS, "knew no Organizational Domain"),
+    ("opendmarc", "IgnoreHosts csl:192.0.2.0/24", "policy", ..., NoteKind.DECIDE, "csl:192.0.2.0/24 cannot be read"),
+    ("opendmarc", "IgnoreHosts file:@/hosts", "policy.internal_networks", None, NoteKind.DECIDE, "cannot be read"),
     ("opendmarc", "IgnoreHosts @/empty", "", None, NoteKind.DIFFERS, "what comes from this host was judged"),
     ("opendmarc", "FailureReports true", "", None, NoteKind.DECIDE, "no failure reports"),
     ("opendmarc", "FailureReports false", "", None, None, ""),

@@ -244,7 +244,7 @@ def _note_socket(socket: Setting, address: str, notes: list[Note]) -> None:
         what = f"other hosts could reach it; {address} is for this host: docs/postfix.md says how to open it"
         notes.append(Note(NoteKind.DECIDE, what, socket.place, socket.name))
     else:
-        # A relative path is found with and without a chroot, and an absolute one without alone.
+        # A relative path is found in a chroot and without one; an absolute one is not found in it.
         seen = address.replace(f"unix:{CHROOT}/", "unix:")
         what = f"Postfix reaches mailguard at {seen}, by smtpd_milters in main.cf, beside this one or in its place"
         notes.append(Note(NoteKind.DIFFERS, what, socket.place, socket.name))

@@ -73,9 +73,9 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
     found = Found("OpenDMARC", blank_settings(file, read))
 
     def take_ignored_hosts(found: Found, setting: Setting) -> None:
-        value = setting.value if setting.value.startswith(("file:", "csl:")) else f"file:{setting.value}"
+        # Always a path: OpenDMARC has no data sets, and does not start where there is no file of this name.
         table = read_dataset(
-            Setting(setting.name, value, setting.place),
+            Setting(setting.name, f"file:{setting.value}", setting.place),
             read,
             directory=_base_directory(found),
             drops_indented=("file",),
