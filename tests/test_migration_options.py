@@ -253,6 +253,8 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("policyd-spf", "# nothing", "results.received_spf", True, None, ""),
     ("policyd-spf", "TestOnly = 0", "mode", "monitor", NoteKind.DECIDE, "enforce refuses by SPF alone"),
     ("policyd-spf", "TestOnly = 1", "mode", "monitor", NoteKind.DECIDE, "refused mail"),
+    ("policyd-spf", "defaultSeedOnly = 0", "mode", "monitor", NoteKind.DECIDE, "policyd-spf refused mail"),
+    ("policyd-spf", "defaultSeedOnly = 0", "", None, NoteKind.BROKEN, "but TestOnly alone"),
     ("policyd-spf", "Mail_From_reject = Softfail", "policy.spf.softfail", "reject", None, ""),
     (
         "policyd-spf",

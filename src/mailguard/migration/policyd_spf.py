@@ -78,6 +78,7 @@ _MILTER = Remark(_LEFT, "an option of pyspf-milter that is no matter of mail")
 
 _REMARKS: Mapping[str, Remark] = {
     "debuglevel": _LOG,
+    "defaultseedonly": Remark(NoteKind.BROKEN, "policyd-spf does not heed it, but TestOnly alone", "[1-9].*"),
     "helo_pass_restriction": _RESTRICTION,
     "hide_receiver": Remark(_LEFT, "recipients are never written into the header"),
     "inthosts": _MILTER,
@@ -112,7 +113,6 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
         **_REMARKS,
         **dict.fromkeys(("helo_reject", "mail_from_reject", "permerror_reject", "temperror_defer"), _used_later),
         "authserv_id": Found.take_authserv_id,
-        "defaultseedonly": _used_later,
         "domain_whitelist": _take_domains,
         "domain_whitelist_ptr": _take_ptr,
         "header_type": _take_header_type,
@@ -132,7 +132,7 @@ def read_policyd_spf(file: str, read: ReadText) -> Found:
     _take_refusals(found)
     if found.settings.get("Header_Type") is None and not _is_milter(found):
         found.put(("results", "received_spf"), True)
-    tested = found.settings.get("TestOnly") or found.settings.get("defaultSeedOnly")
+    tested = found.settings.get("TestOnly")
     if _keeps_back(found) and (tested is None or tested.value != "0") and not _is_mock(found):
         what = "policyd-spf refused mail; mode stays monitor, so that nothing is refused until it is enforce"
         found.note(_DECIDE, f"{what}; the log has what would have been", tested)
