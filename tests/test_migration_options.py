@@ -234,6 +234,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
     ("opendmarc", "PublicSuffixList @/nothing", "", None, NoteKind.DIFFERS, "knew no Organizational Domain"),
     ("opendmarc", "IgnoreHosts csl:192.0.2.0/24", "policy", ..., NoteKind.DECIDE, "csl:192.0.2.0/24 cannot be read"),
     ("opendmarc", "IgnoreHosts file:@/hosts", "policy.internal_networks", None, NoteKind.DECIDE, "cannot be read"),
+    ("opendmarc", "IgnoreHosts @/sixth", "", None, NoteKind.DIFFERS, "what comes from this host was judged"),
     ("opendmarc", "IgnoreHosts @/empty", "", None, NoteKind.DIFFERS, "what comes from this host was judged"),
     ("opendmarc", "FailureReports true", "", None, NoteKind.DECIDE, "no failure reports"),
     ("opendmarc", "FailureReports false", "", None, None, ""),
@@ -390,6 +391,7 @@ def test_an_option(
     migration_site.write("hosts", "# ours\n192.0.2.7\nrelay.test # a name\n")
     migration_site.write("loose", "192.0.2.7\n198.51.100.9/24\n203.0.113.0/255.255.255.0\n")
     migration_site.write("wild", "*.lan.test\n")
+    migration_site.write("sixth", "::1\n")
     migration_site.write("empty", "# nobody\n")
     migration_site.write("indented", " 192.0.2.7\n")
     migration_site.write("patterns", "192.0.2.*\n")

@@ -88,7 +88,7 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
         if hosts.names:
             what = "names are taken over as ptr in [[trusted]]: now they must lead back to the client's address, and"
             found.note(_DECIDE, f"{what} a name and all below it count, where one of the two did", setting)
-        if (table.entries or not table.notes) and without(LOCALHOST, hosts.networks) == LOCALHOST:
+        if (table.entries or not table.notes) and LOCALHOST[0] in without(LOCALHOST, hosts.networks):
             what = "what comes from this host was judged too; now it is in policy.internal_networks, and nothing from"
             found.note(_DIFFERS, f"{what} there is refused", setting)
 
