@@ -132,7 +132,7 @@ def test_an_avalanche_of_includes(migration_site: Site) -> None:
 
 
 @pytest.mark.parametrize("line_end", [b"\r\n", b"\r", b"\n"])
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf# before a comment\n"])
 def test_line_ends_and_byte_order_marks(migration_site: Site, line_end: bytes, mark: bytes) -> None:
     migration_site.key("a.private")
     place = str(migration_site.directory).encode()
@@ -146,6 +146,27 @@ def test_line_ends_and_byte_order_marks(migration_site: Site, line_end: bytes, m
     (selector,) = at(imported, 'domains."one.test".selectors')
     assert selector == {"name": "s", "key_file": f"{migration_site.directory}/a.private"}
     assert not said(imported, NoteKind.BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("program", "text", "words"),
+    [
+        ("opendkim", "\ufeffMode s\nSyslog yes\n", "Mode s, which makes it no option"),
+        ("opendkim", "InternalHosts @/hosts\n", "192.0.2.1, which makes it no entry"),
+        ("opendmarc", "IgnoreHosts @/hosts\n", "192.0.2.1, which makes it no entry"),
+        ("policyd-spf", "\ufeffHELO_reject = No_Check\n", "HELO_reject = No_Check, which makes it no option"),
+    ],
+)
+def test_what_a_byte_order_mark_is_before(migration_site: Site, program: str, text: str, words: str) -> None:
+    """To none of the programs is it there, and so it does not come over."""
+    migration_site.write("hosts", "\ufeff192.0.2.1\n192.0.2.2\n")
+    imported = migration_site.imported_from({program: text.replace("@/", f"{migration_site.directory}/")})
+    assert [note for note in said(imported, NoteKind.BROKEN) if f"a byte order mark is before {words}" in note]
+    assert at(imported, "listeners") is None
+    assert at(imported, "spf") is None
+    networks = at(imported, "policy.internal_networks") or []
+    assert "192.0.2.1/32" not in networks
+    assert ("192.0.2.2/32" in networks) == ("@/hosts" in text)
 
 
 def test_a_line_is_named_where_it_stands(migration_site: Site) -> None:

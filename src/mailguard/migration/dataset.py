@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 from mailguard.migration.option_lines import MAX_LINE_CHARS, MAX_NOTES_A_FILE, ReadText
+from mailguard.migration.text_files import BYTE_ORDER_MARK
 
 __all__ = ["DataSet", "Entry", "read_dataset"]
 
@@ -88,6 +89,11 @@ def _from_file(
             continue
         if len(line) > MAX_LINE_CHARS or "\0" in statement or "\ufffd" in statement:
             notes.append(Note(NoteKind.BROKEN, f"not read: {shown(statement)}", place, setting.name))
+            continue
+        if number == 1 and statement.startswith(BYTE_ORDER_MARK):
+            if statement != BYTE_ORDER_MARK:
+                what = f"a byte order mark is before {shown(statement[1:])}, which makes it no entry"
+                notes.append(Note(NoteKind.BROKEN, f"{what}: take it out of the file", place, setting.name))
             continue
         if drops_indented and line[:1].isspace():
             what = f"{shown(statement)} is no entry, because white space is before it"

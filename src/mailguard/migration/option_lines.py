@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mailguard.errors import ConfigError
 from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
-from mailguard.migration.text_files import FileText
+from mailguard.migration.text_files import BYTE_ORDER_MARK, FileText
 
 __all__ = ["MAX_NOTES_A_FILE", "Settings", "blank_settings", "equals_settings"]
 
@@ -71,6 +71,10 @@ def _statements(settings: Settings, file: str, lines: Iterable[str]) -> Iterator
         statement = line.partition("#")[0].strip()
         if "\0" in statement or "\ufffd" in statement:
             settings.broken(place, f"not text: {shown(statement)}")
+        elif number == 1 and statement.startswith(BYTE_ORDER_MARK):
+            if statement != BYTE_ORDER_MARK:
+                what = f"a byte order mark is before {shown(statement[1:])}, which makes it no option"
+                settings.broken(place, f"{what}: take it out of the file")
         elif statement:
             yield place, statement
 
