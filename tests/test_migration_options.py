@@ -329,6 +329,7 @@ TAKEN: list[tuple[str, str, str, Any, NoteKind | None, str]] = [
         "name the networks",
     ),
     ("policyd-spf", "Domain_Whitelist_PTR = relay.test", "trusted", PTR, None, ""),
+    ("policyd-spf", "Domain_Whitelist_PTR = .relay.test", "trusted", PTR, NoteKind.DECIDE, "sets DMARC aside too"),
     ("policyd-spf", "Domain_Whitelist_PTR = test", "trusted", None, NoteKind.DECIDE, "has no dot"),
     ("policyd-spf", "HELO_Whitelist = relay.test", "trusted", PTR, NoteKind.DECIDE, "ptr"),
     ("policyd-spf", "Reject_Not_Pass_Domains = aol.test", "policy.domains", None, NoteKind.DECIDE, "reverse path"),

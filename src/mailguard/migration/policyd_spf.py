@@ -314,7 +314,9 @@ def _take_whitelist(found: Found, setting: Setting) -> None:
 
 
 def _take_ptr(found: Found, setting: Setting) -> None:
-    _trust(found, "ptr", _domains(found, setting), setting)
+    """Ends of names: with a dot before it, one stands for all below a domain."""
+    ends = ",".join(part.removeprefix(".") for part in setting.value.split(","))
+    _trust(found, "ptr", _domains(found, Setting(setting.name, ends, setting.place)), setting)
 
 
 def _take_helo_names(found: Found, setting: Setting) -> None:
