@@ -19,6 +19,7 @@ from mailguard.dkim.signing_key import generate_ed25519, generate_rsa
 from mailguard.migration.importing import Imported, import_files
 from mailguard.migration.note import NoteKind
 from milter_client import MilterClient
+from sandbox_place import make_public_directory
 
 __all__ = [
     "BODY",
@@ -33,6 +34,7 @@ __all__ = [
     "migration_site",
     "opendkim",
     "opendkim_place",
+    "public_migration_site",
     "said",
     "signatures",
 ]
@@ -94,6 +96,14 @@ def said(imported: Imported, kind: NoteKind) -> list[str]:
 @pytest.fixture
 def migration_site(tmp_path: Path) -> Site:
     return Site(tmp_path)
+
+
+@pytest.fixture
+def public_migration_site() -> Iterator[Site]:
+    """In a directory that every user may enter; pytest's own are the user's alone."""
+    directory = make_public_directory("mailguard-import-")
+    yield Site(directory)
+    shutil.rmtree(directory)
 
 
 @dataclass(frozen=True)

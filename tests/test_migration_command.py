@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import tomllib
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,26 +20,15 @@ from cli_process import Command, mailguard_command
 from mailguard.config import load
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey, generate_rsa
 from mailguard.migration.note import NoteKind
-from migration_site import ED25519_KEY, KEY, Site, at, migration_site, said
-from sandbox_place import make_public_directory
+from migration_site import ED25519_KEY, KEY, Site, at, migration_site, public_migration_site, said
 
-__all__ = ["mailguard_command", "migration_site"]
+__all__ = ["mailguard_command", "migration_site", "public_migration_site"]
 
 IS_ROOT = os.geteuid() == 0
 ONE_KEY = (
     "Mode s\nDomain one.test\nSelector s\nKeyFile @/keys/a.private\nInternalHosts 192.0.2.1\nSignatureTTL 604800\n"
 )
 NOTHING_TO_DECIDE = "Mode s\nPidFile /run/opendkim.pid\n"
-
-
-class PublicSite(Site):
-    """In a directory that every user may enter; pytest's own are the user's alone."""
-
-    def __init__(self) -> None:
-        super().__init__(make_public_directory("mailguard-import-"))
-
-    def close(self) -> None:
-        shutil.rmtree(self.directory)
 
 
 @pytest.fixture
@@ -297,18 +285,17 @@ def test_a_key_for_each_domain(mailguard_command: Command, site: Site) -> None:
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root can be somebody else")
-def test_as_a_user_who_may_not_read_the_keys() -> None:
-    with closing(PublicSite()) as site:
-        site.key("keys/a.private")
-        configuration = site.write("opendkim.conf", f"{ONE_KEY}UserID opendkim:opendkim\n")
-        done = subprocess.run(
-            [sys.executable, "-m", "mailguard", "import", f"opendkim={configuration}"],
-            capture_output=True,
-            text=True,
-            user="nobody",
-            cwd="/",
-            check=False,
-        )
+def test_as_a_user_who_may_not_read_the_keys(public_migration_site: Site) -> None:
+    public_migration_site.key("keys/a.private")
+    configuration = public_migration_site.write("opendkim.conf", f"{ONE_KEY}UserID opendkim:opendkim\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mailguard", "import", f"opendkim={configuration}"],
+        capture_output=True,
+        text=True,
+        user="nobody",
+        cwd="/",
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
     assert "a.private cannot be read by this user: do this as root" in done.stdout
     assert list(tomllib.loads(done.stdout)["domains"]) == ["one.test"]
@@ -387,3 +374,36 @@ def test_that_results_stood_in_the_name_of_postfix(
     assert len(told) == is_told
     assert at(imported, "authserv_id") is None or not told
     assert all(f'"{HOST}"' in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("texts", "myhostname", "name"),
+    [
+        ({"opendkim": ""}, "mx.one.test", "mx.one.test"),
+        ({"opendkim": "", "opendmarc": "AuthservID HOSTNAME"}, "mx.one.test", "mx.one.test"),
+        ({"opendkim": ""}, HOST.upper(), None),
+        ({"opendkim": "", "opendmarc": f"AuthservID {OTHER}"}, "mx.one.test", OTHER),
+        ({"opendkim": "Mode s"}, "mx.one.test", None),
+        ({"dkimpy_milter": ""}, "mx.one.test", None),
+        ({"opendkim": ""}, "no name", None),
+    ],
+)
+def test_what_postfix_calls_this_host(
+    mailguard_command: Command, migration_site: Site, texts: dict[str, str], myhostname: str, name: str | None
+) -> None:
+    words = [f"{each.replace('_', '-')}={migration_site.write(each, text)}" for each, text in texts.items()]
+    postconf = migration_site.write("postconf", f'#!/bin/sh\n[ "$*" = "-xh myhostname" ] && echo {myhostname}\n')
+    postconf.chmod(0o755)
+    done = mailguard_command("import", *words, "--postconf", postconf, "--json")
+    found = json.loads(done.out)
+    assert found["configuration"].get("authserv_id") == name
+    told = [note["text"] for note in found["notes"]]
+    assert any("name of myhostname" in text for text in told) == (myhostname == "no name")
+    assert any("removed results in the name of this host (myhostname)" in text for text in told) == (name == OTHER)
+
+
+def test_where_postfix_cannot_be_asked(mailguard_command: Command, migration_site: Site) -> None:
+    file = migration_site.write("opendkim.conf", "")
+    for postconf in ("/nowhere/postconf", "false"):
+        done = mailguard_command("import", f"opendkim={file}", "--postconf", postconf)
+        assert "if postconf -h myhostname says another, set authserv_id to that" in done.out

@@ -14,10 +14,10 @@ from cli_process import Command, mailguard_command
 from mailguard.config import Config
 from mailguard.migration.importing import PROGRAMS
 from mailguard_milter.check_config import main as check_config
-from migration_site import Site, migration_site
+from migration_site import Site, public_migration_site
 from source_tree import ROOT
 
-__all__ = ["mailguard_command", "migration_site"]
+__all__ = ["mailguard_command", "public_migration_site"]
 
 TEXT = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4,7}((?:mailguard|systemctl|postfix)\S* .+)$", TEXT, re.MULTILINE)
@@ -38,9 +38,9 @@ def block(name: str) -> str:
 
 
 @pytest.fixture
-def host(migration_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Its directories below tmp_path, with the files of the document's example."""
-    place = str(migration_site.directory)
+def host(public_migration_site: Site) -> Site:
+    """Its directories below another, with the files of the document's example."""
+    place = str(public_migration_site.directory)
 
     def moved(text: str) -> str:
         for directory in DIRECTORIES:
@@ -48,16 +48,16 @@ def host(migration_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
         return text
 
     for program, file in {"opendkim": "opendkim.conf", "opendmarc": "opendmarc.conf"}.items():
-        migration_site.write(f"etc/{file}", moved(block("opendkim.conf")) if program == "opendkim" else "")
-    migration_site.write("etc/opendkim/KeyTable", moved(block("KeyTable")))
-    migration_site.write("etc/opendkim/SigningTable", moved(block("SigningTable")))
-    migration_site.write("etc/postfix-policyd-spf-python/policyd-spf.conf", "TestOnly = 1\n")
-    migration_site.write("etc/dkimpy-milter/dkimpy-milter.conf", "Mode v\n")
-    migration_site.key("etc/dkimkeys/example.com.private")
-    migration_site.write("var/log/mail.log", "")
-    migration_site.write("zone", "$ORIGIN example.com.\n$TTL 60\n@ IN SOA ns root 1 1 1 1 1\n")
-    (migration_site.directory / "etc/mailguard").mkdir()
-    return migration_site
+        public_migration_site.write(f"etc/{file}", moved(block("opendkim.conf")) if program == "opendkim" else "")
+    public_migration_site.write("etc/opendkim/KeyTable", moved(block("KeyTable")))
+    public_migration_site.write("etc/opendkim/SigningTable", moved(block("SigningTable")))
+    public_migration_site.write("etc/postfix-policyd-spf-python/policyd-spf.conf", "TestOnly = 1\n")
+    public_migration_site.write("etc/dkimpy-milter/dkimpy-milter.conf", "Mode v\n")
+    public_migration_site.key("etc/dkimkeys/example.com.private")
+    public_migration_site.write("var/log/mail.log", "")
+    public_migration_site.write("zone", "$ORIGIN example.com.\n$TTL 60\n@ IN SOA ns root 1 1 1 1 1\n")
+    (public_migration_site.directory / "etc/mailguard").mkdir()
+    return public_migration_site
 
 
 def in_place(command: str, host: Site) -> list[str]:
@@ -86,8 +86,8 @@ def test_each_command_is_run_or_listed(mailguard_command: Command, host: Site) -
             assert done.code in (0, 1), done.err
         elif command == "mailguard-milter --check-config":
             toml.chmod(0o644)
-            for path in (host.directory, *host.directory.parents[:-2], host.directory / "etc/mailguard/keys"):
-                path.chmod(path.stat().st_mode | 0o055)
+            keys = host.directory / "etc/mailguard/keys"
+            keys.chmod(keys.stat().st_mode | 0o055)
             assert check_in_child(toml) == 0
         elif command == "mailguard key test":
             done = mailguard_command("key", "test", "-c", toml, "--zone", host.directory / "zone")
@@ -112,7 +112,9 @@ def check_in_child(path: Path) -> int:
 def test_the_example_is_what_comes_out(mailguard_command: Command, host: Site) -> None:
     keys = f"{host.directory}/etc/mailguard/keys"
     owner = ["--owner", "nobody"] if os.geteuid() == 0 else []
-    done = mailguard_command("import", f"opendkim={host.directory}/etc/opendkim.conf", "--copy-keys", keys, *owner)
+    done = mailguard_command(
+        "import", f"opendkim={host.directory}/etc/opendkim.conf", "--copy-keys", keys, *owner, "--postconf=false"
+    )
     found = done.out.partition("\n\n")[2].replace(str(host.directory), "").replace('user = "nobody"\n', "")
     assert found == block("toml")
 

@@ -10,9 +10,11 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 import click
 
+from mailguard.audit.gather import run_postconf
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_files import Owner, find_owner, store_keys
 from mailguard.cli.parameters import DIRECTORY, FILE
@@ -39,9 +41,15 @@ __all__ = ["import_"]
     help=f"As root: give the copies to this user, as whom the daemon runs.  [default: {DEFAULT_USER}]",
 )
 @click.option("--output", type=FILE, metavar="FILE", help="Write the configuration there, if there is no such file.")
+@click.option("--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf.")
 @click.option("--json", "as_json", is_flag=True, help="Write the configuration and the notes as JSON.")
 def import_(
-    programs: tuple[str, ...], copy_to: str | None, owner: str | None, output: str | None, as_json: bool
+    programs: tuple[str, ...],
+    copy_to: str | None,
+    owner: str | None,
+    output: str | None,
+    postconf: str,
+    as_json: bool,
 ) -> ExitCode:
     """Print the configuration that does what that of other programs does: opendkim, opendmarc, policyd-spf,
     dkimpy-milter. Several are put together: mailguard import opendkim opendmarc policyd-spf.
@@ -60,7 +68,7 @@ def import_(
     directory = None if copy_to is None else os.path.abspath(copy_to)
     user = owner or DEFAULT_USER
     ids = find_owner(user) if directory is not None and (owner is not None or os.geteuid() == 0) else None
-    imported = import_files(files, copy_to=directory, owner=user)
+    imported = import_files(files, copy_to=directory, owner=user, myhostname=partial(_myhostname, postconf))
     if directory is not None:
         _store(imported.copies, directory, ids)
     if output is not None:
@@ -72,6 +80,15 @@ def import_(
     else:
         _tell(imported, output)
     return ExitCode.FAIL if imported.needs_decision else ExitCode.PASS
+
+
+def _myhostname(postconf: str) -> str:
+    """What Postfix calls this host; empty where it cannot be asked."""
+    try:
+        done = run_postconf([postconf, "-xh", "myhostname"])
+    except ConfigError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _files(words: Sequence[str]) -> dict[str, str]:

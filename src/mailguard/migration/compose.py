@@ -6,7 +6,7 @@ Its mode is always monitor: nothing is refused until the administrator says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from mailguard.config import DEFAULT_USER
 from mailguard.domain import Domain
 from mailguard.inbound import DEFAULT_INTERNAL_NETWORKS
-from mailguard.migration.found import Found, KeyPath
+from mailguard.migration.found import Found, KeyPath, is_authserv_id
 from mailguard.migration.hosts import Network
 from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 
@@ -61,17 +61,26 @@ class KeysInUse:
     pattern_domains: tuple[Domain, ...] = ()
 
 
-def compose(founds: Sequence[Found], keys: KeysInUse, notes: list[Note], *, host: str) -> dict[str, Any]:
+def compose(
+    founds: Sequence[Found], keys: KeysInUse, notes: list[Note], *, host: str, myhostname: Callable[[], str]
+) -> dict[str, Any]:
     """The configuration. Of values that differ, that of the first in `founds` counts; `notes` gets what is to say.
 
-    `host`: the full name of this host.
+    `host`: the full name of this host; `myhostname` asks for Postfix's name for it, empty if that is not known.
     """
     configuration: dict[str, Any] = {"mode": "monitor"}
     for path, value in _chosen(founds, notes).items():
         _put(configuration, path, value)
-    if "authserv_id" not in configuration:
-        _note_default_name(founds, host, notes)
-    _note_given_up_names(founds, configuration.get("authserv_id", host), host, notes)
+    unnamed = [found for found in founds if _goes_by_postfix(found)]
+    by_postfix = myhostname() if unnamed else ""
+    if not is_authserv_id(by_postfix):
+        by_postfix = ""
+    if unnamed and "authserv_id" not in configuration:
+        if not by_postfix:
+            _note_default_name(unnamed[0], host, notes)
+        elif by_postfix.lower() != host.lower():
+            configuration["authserv_id"] = by_postfix
+    _note_given_up_names(founds, configuration.get("authserv_id", host), host, by_postfix or host, notes)
     if keys.user and keys.user != DEFAULT_USER:
         configuration["user"] = keys.user
     if _role(founds) != "sign" and not _has_dmarc(founds):
@@ -132,29 +141,29 @@ def _chosen(founds: Sequence[Found], notes: list[Note]) -> dict[KeyPath, Any]:
 
 def _goes_by_postfix(found: Found) -> bool:
     """Whether its results are in the name that is {j} to a milter, which Postfix makes of myhostname."""
-    return found.program in ("OpenDKIM", "OpenDMARC") and found.settings.get("AuthservID") is None
+    is_theirs = found.program in ("OpenDKIM", "OpenDMARC")
+    return is_theirs and found.is_verifier and found.settings.get("AuthservID") is None
 
 
-def _note_default_name(founds: Sequence[Found], host: str, notes: list[Note]) -> None:
-    unnamed = [found for found in founds if found.is_verifier and _goes_by_postfix(found)]
-    if unnamed:
-        what = (
-            "without AuthservID, results were written in the name of myhostname in main.cf, and now in that of this"
-            f' host, "{shown(host)}": if postconf -h myhostname says another, set authserv_id to that'
-        )
-        notes.append(Note(NoteKind.DECIDE, what, Place(unnamed[0].file), "AuthservID"))
+def _note_default_name(found: Found, host: str, notes: list[Note]) -> None:
+    what = (
+        "without AuthservID, results were written in the name of myhostname in main.cf, and now in that of this"
+        f' host, "{shown(host)}": if postconf -h myhostname says another, set authserv_id to that'
+    )
+    notes.append(Note(NoteKind.DECIDE, what, Place(found.file), "AuthservID"))
 
 
-def _note_given_up_names(founds: Sequence[Found], name: str, host: str, notes: list[Note]) -> None:
+def _note_given_up_names(founds: Sequence[Found], name: str, host: str, myhostname: str, notes: list[Note]) -> None:
     """Whose fields were removed from mail from outside (RFC 8601 §5), and are not with `name` as authserv-id.
 
-    OpenDMARC and policyd-spf remove none. OpenDKIM without AuthservID goes by myhostname, which is the host's mostly.
+    OpenDMARC and policyd-spf remove none.
     """
     for found in founds:
         kept = found.settings.get("KeepAuthResults")
         if not _is_dkim(found) or not found.is_verifier or (kept is not None and kept.is_on):
             continue
-        before, setting = found.values.get(("authserv_id",), (host, None))
+        default = myhostname if _goes_by_postfix(found) else host
+        before, setting = found.values.get(("authserv_id",), (default, None))
         if before.lower() == name.lower():
             continue
         by_default = "this host (myhostname)" if _goes_by_postfix(found) else "this host"

@@ -18,7 +18,7 @@ from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 from mailguard.migration.option_lines import Settings
 from mailguard.migration.signing_plan import SigningPlan
 
-__all__ = ["OFF", "ON", "Found", "KeyPath", "Remark", "Spared", "Treatment"]
+__all__ = ["OFF", "ON", "Found", "KeyPath", "Remark", "Spared", "Treatment", "is_authserv_id"]
 
 KeyPath = tuple[str, ...]
 
@@ -31,6 +31,11 @@ HEADER_COUNTS = (
 """What RequiredHeaders of OpenDKIM and of OpenDMARC did."""
 # RFC 2045 §5.1: the octets of a token, which an authserv-id is (RFC 8601 §2.2).
 _TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+")
+
+
+def is_authserv_id(name: str) -> bool:
+    """Whether it can be one without quotes."""
+    return _TOKEN.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ class Found:
             self.note(
                 NoteKind.DIFFERS, "the default of authserv_id is this host's full name, which may be longer", setting
             )
-        elif _TOKEN.fullmatch(setting.value):
+        elif is_authserv_id(setting.value):
             self.put(("authserv_id",), setting.value, setting)
         else:
             self.note(NoteKind.DECIDE, f'"{shown(setting.value)}" cannot be an authserv-id; set authserv_id', setting)

@@ -87,16 +87,23 @@ class Imported:
         }
 
 
-def import_files(files: Mapping[str, str], *, copy_to: str | None = None, owner: str = "") -> Imported:
+def import_files(
+    files: Mapping[str, str],
+    *,
+    copy_to: str | None = None,
+    owner: str = "",
+    myhostname: Callable[[], str] = lambda: "",
+) -> Imported:
     """The configuration of mailguard for those in `files`, which has a path for each name of PROGRAMS.
 
+    `myhostname` asks Postfix what it calls this host, which is the default of AuthservID; empty if it does not tell.
     With `copy_to`, an absolute path, the configuration names each key as DIRECTORY/DOMAIN/SELECTOR.pem, and `copies`
     has what belongs there, to be owned by the user `owner`. Raises ConfigError if a file cannot be read.
     """
     founds = [program.read(files[name], read_text) for name, program in PROGRAMS.items() if name in files]
     notes = [note for found in founds for note in found.notes]
     keys, copies = _keys(founds, notes, copy_to, owner)
-    configuration = compose(founds, keys, notes, host=socket.getfqdn())
+    configuration = compose(founds, keys, notes, host=socket.getfqdn(), myhostname=myhostname)
     kept = limited(notes)
     named = tuple(found.file for found in founds)
     text = "\n".join([*_comments(named, kept), toml_text(configuration)])
