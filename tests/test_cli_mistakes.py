@@ -409,7 +409,18 @@ def test_the_disk_is_full(run: Run, path: tuple[str, ...]) -> None:
     done = run(path, row.words, stdout=Stream.FULL, has_network=row.is_server)
     if row.is_server or row.codes == (78,):
         return
-    assert (done.code, done.err.splitlines()[-1]) == (78, "mailguard: No space left on device")
+    assert (done.code, done.err.splitlines()[-1]) == (78, "mailguard: standard output: No space left on device")
+
+
+@pytest.mark.parametrize("path", named(path for path in PATHS if not ROWS[path].is_server))
+def test_what_cannot_be_told_changes_nothing(run: Run, path: tuple[str, ...]) -> None:
+    row = ROWS[path]
+    assert run(path, row.words, stderr=Stream.FULL).code in row.codes
+
+
+@pytest.mark.parametrize("stderr", [Stream.FULL, Stream.BROKEN])
+def test_a_mistake_that_cannot_be_told(run: Run, stderr: str) -> None:
+    assert run(("verify",), ["nothing.eml"], stdout=Stream.FULL, stderr=stderr).code == ExitCode.USAGE
 
 
 # -- what is shown

@@ -7,12 +7,31 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 
 from mailguard.errors import MissingExtraError, install_command
 
 __all__ = ["main"]
 
 _PACKAGES_OF_THE_EXTRA = ("click", "pydantic", "pydantic_core", "rich")
+
+
+class _Notes(io.TextIOWrapper):
+    """Standard error. Where it takes nothing, the command does what it would do, and its exit code tells that."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        """In place of `stream`, which cannot be used any more."""
+        encoding = stream.encoding
+        super().__init__(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 def main() -> None:
@@ -23,9 +42,10 @@ def main() -> None:
         warnings.simplefilter("ignore")
     # Whoever started it may ignore it, which is inherited: a program that fails would be taken for one that did not.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _Notes(sys.stderr)
     try:
         from mailguard.cli.exit_code import ExitCode
         from mailguard.cli.group import run
