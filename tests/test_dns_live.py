@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import selectors
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 import dns.flags
 import pytest
 
-from dns_asking import LATEST_S, PATIENCE_S, ask, open_files, resolver_of, txt, wait_for
+import mailguard.dns.exchange
+from dns_asking import LATEST_S, PATIENCE_S, SHORT_S, ask, open_files, resolver_of, txt, wait_for
 from dns_fault_server import Behaviour, FaultServer, Request, after, says, silence, truth
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Answer, Status
@@ -254,6 +256,37 @@ def test_a_child_process_starts_afresh() -> None:
             "after.test", "child0.test", "child1.test", "parent.test", "parent.test", "parent.test"
         ]  # fmt: skip
         assert len({(request.peer[1], request.message.id) for request in server.requests}) == 6
+
+
+def test_a_reply_that_there_is_no_memory_for_ends_its_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays unread, and would be told for as long as it is waited for."""
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        with monkeypatch.context() as patch:
+            patch.setattr(mailguard.dns.exchange, "_LARGEST_DATAGRAM", 1 << 60)
+            started = time.monotonic()
+            answer = ask(resolver, "a.test")
+        assert (answer.status, answer.detail) == (Status.TEMPFAIL, "internal error: MemoryError")
+        assert time.monotonic() - started < LATEST_S
+        assert ask(resolver, "b.test").status is Status.NOERROR
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_loop_that_ended_for_want_of_memory_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        assert ask(resolver, "a.test").status is Status.NOERROR
+        select = selectors.EpollSelector.select
+        (ended,) = [thread for thread in threading.enumerate() if thread.name == "mailguard-dns"]
+
+        def starved(selector: selectors.EpollSelector, timeout: float | None = None) -> object:
+            if threading.current_thread().name == "mailguard-dns" and timeout != 0:
+                raise MemoryError
+            return select(selector, timeout)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(selectors.EpollSelector, "select", starved)
+            assert ask(resolver, "b.test", deadline_s=SHORT_S).status is Status.TEMPFAIL
+            ended.join(PATIENCE_S)
+        assert ask(resolver, "c.test").status is Status.NOERROR
 
 
 def test_a_zone_file_is_a_resolver_too(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ class UdpExchange:
             wire = self._sock.recv(_LARGEST_DATAGRAM)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            # Left where it is, a reply that there is no memory for would be told again and again.
             self._finish(error)
             return
         # RFC 5452 §9.1: whatever else a forged reply says is not looked at.

@@ -145,16 +145,24 @@ class LookupLoop:
     def _run(self, ready: Future[_Running]) -> None:
         try:
             asyncio.run(self._serve(ready))
-        except OSError as error:
-            # The loop could not be made: no files left. Once it runs, nothing on it raises.
+        except (OSError, MemoryError) as error:
+            # The loop could not be made: no files left. Once it runs, only a want of memory can end it.
             if ready.done():
                 raise
-            ready.set_exception(error)
+            ready.set_exception(OSError(str(error) or type(error).__name__))
+        finally:
+            with self._lock:
+                # The next look-up begins another one.
+                if self._running is not None and self._running.thread_id == get_ident():
+                    self._running = None
 
     async def _serve(self, ready: Future[_Running]) -> None:
         lookups, stop = self._lookups(), asyncio.Event()
         ready.set_result(_Running(asyncio.get_running_loop(), lookups, stop, get_ident()))
-        await _stop_later(lookups, stop)
+        try:
+            await stop.wait()
+        finally:
+            await lookups.stop()
 
     def _lookups(self) -> Lookups:
         return Lookups(self._servers, self.cache, query_timeout_s=self._query_timeout_s)
