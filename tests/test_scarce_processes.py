@@ -1,6 +1,6 @@
-"""No process more for the daemon: its workers go on, and what died meanwhile comes back when there is room again.
+"""No process more for the daemon, or no file: its workers go on, and what died meanwhile comes back afterwards.
 
-The kernel refuses it processes of its own (RLIMIT_NPROC). ATTACKS.md row: V16.
+The kernel refuses it processes of its own (RLIMIT_NPROC), or files (RLIMIT_NOFILE). ATTACKS.md row: V16.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ import errno
 import os
 import resource
 import signal
+import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from daemon_process import Daemon, eventually, kill, limit
+from daemon_process import Daemon, authserv_id, eventually, kill, limit
 from engine_process import per_engine
 from mailguard_milter.refusal import Refusal, why_not_started
 from mailguard_milter.runtime_directory import RuntimeDirectory
 from mailguard_milter.supervisor import Supervisor
 from mailguard_milter.trace_process import TraceProcess
+from mailguard_milter.worker import TICK_S
 
 WHY = (
     "Resource temporarily unavailable;"
@@ -51,6 +54,32 @@ def test_a_daemon_that_can_start_no_process_goes_on_with_what_it_has(daemon: Dae
     daemon.reload()
     eventually(lambda: daemon.verdict() == "mx2.us.test")
     assert daemon.family()[0] == supervisor
+
+
+@pytest.mark.attack("V16")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as the daemon's user")
+@per_engine
+def test_a_worker_that_gets_no_file_serves_the_sessions_that_it_has(daemon: Daemon) -> None:
+    daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{daemon.socket}"\nworkers = 1\n')
+    daemon.started()
+    (worker,) = daemon.workers()
+    with daemon.client() as client:
+        client.open()
+        limit(
+            [worker],
+            "RLIMIT_NOFILE",
+            next(each for each in count() if not os.path.lexists(f"/proc/{worker}/fd/{each}")),
+        )
+        time.sleep(4 * TICK_S)
+        assert authserv_id(client) == "mx1.us.test"
+        # While it lets go of its sessions, too.
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: len(daemon.workers()) == 2)
+        time.sleep(4 * TICK_S)
+        assert authserv_id(client) == "mx1.us.test"
+    limit([worker], "RLIMIT_NOFILE", 1024)
+    eventually(lambda: worker not in daemon.workers())
+    assert "worker died" not in daemon.log()
 
 
 @pytest.mark.attack("V16")

@@ -5,6 +5,7 @@ ATTACKS.md rows: V16, V17.
 
 from __future__ import annotations
 
+import sys
 import threading
 from itertools import cycle
 
@@ -12,7 +13,7 @@ import pytest
 
 from mailguard_milter import worker
 from mailguard_milter.channel import Channel, Word
-from mailguard_milter.log import Format, Log, StderrSink
+from mailguard_milter.log import Format, Log, Severity, StderrSink
 from mailguard_milter.refusal import EX_SOFTWARE
 
 HUNG_AFTER_S = 60.0
@@ -132,3 +133,16 @@ def test_a_worker_that_gets_no_memory_ends(looks: list[bool], expected: int, mon
     stop.cancel()
     parent.close()
     mine.close()
+
+
+def test_what_cannot_be_told_for_want_of_memory_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would print that, too, for every callback of libmilter's."""
+
+    class FullLog(Log):
+        def event(self, name: str, severity: Severity = Severity.INFO, **fields: object) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    worker._send_uncaught_to(FullLog(StderrSink(), Format.LOGFMT, timestamps=True))
+    sys.excepthook(MemoryError, MemoryError(), None)

@@ -199,6 +199,6 @@ class Engine:
             self._accept_again()
 
     def _uncaught(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        self._log.event(
-            "uncaught", Severity.ERROR, error=str(context.get("exception") or context.get("message")), place="loop"
-        )
+        error = context.get("exception")
+        why = f"{type(error).__name__}: {error}" if error is not None else str(context.get("message"))
+        self._log.event("uncaught", Severity.ERROR, error=why, place="loop")

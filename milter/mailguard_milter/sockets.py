@@ -66,6 +66,7 @@ class LibmilterSocket:
         """`listener` listens and does not block; `interrupt` makes a system call of libmilter's listening thread
         end with EINTR. Raises OSError, or what libmilter's functions raise."""
         self._own_sessions: list[socket.socket] = []
+        self._seen: frozenset[int] = frozenset()
         self._turns = itertools.count()
         self._listener = listener
         self._interrupt = interrupt
@@ -160,15 +161,23 @@ class LibmilterSocket:
         return len(self.unread())
 
     def unread(self) -> dict[int, int]:
-        """For each open connection of an MTA, by its inode, how many octets wait to be read by libmilter."""
+        """For each open connection of an MTA, by its inode, how many octets wait to be read by libmilter.
+
+        Where no file is left to look with, those of the last look, of which then none is known to wait.
+        """
+        try:
+            descriptors = _socket_descriptors()
+        except OSError:
+            return dict.fromkeys(self._seen, 0)
         found = {}
-        for descriptor in _socket_descriptors():
+        for descriptor in descriptors:
             try:
                 if _is_session(descriptor, self._family, self._name):
                     waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
                     found[os.fstat(descriptor).st_ino] = int.from_bytes(waiting, sys.byteorder)
             except OSError:
                 continue  # closed meanwhile
+        self._seen = frozenset(found)
         return found
 
 

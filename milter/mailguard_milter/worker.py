@@ -234,8 +234,12 @@ def _send_uncaught_to(log: Log) -> None:
     """pymilter prints what it cannot decode through sys.excepthook: one line of the log instead of a traceback."""
 
     def tell(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-        frames = ",".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)[-1:])
-        log.event("uncaught", Severity.ERROR, error=f"{kind.__name__}: {error}", place=frames or "pymilter")
+        try:
+            frames = ",".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)[-1:])
+            log.event("uncaught", Severity.ERROR, error=f"{kind.__name__}: {error}", place=frames or "pymilter")
+        except MemoryError:
+            # Python would write five lines about it, for each callback; _Watch tells of the want of memory.
+            return
 
     sys.excepthook = tell
     threading.excepthook = lambda caught: tell(caught.exc_type, caught.exc_value, caught.exc_traceback)
