@@ -6,6 +6,7 @@ engines do is in test_engine.py and test_engine_hostile.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from engine_host import StandIn
 from engine_process import CONTINUE, notes, unix_listener
 from mailguard_milter import engine_native, milter_connection
 from mailguard_milter.engine import Door
+from mailguard_milter.readiness import Readiness
 from milter_client import ADDHDRS, CHGHDRS, QUARANTINE, SETSYMLIST, MilterClient, MilterGone
 from milter_packets import packet
 from native_host import PATIENCE_S, HeldResolver, NativeHost, SlowResolver, native_host
@@ -193,6 +196,30 @@ def test_when_no_descriptor_is_left_it_tries_again_later(
             assert client.open().message()[-1] == CONTINUE
         assert made[0].left == 0
         assert len(host.logged("cannot accept a connection", 3)) == 3
+
+
+@pytest.mark.attack("P11")
+def test_where_epoll_takes_no_more_it_tries_again_later(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_native, "SWEEP_EVERY_S", 0.05)
+    refusals = iter([None, OSError(errno.ENOSPC, "No space left on device"), OSError(errno.ENOMEM, "no memory")])
+    real = Readiness.watch
+
+    def scarce(readiness: Readiness, descriptor: int, what: int, tell: Callable[[], None]) -> None:
+        # Of connections nobody is told by this name.
+        if getattr(tell, "func", None) and (refusal := next(refusals, None)):
+            raise refusal
+        real(readiness, descriptor, what, tell)
+
+    monkeypatch.setattr(Readiness, "watch", scarce)
+    with native_host(own_directory) as host:
+        assert host.engine._loop is not None
+        host.engine._loop.call_soon_threadsafe(host.engine._accept_no_more)
+        assert [line["error"] for line in host.logged("uncaught", 2)] == [
+            "OSError: [Errno 28] No space left on device",
+            "OSError: [Errno 12] no memory",
+        ]
+        with host.client() as client:
+            assert client.open().message()[-1] == CONTINUE
 
 
 def test_a_connection_that_there_is_no_memory_for_is_closed(

@@ -144,23 +144,24 @@ class Engine:
             # What is looked up needs no thread of its own then, and wakes nobody.
             self._resolver.use_this_loop()
             self._readiness = Readiness(loop)
+            self._accept_again()
         except OSError as error:
             self._ready.set_exception(error)
             return
-        self._accept_again()
         self._sweep()
         self._ready.set_result(None)
 
     def _accept_again(self) -> None:
         if not self._is_accepting and not self._is_detached and self._readiness is not None:
-            self._is_accepting = True
             for listening, shared in self._doors.items():
                 accept = partial(self._accept, listening, listening.family, shared)
                 self._readiness.watch(listening.fileno(), READABLE, accept)
+            # Not before: where epoll(7) takes no more, it is tried again.
+            self._is_accepting = True
 
     def _accept_no_more(self) -> None:
-        if self._is_accepting and self._readiness is not None:
-            self._is_accepting = False
+        self._is_accepting = False
+        if self._readiness is not None:
             for listening in self._doors:
                 self._readiness.unwatch(listening.fileno())
 
