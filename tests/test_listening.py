@@ -5,6 +5,7 @@ ATTACKS.md rows: K08, K09, V26.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -113,6 +114,23 @@ def test_nobody_can_connect_before_it_has_its_owner(own_directory: Path, monkeyp
     assert (mode_of(path), status.st_uid, status.st_gid) == (0o660, NOBODY, NOBODY)
     opened.close()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_at_a_limit_a_start_may_succeed_later(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """systemd starts it again, as it does not after EX_CONFIG."""
+
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with socket.socket(socket.AF_UNIX) as unused:
+        opened = ListeningSocket("m", unused, str(own_directory / "m.sock"))
+        monkeypatch.setattr(os, "open", refused)
+        with pytest.raises(Refusal, match=f"group and mode cannot be set: {os.strerror(number)}") as raised:
+            opened.adjust(plan(own_directory / "m.sock"), OURSELVES)
+    assert raised.value.code == EX_TEMPFAIL
 
 
 @only_root

@@ -19,7 +19,7 @@ from typing import Any
 
 from mailguard_milter.identity import Identity, group_id
 from mailguard_milter.log import Severity, tell
-from mailguard_milter.refusal import EX_TEMPFAIL, Refusal
+from mailguard_milter.refusal import EX_TEMPFAIL, Refusal, refused_file
 
 __all__ = ["ListeningSocket", "check_directory", "check_reach", "is_at", "prepare_inet"]
 
@@ -176,10 +176,8 @@ class ListeningSocket:
             finally:
                 os.close(held)
         except OSError as error:
-            raise Refusal(
-                f"{self.path}: its group and mode cannot be set: {error.strerror};"
-                f" add the user {identity.name} to the group {plan['group']}, or start the daemon as root"
-            ) from None
+            remedy = f"add the user {identity.name} to the group {plan['group']}, or start the daemon as root"
+            raise refused_file(f"{self.path}: its group and mode cannot be set", error, remedy) from None
 
     def is_lost(self) -> bool:
         """Whether its path leads to it no more, so that nobody can connect."""
