@@ -5,6 +5,8 @@ ATTACKS.md rows: V24-V26, K01, K07-K09, P17, P25.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import pwd
 import re
@@ -237,6 +239,18 @@ def test_the_lock_is_held_on_a_disk_that_is_full(own_directory: Path) -> None:
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_system_without_locks_is_refused(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with (
+        pytest.raises(Refusal, match=r"lock cannot be locked: No locks available; choose a runtime_directory"),
+        RuntimeDirectory.claim(str(own_directory), Identity("x", os.geteuid(), os.getegid(), ())),
+    ):
+        pass
 
 
 @pytest.mark.skipif(not IS_ROOT or shutil.which("unshare") is None, reason="needs root, to mount a file system")

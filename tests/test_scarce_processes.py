@@ -17,6 +17,7 @@ import pytest
 
 from daemon_process import Daemon, authserv_id, eventually, kill, limit
 from engine_process import per_engine
+from mailguard_milter import __main__ as command
 from mailguard_milter.refusal import Refusal, why_not_started
 from mailguard_milter.runtime_directory import RuntimeDirectory
 from mailguard_milter.supervisor import Supervisor
@@ -80,6 +81,24 @@ def test_a_worker_that_gets_no_file_serves_the_sessions_that_it_has(daemon: Daem
     limit([worker], "RLIMIT_NOFILE", 1024)
     eventually(lambda: worker not in daemon.workers())
     assert "worker died" not in daemon.log()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError(errno.EMFILE, "Too many open files"), "LimitNOFILE="), (MemoryError(), "MemoryError")],
+    ids=["files", "memory"],
+)
+def test_what_the_kernel_refuses_is_told_in_a_line(
+    error: BaseException, told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_: Supervisor) -> int:
+        raise error
+
+    monkeypatch.setattr(Supervisor, "run", refused)
+    assert command.main(["-c", "mg.toml"]) == 75
+    (line,) = capfd.readouterr().err.splitlines()
+    assert " event=ended " in line
+    assert told in line
 
 
 @pytest.mark.attack("V16")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mailguard_milter.log import Severity, tell
-from mailguard_milter.refusal import EX_USAGE, Refusal
+from mailguard_milter.refusal import EX_TEMPFAIL, EX_USAGE, Refusal, why_not_started
 from mailguard_milter.supervisor import Supervisor
 
 __all__ = ["command_line", "main"]
@@ -66,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(refusal).splitlines():
             tell("not started", Severity.ERROR, why=line)
         return refusal.code
+    except (OSError, MemoryError) as error:
+        # What the kernel refuses this process may be there again when it is started again.
+        why = why_not_started(error) or type(error).__name__
+        tell("ended", Severity.ERROR, why=why, path=error.filename if isinstance(error, OSError) else None)
+        return EX_TEMPFAIL
 
 
 def _open_standard_streams() -> None:

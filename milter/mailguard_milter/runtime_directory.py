@@ -120,6 +120,9 @@ def _lock(path: str, identity: Identity) -> int:
         with suppress(OSError):  # a disk that is full: the lock is held without it
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(descriptor)
+        raise refused_file(f"{path} cannot be locked", error, "choose a runtime_directory below /run") from None
     except BaseException:
         os.close(descriptor)
         raise
