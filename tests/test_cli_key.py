@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -75,6 +76,25 @@ def test_of_a_pair_that_the_disk_has_no_room_for_nothing_stays(tmp_path: Path) -
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path / "example.com") == []
     store_keys(str(tmp_path), "example.com", pair, owner=None)
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_where_a_disk_fails_there_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    """The two directories and the two files: each flush of one is the last."""
+    done = 0
+
+    def broken(descriptor: int) -> None:
+        nonlocal done
+        done += 1
+        if done > failing:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", broken)
+        with pytest.raises(KeyFileError, match="cannot store a key: Input/output error"):
+            store_keys(str(tmp_path), "example.com", [("r1", b"one"), ("e1", b"other")], owner=None)
+    assert done == failing + 1
+    assert os.listdir(tmp_path / "example.com") == []
 
 
 @pytest.mark.attack("K14")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -122,6 +123,18 @@ def test_an_output_file(mailguard_command: Command, site: Site) -> None:
     assert done.code == 78
     assert (site.directory / "mailguard.toml").read_text() == printed
     assert not list(site.directory.glob("*.new"))
+
+
+def test_a_disk_that_fails_leaves_no_output_file(
+    mailguard_command: Command, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    done = mailguard_command("import", "opendmarc=opendmarc.conf", "--output", "mailguard.toml")
+    assert (done.code, done.err) == (78, "mailguard: mailguard.toml cannot be written: Input/output error\n")
+    assert not list(site.directory.glob("mailguard.toml*"))
 
 
 def test_a_file_that_comes_meanwhile_is_not_overwritten(

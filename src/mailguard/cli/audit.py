@@ -110,6 +110,8 @@ def _write(path: Path, text: str) -> None:
         try:
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
+                file.flush()
+                os.fsync(descriptor)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

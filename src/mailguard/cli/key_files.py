@@ -84,10 +84,11 @@ def _opened_directory(directory: str, domain: str, owner: Owner | None) -> Itera
                 os.chown(inner, *owner)
             _refuse_writable_by_all(outer, directory)
             _refuse_writable_by_all(inner, os.path.join(directory, domain))
+            # Before there is a key: who is told that none could be stored finds none.
+            os.fsync(outer)
             yield inner
         finally:
             os.close(inner)
-        os.fsync(outer)
     finally:
         os.close(outer)
 

@@ -143,6 +143,8 @@ def _write(path: str, text: str) -> None:
             # The daemon's user reads it. It names files with secrets, and holds none.
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(temporary, path)
     except FileExistsError:
         raise ConfigError(_taken(path)) from None
