@@ -315,7 +315,7 @@ def test_a_full_disk_and_a_closed_pipe_end_without_traceback(keys: Keys, verb: s
     with open("/dev/full", "wb") as full:
         done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, env=environment, check=False)
     assert done.returncode == 78
-    assert done.stderr == b"mailguard: No space left on device\n"
+    assert done.stderr == b"mailguard: standard output: No space left on device\n"
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
@@ -356,3 +356,15 @@ def test_a_stream_that_was_closed_is_nobodys_socket() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "/dev/null /dev/null /dev/null"
+
+
+def test_who_is_interrupted_before_there_is_a_command_is_told_so() -> None:
+    program = (
+        "import mailguard.cli.group\n"
+        "from mailguard.cli import main\n"
+        "def interrupted(arguments): raise KeyboardInterrupt\n"
+        "mailguard.cli.group.run = interrupted\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "mailguard: interrupted\n")

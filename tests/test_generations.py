@@ -1,10 +1,12 @@
 """What the supervisor does about its generations, on a clock of the test's own and without processes.
 
-ATTACKS.md rows: V04, V06.
+ATTACKS.md rows: V04, V06, V16.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,3 +78,25 @@ def test_one_that_does_not_answer_is_killed(is_ready: bool, patience_s: float) -
         assert made._current.process.returncode == (-9 if is_killed else None)
         assert made._current.failure == ("it did not answer" if is_killed else "")
         assert made._current.said == ([Word.PING] if is_ready and not is_killed else [])
+
+
+@pytest.mark.attack("V16")
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [("OSError(24, 'Too many open files')", "Too many open files; a limit"), ("MemoryError()", "MemoryError")],
+    ids=["files", "memory"],
+)
+def test_what_the_kernel_refuses_a_generation_is_the_supervisors_to_tell(error: str, why: str) -> None:
+    program = (
+        "import json, os\n"
+        "from mailguard_milter import generation\n"
+        "from mailguard_milter.channel import Channel\n"
+        "ours, theirs = Channel.pair()\n"
+        f"def load(path): raise {error}\n"
+        "orders = {'config': '', 'control': os.dup(theirs.fileno()), 'listeners': {}, 'trace': None}\n"
+        "code = generation.main([json.dumps({**orders, 'directory': '', 'keys': ''})], load=load)\n"
+        "print(code, *ours.receive())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("70 Word.FAILED {'why': '" + why)

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from mailguard.config import Listener
 from mailguard.configured_dns import resolver_config, servers_of
@@ -350,6 +351,17 @@ def main(
     keep_private()
     orders = json.loads(arguments[0])
     control = Channel.inherited(orders["control"])
+    try:
+        return _serve(orders, control, load, patience)
+    except (OSError, MemoryError) as error:
+        # The workers see that nobody is left to give orders, and finish their sessions.
+        control.send(Word.FAILED, why=why_not_started(error) or type(error).__name__, code=EX_SOFTWARE)
+        return EX_SOFTWARE
+
+
+def _serve(
+    orders: Mapping[str, Any], control: Channel, load: Callable[[str], Application], patience: Patience
+) -> int:
     listening = {address: socket.socket(fileno=number) for address, number in orders["listeners"].items()}
     for inherited in listening.values():
         inherited.set_inheritable(False)

@@ -56,6 +56,10 @@ def main() -> None:
             sys.stderr.flush()
             os._exit(code)
         sys.exit(code)
+    except KeyboardInterrupt:
+        # While the command was loaded, or its output written.
+        print("mailguard: interrupted", file=sys.stderr)
+        os._exit(130)
     except MissingExtraError as error:
         sys.exit(_missing(str(error)))
     except ModuleNotFoundError as error:
