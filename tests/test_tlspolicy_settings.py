@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from audit_site import POSTCONF
+from mailguard.cli import tlspolicy as cli
 from mailguard.config import DnsConfig
 from mailguard.tlspolicy.decide import Mixed
 from mailguard.tlspolicy.log_lines import MAX_LINE_BYTES, LineHandler
@@ -185,3 +187,27 @@ def test_long_and_many_lines_are_bounded() -> None:
     lines = logged(False, *["again"] * 100)
     assert len(lines) == 10 + 10, "ten in a minute, and the rest is counted"
     assert b"not_logged=51" in lines[10]
+
+
+def test_what_goes_wrong_on_the_event_loop_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """asyncio would write a traceback each second in which no file is left for a client."""
+
+    async def run(*_: object, **__: object) -> None:
+        error = OSError(24, "Too many open files")
+        context = {"message": "socket.accept() out of system resource", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
+
+    for name in ("mailguard", "asyncio"):
+        log = logging.getLogger(name)
+        monkeypatch.setattr(log, "propagate", log.propagate)
+        monkeypatch.setattr(log, "level", log.level)
+    monkeypatch.setattr(cli, "run", run)
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    config = tmp_path / "mailguard.toml"
+    config.write_text('authserv_id = "mx.us.test"\n[[listeners]]\naddress = "unix:/run/m.sock"\n')
+    cli._serve(str(config))
+    assert capfd.readouterr().err == (
+        'level=error event="socket.accept() out of system resource" error="OSError: [Errno 24] Too many open files"\n'
+    )

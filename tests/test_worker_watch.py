@@ -5,6 +5,8 @@ ATTACKS.md rows: V16, V17.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
 import threading
 from itertools import cycle
@@ -17,6 +19,7 @@ from mailguard_milter.log import Format, Log, Severity, StderrSink
 from mailguard_milter.refusal import EX_SOFTWARE
 
 HUNG_AFTER_S = 60.0
+PATIENCE_S = 30.0
 
 
 class OneCallback:
@@ -144,5 +147,24 @@ def test_what_cannot_be_told_for_want_of_memory_is_not_told(monkeypatch: pytest.
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(logging.getLogger("asyncio"), "handlers", [])
     worker._send_uncaught_to(FullLog(StderrSink(), Format.LOGFMT, timestamps=True))
     sys.excepthook(MemoryError, MemoryError(), None)
+
+
+def test_what_goes_wrong_on_an_event_loop_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(logging.getLogger("asyncio"), "handlers", [])
+    log = Log(StderrSink(), Format.LOGFMT, timestamps=False)
+    log.start()
+    worker._send_uncaught_to(log)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_exception_handler({"message": "no memory", "exception": MemoryError()})
+
+    asyncio.run(main())
+    log.close(timeout_s=PATIENCE_S)
+    assert capfd.readouterr().err == 'event=uncaught error="MemoryError: " place=asyncio\n'

@@ -8,6 +8,7 @@ have. Left out: restarting, which is the generation parent's.
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import select
@@ -231,7 +232,7 @@ class _Watch:
 
 
 def _send_uncaught_to(log: Log) -> None:
-    """pymilter prints what it cannot decode through sys.excepthook: one line of the log instead of a traceback."""
+    """One line of the log instead of a traceback; pymilter prints what it cannot decode through sys.excepthook."""
 
     def tell(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -241,6 +242,15 @@ def _send_uncaught_to(log: Log) -> None:
             # Python would write five lines about it, for each callback; _Watch tells of the want of memory.
             return
 
+    class ToLog(logging.Handler):
+        """What goes wrong on an event loop, for which asyncio has a traceback on stderr, wherever the log is."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            error = record.exc_info[1] if record.exc_info else None
+            why = f"{type(error).__name__}: {error}" if error is not None else record.getMessage()
+            log.event("uncaught", Severity.ERROR, error=why, place="asyncio")
+
+    logging.getLogger("asyncio").addHandler(ToLog(logging.WARNING))
     sys.excepthook = tell
     threading.excepthook = lambda caught: tell(caught.exc_type, caught.exc_value, caught.exc_traceback)
 

@@ -74,10 +74,12 @@ def _serve(config_file: str) -> None:
     # What is wrong with them is said before anything is begun.
     overrides_of(config)
     handler = LineHandler(as_json=config.log.format == "json", timestamps="JOURNAL_STREAM" not in os.environ)
-    log = logging.getLogger("mailguard")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    # What the event loop is refused, a file for a client that comes, is a line as all else.
+    logs = [logging.getLogger(name) for name in ("mailguard", "asyncio")]
+    for log in logs:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
     try:
         asyncio.run(
             run(
@@ -88,7 +90,8 @@ def _serve(config_file: str) -> None:
             )
         )
     finally:
-        log.removeHandler(handler)
+        for log in logs:
+            log.removeHandler(handler)
 
 
 @tlspolicy.command()
