@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import selectors
@@ -268,6 +269,25 @@ def test_a_reply_that_there_is_no_memory_for_ends_its_look_up(monkeypatch: pytes
         assert (answer.status, answer.detail) == (Status.TEMPFAIL, "internal error: MemoryError")
         assert time.monotonic() - started < LATEST_S
         assert ask(resolver, "b.test").status is Status.NOERROR
+
+
+def test_where_no_loop_can_be_made_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def refused() -> None:
+        raise OSError(24, "Too many open files")
+
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.events, "new_event_loop", refused)
+            answer = ask(resolver, "a.test")
+        assert (answer.status, answer.detail) == (
+            Status.TEMPFAIL,
+            "the resolver does not run: [Errno 24] Too many open files",
+        )
+        assert ask(resolver, "b.test").status is Status.NOERROR
+    gc.collect()
+    assert recwarn.list == []
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -144,7 +144,9 @@ class LookupLoop:
 
     def _run(self, ready: Future[_Running]) -> None:
         try:
-            asyncio.run(self._serve(ready))
+            with asyncio.Runner() as runner:
+                runner.get_loop()  # before there is anything to be run on it, and to be missed if it is not
+                runner.run(self._serve(ready))
         except (OSError, MemoryError) as error:
             # The loop could not be made: no files left. Once it runs, only a want of memory can end it.
             if ready.done():
