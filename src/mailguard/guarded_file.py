@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from mailguard.errors import ConfigError
 
-__all__ = ["guarded_directory", "open_directory", "read_guarded", "read_regular"]
+__all__ = ["guarded_directory", "named", "open_directory", "read_guarded", "read_regular"]
 
 _CHOOSE = "choose a directory that is root's all the way down"
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -108,3 +108,12 @@ def _check_directory(status: os.stat_result, path: str, *, is_last: bool) -> Non
         # /tmp is for everybody: programs of the host fail when it is not.
         advice = _CHOOSE if status.st_mode & stat.S_ISVTX else f"run: chmod go-w {path}"
         raise ConfigError(f"{path}: others can write to it, and replace what is below it; {advice}")
+
+
+@contextmanager
+def named(path: str) -> Iterator[None]:
+    """Has an error of writing or reading name the file, which one of opening does by itself."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), error.filename or path) from None

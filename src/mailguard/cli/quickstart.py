@@ -34,6 +34,7 @@ from mailguard.config import DEFAULT_PATH, DEFAULT_USER, Config, load
 from mailguard.dkim.signing_key import KeyPermissions, generate_ed25519, generate_rsa
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
+from mailguard.guarded_file import named
 from mailguard.key_places import pattern_keys, signer_of
 from mailguard.setup_host.file_changes import FileChange, Journal
 from mailguard.setup_host.first_configuration import (
@@ -249,7 +250,8 @@ def _parsed(text: str, path: str) -> Config:
     """Raises ConfigError as `load` does; names of files are taken from where the configuration will be."""
     with tempfile.TemporaryDirectory(prefix="mailguard-quickstart-") as scratch:
         copy = os.path.join(scratch, os.path.basename(path))
-        Path(copy).write_text(text, encoding="utf-8")
+        with named(copy):
+            Path(copy).write_text(text, encoding="utf-8")
         try:
             return load(copy)
         except ConfigError as error:

@@ -18,6 +18,7 @@ from typing import Any
 
 from mailguard.config import DEFAULT_USER, load
 from mailguard.errors import ConfigError
+from mailguard.guarded_file import named
 from mailguard.migration.compose import KeysInUse, compose, limited
 from mailguard.migration.dkimpy_milter import read_dkimpy_milter
 from mailguard.migration.found import Found
@@ -182,7 +183,7 @@ def _comments(files: Sequence[str], notes: Sequence[Note]) -> list[str]:
 def _check(text: str) -> None:
     with tempfile.TemporaryDirectory(prefix="mailguard-import-") as directory:
         path = os.path.join(directory, "mailguard.toml")
-        with open(path, "x", encoding="utf-8") as file:
+        with named(path), open(path, "x", encoding="utf-8") as file:
             file.write(text)
         try:
             load(path)

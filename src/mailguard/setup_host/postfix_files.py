@@ -14,6 +14,7 @@ from pathlib import Path
 from mailguard.audit.gather import SYSTEM_PATH, run_postconf
 from mailguard.audit.postfix import Postfix, parameters, service_overrides
 from mailguard.errors import ConfigError
+from mailguard.guarded_file import named
 from mailguard.setup_host.file_changes import FileChange
 from mailguard.setup_host.milter_list import Written
 from mailguard.setup_host.milter_plan import Setting, chrooted_services
@@ -69,7 +70,8 @@ def edit(postfix: Postfix, settings: Sequence[Setting], *, postconf: str = "post
     before = {name: _read(os.path.join(postfix.directory, name)) for name in NAMES}
     with tempfile.TemporaryDirectory(prefix="mailguard-postconf-") as scratch:
         for name, octets in before.items():
-            Path(scratch, name).write_bytes(octets)
+            with named(os.path.join(scratch, name)):
+                Path(scratch, name).write_bytes(octets)
         main = [each.argument for each in settings if each.service is None]
         services = [each.argument for each in settings if each.service is not None]
         for option, arguments in (("-e", main), ("-P", services)):
