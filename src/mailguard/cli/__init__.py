@@ -10,6 +10,7 @@ import warnings
 from contextlib import suppress
 
 from mailguard.errors import MissingExtraError, install_command
+from mailguard.guarded_file import named
 
 __all__ = ["main"]
 
@@ -34,6 +35,25 @@ class _Notes(io.TextIOWrapper):
             super().flush()
 
 
+class _Output(io.TextIOWrapper):
+    """Standard output: an error in writing to it has its name."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        """In place of `stream`, which cannot be used any more."""
+        encoding, is_line_buffered = stream.encoding, stream.line_buffering
+        super().__init__(
+            stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=is_line_buffered
+        )
+
+    def write(self, text: str) -> int:
+        with named("standard output"):
+            return super().write(text)
+
+    def flush(self) -> None:
+        with named("standard output"):
+            super().flush()
+
+
 def main() -> None:
     """Run the command that sys.argv names, and end the process with its exit code (see exit_code.py)."""
     _open_standard_streams()
@@ -43,7 +63,7 @@ def main() -> None:
     # Whoever started it may ignore it, which is inherited: a program that fails would be taken for one that did not.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout = _Output(sys.stdout)
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr = _Notes(sys.stderr)
     try:

@@ -106,21 +106,18 @@ def run(arguments: Sequence[str]) -> int:
         _drop_unwritable_output()
         return ExitCode.FAIL
     except OSError as error:
-        is_output = _drop_unwritable_output()
-        place = error.filename or ("standard output" if is_output else "")
-        why = error.strerror or str(error)
-        return _say(f"{place}: {why}" if place else why, ExitCode.CONFIGURATION)
+        _drop_unwritable_output()
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"{place}{error.strerror or error}", ExitCode.CONFIGURATION)
     return int(code or ExitCode.PASS)
 
 
-def _drop_unwritable_output() -> bool:
-    """Whether what is left in the buffer cannot be written. Python then does not try again at exit, and complain."""
+def _drop_unwritable_output() -> None:
+    """If what is left in the buffer cannot be written, see that Python does not try again at exit, and complain."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def _say(text: str, code: ExitCode) -> int:
