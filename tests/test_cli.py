@@ -358,6 +358,21 @@ def test_a_stream_that_was_closed_is_nobodys_socket() -> None:
     assert done.stdout == "/dev/null /dev/null /dev/null"
 
 
+@pytest.mark.parametrize(("option", "said"), [("-u", "a"), ("-B", "")])
+def test_python_without_buffers_has_none(option: str, said: str) -> None:
+    program = (
+        "import os, mailguard.cli.group\n"
+        "from mailguard.cli import main\n"
+        "def ended(arguments): print('a', end=''); os._exit(0)\n"
+        "mailguard.cli.group.run = ended\n"
+        "main()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    words = [sys.executable, option, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout == said
+
+
 def test_who_is_interrupted_before_there_is_a_command_is_told_so() -> None:
     program = (
         "import mailguard.cli.group\n"

@@ -13,7 +13,7 @@ from mailguard.audit.finding import Check, Found, Severity, Unclear
 from mailguard.audit.postfix import Service
 from mailguard.audit.restriction_list import BARRIERS, effective, reaches, stops_relaying, words
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "networks_of"]
 
 LISTS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 OPEN_DOORS = frozenset({"permit_naked_ip_address", "permit_tls_all_clientcerts"})

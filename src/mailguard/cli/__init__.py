@@ -17,13 +17,23 @@ __all__ = ["main"]
 _PACKAGES_OF_THE_EXTRA = ("click", "pydantic", "pydantic_core", "rich")
 
 
-class _Notes(io.TextIOWrapper):
-    """Standard error. Where it takes nothing, the command does what it would do, and its exit code tells that."""
+class _Stream(io.TextIOWrapper):
+    """A standard stream, for text with whatever characters."""
 
-    def __init__(self, stream: io.TextIOWrapper) -> None:
-        """In place of `stream`, which cannot be used any more."""
-        encoding = stream.encoding
-        super().__init__(stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=True)
+    def __init__(self, stream: io.TextIOWrapper, *, by_lines: bool) -> None:
+        """In place of `stream`, which cannot be used any more. `by_lines`: nothing waits behind the end of a line."""
+        encoding, at_once = stream.encoding, stream.write_through  # python -u
+        super().__init__(
+            stream.detach(),
+            encoding=encoding,
+            errors="backslashreplace",
+            line_buffering=by_lines,
+            write_through=at_once,
+        )
+
+
+class _Notes(_Stream):
+    """Standard error. Where it takes nothing, the command does what it would do, and its exit code tells that."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -35,15 +45,8 @@ class _Notes(io.TextIOWrapper):
             super().flush()
 
 
-class _Output(io.TextIOWrapper):
+class _Output(_Stream):
     """Standard output: an error in writing to it has its name."""
-
-    def __init__(self, stream: io.TextIOWrapper) -> None:
-        """In place of `stream`, which cannot be used any more."""
-        encoding, is_line_buffered = stream.encoding, stream.line_buffering
-        super().__init__(
-            stream.detach(), encoding=encoding, errors="backslashreplace", line_buffering=is_line_buffered
-        )
 
     def write(self, text: str) -> int:
         with named("standard output"):
@@ -63,9 +66,9 @@ def main() -> None:
     # Whoever started it may ignore it, which is inherited: a program that fails would be taken for one that did not.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = _Output(sys.stdout)
+        sys.stdout = _Output(sys.stdout, by_lines=sys.stdout.line_buffering)
     if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = _Notes(sys.stderr)
+        sys.stderr = _Notes(sys.stderr, by_lines=True)
     try:
         from mailguard.cli.exit_code import ExitCode
         from mailguard.cli.group import run

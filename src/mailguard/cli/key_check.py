@@ -21,11 +21,10 @@ from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
 from mailguard.explain.explanation import MAX_TEXT_CHARS
 from mailguard.key_places import WantedKey
-from mailguard.scorecard.dkim_card import MAX_SHOWN_TEXTS, ONE_RECORD, misplaced_at, wrong_places
+from mailguard.scorecard.dkim_card import MAX_SHOWN_TEXTS, ONE_RECORD, is_in_pieces, misplaced_at, wrong_places
 
 __all__ = ["CheckedKey", "KeyOutcome", "check_keys"]
 
-_KEY = b"p="
 _MISSING = frozenset({Status.NXDOMAIN, Status.NODATA})
 
 
@@ -185,7 +184,7 @@ def _compare(key: SigningKey, answer: Answer) -> tuple[KeyOutcome, str]:
             "the record holds another key: if another host signs with that one, leave it there, and make keys with"
             " selectors of their own here (mailguard key new --selector)"
         )
-    if len(texts) > 1 and any(_KEY not in text for text in texts):
+    if is_in_pieces(texts):
         faults.append(f"{len(texts)} TXT records are there: {ONE_RECORD}")
     found = "; ".join(dict.fromkeys(faults))
     return KeyOutcome.WRONG, f"the key is sound, but what is published does not fit: {found}"

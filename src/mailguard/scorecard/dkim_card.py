@@ -18,7 +18,7 @@ from mailguard.explain.explanation import Explanation, octets_text
 from mailguard.scorecard.card import Mark, card, finding
 from mailguard.taglist import TagList
 
-__all__ = ["ONE_RECORD", "dkim_card", "misplaced_at", "wrong_places"]
+__all__ = ["ONE_RECORD", "dkim_card", "is_in_pieces", "misplaced_at", "wrong_places"]
 
 # RFC 8301 §3.2: signers use at least 2048 bits.
 STRONG_RSA_BITS = 2048
@@ -28,6 +28,11 @@ _MEANT = b"v=DKIM1"
 # RFC 6376 §3.6.2.2: the strings of one record are put together, records are not.
 ONE_RECORD = "a long key is one record of several strings"
 MAX_SHOWN_TEXTS = 4
+
+
+def is_in_pieces(texts: Sequence[bytes]) -> bool:
+    """Whether what should be one key record stands in several TXT records, as far as these show."""
+    return len(texts) > 1 and any(_KEY not in text for text in texts)
 
 
 def wrong_places(selector: str, domain: Domain) -> list[Question]:
@@ -73,7 +78,7 @@ def _key(domain: Domain, selector: str, question: Question, answers: Answers) ->
     texts = answer.texts()
     if not texts:
         return _missing(domain, selector, question, answers)
-    if len(texts) > 1 and any(_KEY not in text for text in texts):
+    if is_in_pieces(texts):
         detail = f"{selector}: {len(texts)} records, and not all have a p=: {ONE_RECORD}"
         return finding(Mark.PROBLEM, detail, "publish one record, as mailguard dns prints it")
     if len(texts) > 1:
