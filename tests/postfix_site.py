@@ -23,8 +23,10 @@ from sandbox_daemon import Daemon
 
 __all__ = [
     "ALICE",
+    "ALL_THREE",
     "AUTHSERV_ID",
     "DEFAULT_ENGINE",
+    "SIGNED_BY_US",
     "STRANGER",
     "Answer",
     "Client",
@@ -39,6 +41,9 @@ __all__ = [
 
 AUTHSERV_ID = "mx.us.test"
 ALICE = "alice@us.test"
+ALL_THREE = ["mailguard", "dkimpy", "opendkim"]
+SIGNED_BY_US = {"r1": ALL_THREE, "e1": ALL_THREE}
+"""The verdicts on a message that the daemon signed: by each selector, who finds it good."""
 PASSWORD = "correct horse"
 STRANGER = "198.51.100.66"
 DEFAULT_ENGINE = "libmilter"

@@ -1,6 +1,7 @@
 """Signing, verifying and sessions through the real Postfix and the real daemon; what counts is the delivered file.
 
-RFC 6376 §3.4, RFC 8601 §5, RFC 5321 §4.1.4. Malformed messages, load and large messages have files of their own.
+RFC 6376 §3.4, RFC 8601 §5, RFC 5321 §4.1.4. Malformed messages, what Postfix changes, load and large messages have
+files of their own.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 import zone0
-from postfix_site import ALICE, STRANGER, Client, PostfixSite, fields_named, header_fields, open_site
+from postfix_site import (
+    ALICE,
+    ALL_THREE,
+    SIGNED_BY_US,
+    STRANGER,
+    Client,
+    PostfixSite,
+    fields_named,
+    header_fields,
+    open_site,
+)
 
 pytestmark = pytest.mark.postfix
 
-ALL_THREE = ["mailguard", "dkimpy", "opendkim"]
-SIGNED_BY_US = {"r1": ALL_THREE, "e1": ALL_THREE}
 LISTED_CLIENT = "203.0.113.9"
 PATTERN = """
 key_pattern = "keys/{domain}/{selector}.pem"
@@ -25,9 +34,6 @@ key_selectors = ["p1"]
 networks = ["203.0.113.0/24"]
 domains = ["us.test", "listed.test"]
 """
-HEADER_CHECKS = "regexp:{ {/^Subject: An/ REPLACE Subject: [external]} {/^X-Elsewhere:/ REDIRECT b@us.test} }"
-# Postfix adds nothing before the milter.
-AS_FROM_AFAR = {"local_header_rewrite_clients": ""}
 PATTERN_KEY = zone0.ed25519_key(7)
 
 
@@ -50,34 +56,6 @@ def site() -> Iterator[PostfixSite]:
 def normalizing() -> Iterator[PostfixSite]:
     """Postfix as it is from 3.9 on: only <CR><LF>.<CR><LF> ends a message."""
     with open_site(workers=1, inbound={"smtpd_forbid_bare_newline": "normalize"}) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def seven_bits() -> Iterator[PostfixSite]:
-    """Its smtp(8) finds a next server that does not offer 8BITMIME."""
-    with open_site(workers=1, main={"smtpd_discard_ehlo_keywords": "8bitmime, smtputf8"}) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def unchanging() -> Iterator[PostfixSite]:
-    """The same, with what docs/postfix.md tells against changes behind the signature."""
-    main = {
-        "smtpd_discard_ehlo_keywords": "8bitmime, smtputf8",
-        "smtp_line_length_limit": "0",
-        "disable_mime_output_conversion": "yes",
-    }
-    with open_site(workers=1, main=main, submission=AS_FROM_AFAR) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def changing() -> Iterator[PostfixSite]:
-    """It has header_checks, and the service that takes mail back adds what is missing, as for all clients there."""
-    main = {"header_checks": HEADER_CHECKS}
-    inbound = {"local_header_rewrite_clients": "permit_inet_interfaces"}
-    with open_site(workers=1, main=main, submission=AS_FROM_AFAR, inbound=inbound) as made:
         yield made
 
 
@@ -146,75 +124,6 @@ def test_the_signatures_cover_what_postfix_delivers(forms: tuple[str, PostfixSit
     expected = [re.sub(rb"\A([^:]*?)[ \t]+:", rb"\1:", field) for field in header_fields(sent)]
     assert [field for field in header_fields(message) if field in expected] == expected
     assert message.partition(b"\r\n\r\n")[2] == BODIES[body]
-
-
-@pytest.mark.parametrize(
-    ("header", "body", "said"),
-    [
-        (b"References: " + b"<1@us.test>" * 100 + b"\r\n", b"Hello\r\n", "a signed header field"),
-        (b"", b"word " * 200 + b"\r\n", "the body"),
-    ],
-    ids=["header", "body"],
-)
-def test_lines_that_postfix_breaks_when_it_sends(
-    site: PostfixSite, unchanging: PostfixSite, header: bytes, body: bytes, said: str
-) -> None:
-    """What docs/postfix.md says of them: broken by default, with the signature, and sent as they are with 0."""
-    sent = FIELDS["plain"] + header + b"\r\n" + body
-    recipient = site.recipient()
-    with site.connect("submission", client=None, login=True) as client:
-        answer = client.transmit(sent, sender=ALICE, recipient=recipient)
-    assert site.record(answer.queue_id)["warning"] == f"{said} has a line of more than 998 octets"
-    assert site.verifiers.verdicts(site.delivered_to(recipient)) == {"r1": [], "e1": []}
-    assert unchanging.verifiers.verdicts(unchanging.submit(sent)) == SIGNED_BY_US
-
-
-def test_eight_bits_behind_a_server_that_offers_seven(seven_bits: PostfixSite, unchanging: PostfixSite) -> None:
-    """The same page: what smtp(8) makes of them is not what was signed."""
-    text = b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"
-    sent = FIELDS["plain"] + text + "\r\nGrüße\r\n".encode()
-    made = seven_bits.submit(sent)
-    assert b"quoted-printable" in made
-    assert not any(seven_bits.verifiers.verdicts(made).values())
-    assert unchanging.verifiers.verdicts(unchanging.submit(sent)) == SIGNED_BY_US
-
-
-def test_fields_that_the_service_behind_a_content_filter_adds(changing: PostfixSite, unchanging: PostfixSite) -> None:
-    """The same page: the Date and the Message-ID that a message lacks, which the signature forbids to add."""
-    sent = FIELDS["plain"] + b"\r\nHello\r\n"
-    made = changing.submit(sent)
-    assert [len(fields_named(made, name)) for name in ("Date", "Message-ID")] == [1, 1]
-    assert changing.verifiers.verdicts(made) == {"r1": [], "e1": []}
-    kept = unchanging.submit(sent)
-    assert [len(fields_named(kept, name)) for name in ("Date", "Message-ID")] == [0, 0]
-    assert unchanging.verifiers.verdicts(kept) == SIGNED_BY_US
-
-
-def test_a_from_that_postfix_adds_is_the_author(changing: PostfixSite, unchanging: PostfixSite) -> None:
-    """The same page: it is there when the milter gets the header, so that there is no malformed message to refuse."""
-    recipient = changing.recipient()
-    answer = changing.send(b"Subject: no From\r\n\r\nHello\r\n", sender="x@evil.test", recipient=recipient)
-    assert changing.record(answer.queue_id)["from"] == "x@evil.test"
-    assert fields_named(changing.delivered_to(recipient), "From") == [b" x@evil.test"]
-    assert unchanging.send(b"Subject: no From\r\n\r\nHello\r\n", sender="x@evil.test").code == 550
-
-
-def test_what_header_checks_change_was_not_signed_so(changing: PostfixSite, unchanging: PostfixSite) -> None:
-    """What docs/postfix.md says of them: the signature is verified after that."""
-    signed = zone0.sign_as(zone0.ke(), zone0.mail())
-    assert b"dkim=fail" in fields_named(changing.receive(signed), "Authentication-Results")[0]
-    assert b"dkim=pass" in fields_named(unchanging.receive(signed), "Authentication-Results")[0]
-
-
-def test_header_checks_redirect_past_the_milter(changing: PostfixSite) -> None:
-    forged = b"Authentication-Results: mx.us.test; dmarc=pass\r\n"
-    answer = changing.send(zone0.mail(more=b"X-Elsewhere: yes\r\n" + forged))
-    message = changing.delivered_to("b@us.test")
-    assert fields_named(message, "Authentication-Results") == [b" mx.us.test; dmarc=pass"]
-    # The one worker writes of a later message.
-    later = changing.send(zone0.mail(more=forged))
-    changing.record(later.queue_id)
-    assert answer.queue_id not in [record["queue_id"] for record in changing.records()]
 
 
 @pytest.mark.attack("R12", "P28")
