@@ -180,19 +180,26 @@ def test_a_first_configuration(mailguard_command: Command, site: Site, chroot: s
     assert site.files() == before
 
 
-def test_a_second_domain(mailguard_command: Command, site: Site) -> None:
+def test_a_second_domain(mailguard_command: Command, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     first = mailguard_command(*site.arguments(), "--user", "nobody", "--apply")
     assert first.code == 0, first.err
     text = site.config_file.read_text() + "# mine"
     site.config_file.write_text(text)
     site.grow_old()
-    second = mailguard_command(*site.arguments("them.test"), "--apply")
+    joined = os.getgrouplist("postfix", 65534)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getgrouplist", lambda name, gid: joined)
+        second = mailguard_command(*site.arguments("them.test"), "--apply")
     assert second.code == 0, second.err
     # A restart would refuse mail for a moment, and Postfix has all that it needs.
     assert "\nsystemctl reload-or-restart mailguard-milter    # " in second.out
     assert " reload\n" not in second.out
+    assert "adduser postfix" not in second.out
     assert site.config_file.read_text().startswith(f"{text}\n\n[domains.")
     assert set(load(site.config_file).domains) == {"us.test", "them.test"}
+    # Its processes have the groups of when they were started.
+    third = mailguard_command(*site.arguments("them.test"), "--apply")
+    assert re.search(r"\nadduser postfix nobody .*\n.*\npostfix -c \S+ reload\n", third.out)
     # The first cannot be undone before the second, and then not without losing what was written since.
     for _ in range(2):
         refused = mailguard_command("quickstart", "--undo", undo_directory(first.out))

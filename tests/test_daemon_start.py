@@ -265,6 +265,20 @@ def test_a_runtime_directory_that_is_full_is_tried_again(daemon: Daemon) -> None
     assert "No space left on device; no room or no inode is left there" in daemon.log()
 
 
+@pytest.mark.skipif(not IS_ROOT or shutil.which("unshare") is None, reason="needs root, to mount a directory")
+def test_a_directory_that_the_unit_closes_is_named_with_the_remedy(daemon: Daemon) -> None:
+    closed = daemon.directory / "closed"
+    closed.mkdir()
+    daemon.configure(listeners=f'[[listeners]]\naddress = "unix:{closed}/m.sock"\n')
+    mount = f'mount --bind {closed} {closed} && mount -o remount,bind,ro {closed} && exec "$@"'
+    process = daemon.start("unshare", "-m", "--propagation", "private", "sh", "-c", mount, "sh", *DAEMON)
+    assert process.wait(PATIENCE_S) == 75
+    assert (
+        "Read-only file system; mounted so, or closed by the unit: name the directory in ReadWritePaths="
+        in daemon.log()
+    )
+
+
 @pytest.mark.attack("K08")
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
 def test_a_socket_in_a_directory_of_everybody_is_refused(daemon: Daemon, mode: int) -> None:

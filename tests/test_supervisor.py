@@ -32,6 +32,7 @@ from daemon_process import (
     parent,
 )
 from engine_process import per_engine
+from mailguard.cli.quickstart import UNIT_DIRECTORY
 from mailguard_milter import __main__ as command
 from mailguard_milter import refusal, supervisor, worker
 from milter_client import MilterClient, MilterGone
@@ -479,6 +480,11 @@ def test_systemd_goes_on_to_try_as_long_as_the_configuration_is_good(name: str) 
     # At the limit, what is in the way for half a minute would keep the daemon down for good, and its socket unit too.
     most = int(numbers["StartLimitIntervalSec"]) / int(numbers["RestartSec"])
     assert most < int(numbers.get("StartLimitBurst", 5))
+
+
+@pytest.mark.parametrize("name", ["mailguard-milter.service", "mailguard-tlspolicy.service"])
+def test_the_units_let_the_daemons_make_the_socket_that_a_chroot_needs(name: str) -> None:
+    assert f"ReadWritePaths=-{UNIT_DIRECTORY}" in UNIT.with_name(name).read_text().splitlines()
 
 
 def test_a_worker_that_is_killed_for_want_of_memory_does_not_end_the_service() -> None:

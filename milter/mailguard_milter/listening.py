@@ -19,7 +19,7 @@ from typing import Any
 
 from mailguard_milter.identity import Identity, group_id
 from mailguard_milter.log import Severity, tell
-from mailguard_milter.refusal import EX_TEMPFAIL, Refusal, refused_file
+from mailguard_milter.refusal import EX_TEMPFAIL, Refusal, refused_file, why_not_started
 
 __all__ = ["ListeningSocket", "check_directory", "check_reach", "is_at", "prepare_inet"]
 
@@ -109,10 +109,7 @@ class ListeningSocket:
                 return cls._open_unix(plan, identity)
             return cls._open_inet(plan)
         except OSError as error:
-            raise Refusal(
-                f"{plan['address']}: cannot listen: {error.strerror or error}",
-                EX_TEMPFAIL,
-            ) from None
+            raise Refusal(f"{plan['address']}: cannot listen: {why_not_started(error)}", EX_TEMPFAIL) from None
 
     @classmethod
     def _open_inet(cls, plan: Mapping[str, Any]) -> ListeningSocket:

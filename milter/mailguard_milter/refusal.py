@@ -15,12 +15,13 @@ EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
-# fork(2), pipe(2), open(2): what the kernel says at a limit, and which limit that may be.
+# fork(2), pipe(2), open(2), bind(2): what the kernel says at a limit, and which limit that may be.
 _LIMITS: Mapping[int, str] = {
     errno.EAGAIN: "a limit on processes is reached: raise TasksMax= of the unit, or ulimit -u of the user",
     errno.ENOMEM: "no memory is left, or a limit on it is reached: see free -m, MemoryMax= and LimitAS= of the unit",
     errno.EMFILE: "a limit on open files is reached: raise LimitNOFILE= of the unit, or ulimit -n",
     errno.ENOSPC: "no room or no inode is left there: see df and df -i",
+    errno.EROFS: "mounted so, or closed by the unit: name the directory in ReadWritePaths= of the unit",
     errno.ENFILE: "the machine's limit on open files is reached: raise fs.file-max (sysctl)",
 }
 

@@ -53,6 +53,8 @@ __all__ = ["quickstart"]
 SOCKET_DIRECTORY_MODE = 0o750
 # A daemon that runs refuses nobody then.
 RELOAD = "systemctl reload-or-restart mailguard-milter"
+# Below a queue directory, where contrib/mailguard-milter.service lets the daemon write.
+UNIT_DIRECTORY = "/var/spool/postfix/mailguard"
 # A pattern may find keys of thousands of domains.
 MAX_DOMAINS_SHOWN = 20
 _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
@@ -357,14 +359,16 @@ def _new_user(name: str) -> str:
 
 def _next(host: _Host, start: _Start) -> Sequence[str]:
     lines = []
-    if any(each.socket_address.path and each.group is None for each in start.config.listeners):
-        owner = host.facts.postfix.value("mail_owner")
-        lines.append(f"adduser {owner} {start.config.user}    # the group of the socket")
+    has_its_group = any(each.socket_address.path and each.group is None for each in start.config.listeners)
+    postfix, daemon = (Person.named(name) for name in (host.facts.postfix.value("mail_owner"), start.config.user))
+    if has_its_group and postfix and daemon and daemon.gid not in postfix.groups:
+        lines.append(f"adduser {postfix.name} {daemon.name}    # the group of the socket")
     unit = "contrib/mailguard-milter.service says how it is installed"
-    if start.socket_directories:
-        unit += f", and what it needs for {', '.join(start.socket_directories)}"
+    if elsewhere := [each for each in start.socket_directories if each != UNIT_DIRECTORY]:
+        unit += f", and what it needs for {', '.join(elsewhere)}"
     start_it = "systemctl restart mailguard-milter" if host.text is None else RELOAD
-    return [*lines, f"{start_it}    # {unit}", *_reload(start)]
+    # Postfix's processes have the groups of when they were started.
+    return [*lines, f"{start_it}    # {unit}", *([start.edit.reload] if lines else _reload(start))]
 
 
 def _reload(start: _Start) -> Sequence[str]:

@@ -112,7 +112,7 @@ def _remedy(listener: Listener, found: Probe, user: str) -> str:
     if found.code == "EACCES" and found.group:
         return (
             f"{found.denied_at} is for the group {found.group}, in which {user} is not: adduser {user} {found.group},"
-            " and restart Postfix"
+            " and postfix reload"
         )
     if found.code == "EACCES":
         where = found.denied_at or listener.address
