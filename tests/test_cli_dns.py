@@ -333,6 +333,47 @@ def test_where_an_alias_leads(
     assert said in done.out
 
 
+# What is published
+
+OWN_SPF = '@ IN TXT "v=spf1 a:old.us.test -all"\n'
+
+
+def test_a_second_spf_record_is_held_back(mailguard_command: Command, both: tuple[Nsd, Nsd], config: str) -> None:
+    asked = ("dns", "us.test", "-c", config, *MX)
+    assert 'update add us.test. 3600 TXT "v=spf1 mx ~all"\n' in mailguard_command(*asked, "--format", "nsupdate").out
+    both[0].serve(zone(OWN_SPF))
+    said = 'not yet: "v=spf1 a:old.us.test -all" is there: write into that what it lacks, or put this in its place\n'
+    lines = {
+        "zone": f'; {said}; us.test. 3600 IN TXT "v=spf1 mx ~all"\n',
+        "web": f"  NOT YET: {said[len('not yet: ') :]}",
+        "nsupdate": f"; left out: us.test TXT: {said}",
+        "octodns": f"# left out: us.test TXT: {said}",
+    }
+    for form, line in lines.items():
+        done = mailguard_command(*asked, "--format", form)
+        assert (done.code, line in done.out) == (0, True), done.out
+    compared = mailguard_command(*asked, "--diff", "--json").out
+    assert ("different", "us.test", "ns1.us.test") in states(compared)
+
+
+@pytest.mark.parametrize("there", ["x=y", None])
+def test_without_an_spf_record_that_is_known_it_is_to_be_published(
+    mailguard_command: Command, both: tuple[Nsd, Nsd], config: str, there: str | None
+) -> None:
+    both[0].serve(zone(f'@ IN TXT "{there}"\n') if there else {"other.test": OTHER})
+    done = mailguard_command("dns", "us.test", "-c", config, *MX)
+    assert (done.code, '\nus.test. 3600 IN TXT "v=spf1 mx ~all"\n' in done.out) == (0, True)
+
+
+def test_what_a_foreign_spf_record_says_is_one_line(
+    mailguard_command: Command, both: tuple[Nsd, Nsd], config: str
+) -> None:
+    both[0].serve(zone('@ IN TXT "v=spf1 \\010update delete us.test.\\027[2J -all"\n'))
+    done = mailguard_command("dns", "us.test", "-c", config, *MX, "--format", "nsupdate")
+    assert '; left out: us.test TXT: not yet: "v=spf1 ?update delete us.test.?[2J -all" is there' in done.out
+    assert "\nupdate delete us.test.?" not in done.out
+
+
 # Zones
 
 OTHER = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -21,8 +22,10 @@ from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
+from mailguard.dns.answers import Resolver
 from mailguard.dns.authoritative import TOTAL_TIME_S, AuthoritativeDns, Unreachable, normal_rdata
 from mailguard.dns.live import ResolverConfig, open_resolver
+from mailguard.dns.question import Question, RecordType
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.errors import KeyFileError
 from mailguard.key_places import keys_of, rotation_of, signer_of
@@ -36,6 +39,7 @@ from mailguard.rotation.state import Stage as KeyStage
 from mailguard.rotation.words import record_note
 from mailguard.scorecard.spf_width import is_too_wide
 from mailguard.senders.identity import Unusable, parse_address
+from mailguard.spf.record import Published as SpfPublished
 from mailguard.spf.record import Record as SpfRecord
 from mailguard.spf.record import RecordError
 
@@ -118,6 +122,8 @@ def dns(
         except NoAnswer as error:
             click.echo(f"mailguard: {error}", err=True)
             return ExitCode.TEMPORARY
+        # --diff asks every server itself.
+        published_spf = "" if diff else _published_spf(domain, resolver)
         if digests:
             with waiting("asking the DNS for TLSA records"):
                 hosts = with_certificates(hosts, digests, resolver, asked)
@@ -128,6 +134,7 @@ def dns(
         hosts=hosts,
         takes_mail=takes_mail,
         senders=tuple(senders) or (("mx",) if takes_mail else ()),
+        published_spf=published_spf,
         reports=_report_address(reports),
         host_keys=tuple(_host_keys(ssh_host)),
         zone=zone or "",
@@ -156,6 +163,14 @@ def dns(
         compared = compare(wanted, live_records(authoritative, wanted), normal=normal_rdata)
     click.echo(comparison_json(compared) if as_json else comparison_text(compared))
     return exit_code(compared)
+
+
+def _published_spf(domain: Domain, resolver: Resolver) -> str:
+    """Empty if there is none, or nobody knows."""
+    question = Question(domain, RecordType.TXT)
+    with waiting(f"asking the DNS about {domain}"):
+        answer = resolver.resolve([question], deadline=time.monotonic() + ZONE_TIME_S)[question]
+    return SpfPublished.of(answer).shown or ""
 
 
 def _configuration(path: str | None) -> Config | None:

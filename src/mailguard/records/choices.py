@@ -54,6 +54,8 @@ class Choices:
     hosts: Sequence[MailHost] = ()
     senders: Sequence[str] = ("mx",)
     """SPF's terms before all: "mx", "ip4:192.0.2.1", "include:hoster.example"."""
+    published_spf: str = ""
+    """The SPF record that the domain has now, printable; empty: none, or that does not matter."""
     reports: str = ""
     """A mail address for reports; empty: postmaster of the domain."""
     takes_mail: bool = True

@@ -69,7 +69,11 @@ def _spf(choices: Choices) -> Iterator[Record]:
     terms = " ".join(["v=spf1", *choices.senders, last])
     who = "who" if choices.senders else "nobody"
     why = f"SPF: {who} sends for {choices.domain}; a domain has one such record, so merge it with one that is there"
-    yield Record(name=choices.domain, rdtype="TXT", value=terms, why=why, replaces=False)
+    # RFC 7208 §4.5: two are a permerror, for all mail of the domain.
+    there = choices.published_spf
+    is_beside = there and " ".join(there.split()) != terms
+    held_back = f'"{there}" is there: write into that what it lacks, or put this in its place' if is_beside else ""
+    yield Record(name=choices.domain, rdtype="TXT", value=terms, why=why, held_back=held_back, replaces=False)
 
 
 def _dkim(choices: Choices) -> Iterator[Record]:
