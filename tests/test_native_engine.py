@@ -362,9 +362,8 @@ def test_an_mta_that_wants_answers_gets_one_for_each_event(own_directory: Path) 
 
 
 def test_without_uvloop_asyncio_serves(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engine_native.loop_kind() == "uvloop"
+    assert vars(engine_native)["uvloop"] is not None
     monkeypatch.setattr(engine_native, "uvloop", None)
-    assert engine_native.loop_kind() == "asyncio"
     with native_host(own_directory, resolver=SlowResolver(0.05)) as host, host.client() as client:
         client.open()
         for fields in (QUESTION, QUESTION, []):

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailguard.address import Mailbox, parse_mailboxes
 from mailguard.domain import Domain
 from mailguard.senders.accounts import Accounts
 from mailguard.senders.identity import (
@@ -19,7 +18,6 @@ from mailguard.senders.identity import (
     LoginRules,
     Unusable,
     UnusableReason,
-    address_of,
     folded_text,
     parse_address,
     without_tag,
@@ -253,14 +251,6 @@ def test_no_addresses(text: str) -> None:
 def test_octets_that_are_no_address() -> None:
     assert isinstance(parse_address(b"\xff@us.test"), Unusable)
     assert isinstance(parse_address("\udcff@us.test"), Unusable)
-
-
-def test_the_mailboxes_of_a_header_field() -> None:
-    mailboxes = parse_mailboxes(b' "A" <"Al\\ice"@US.test>, b\xc3\xbc@us.test, \xff@us.test').mailboxes
-    found = [address_of(mailbox) for mailbox in mailboxes]
-    assert [str(each) for each in found[:2]] == ["Alice@us.test", "bü@us.test"]
-    assert isinstance(found[2], Unusable)
-    assert address_of(Mailbox("alice", US)) == address("alice@us.test")
 
 
 TAGS = [

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from dane_asking import EE, Records, found, zone
-from mailguard.dane.discover import InsecureMx
+from mailguard.dane.discover import InsecureMx, discover
 from mailguard.dns.answers import evaluate
 from mailguard.dns.question import Dnssec, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.mtasts.policy import MAX_PATTERNS, StsPolicy
-from mailguard.tlspolicy.decide import Decision, DecisionStatus, Level, Mixed, Why, decide, is_sts_needed
+from mailguard.tlspolicy.decide import Decision, DecisionStatus, Level, Mixed, Why, is_sts_needed, weigh
 from mailguard.tlspolicy.next_hop import NextHop, Parent, parse_key
 from mailguard.tlspolicy.override import DEFAULT, Overrides
 from mailguard.tlspolicy.policy_text import policy_text, reply_to
@@ -55,7 +55,7 @@ def decided(
     assert isinstance(asked, NextHop)
     rule = InsecureMx(insecure_mx)
     return evaluate(
-        lambda answers: decide(asked, answers, sts, insecure_mx=rule, mixed=mixed),
+        lambda answers: weigh(asked, discover(asked.destination, answers, insecure_mx=rule), sts, mixed=mixed),
         resolver,
         deadline=time.monotonic() + 5,
     )

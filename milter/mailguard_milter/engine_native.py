@@ -29,7 +29,7 @@ except ImportError:
     # asyncio's own loop is slower, and the same in all else.
     uvloop = None  # type: ignore[assignment]  # what stands for its absence
 
-__all__ = ["Engine", "loop_kind"]
+__all__ = ["Engine"]
 
 # How often time-outs are looked at; and whether the loop turns is seen with this precision.
 SWEEP_EVERY_S = 1.0
@@ -38,11 +38,6 @@ GIVE_BACK_EVERY_S = 1.0
 ANSWER_TIMEOUT_S = 20.0
 # When so many of the most sessions are left, more are accepted again.
 ROOM_AGAIN = 0.9
-
-
-def loop_kind() -> str:
-    """Which event loop is used, for people."""
-    return "asyncio" if uvloop is None else "uvloop"
 
 
 class Engine:

@@ -28,7 +28,6 @@ __all__ = ["BodyLengthRule", "VerificationPlan", "VerifyRules", "plan_verificati
 _Error = TypeVar("_Error", bound=Exception)
 _Candidate = tuple[int, HeaderField, Signature | SignatureError]
 
-CRLF = b"\r\n"
 # At one selector there should be one key (RFC 6376 §3.6.2.2); each further one costs a signature check.
 MAX_KEYS = 4
 # How many signatures are read, for each that may be verified, in the search for readable ones.

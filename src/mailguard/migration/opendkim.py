@@ -6,7 +6,7 @@ dkimpy-milter has the same kind of file and most of the options; what it adds is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -24,7 +24,7 @@ from mailguard.migration.option_lines import ReadText, blank_settings
 from mailguard.migration.signing_plan import PlannedKey, SigningPlan, SigningRule, merged
 from mailguard.migration.signing_table import KEY_TABLE, SIGNING_TABLE, plan_tables
 
-__all__ = ["KeyOptions", "OptionHandlers", "option_handlers", "plan_signing", "read_opendkim", "take_internal_hosts"]
+__all__ = ["KeyOptions", "option_handlers", "plan_signing", "read_opendkim", "take_internal_hosts"]
 
 DAY_S = 86_400
 MAX_LIFETIME_DAYS = 365
@@ -34,7 +34,6 @@ _CANONICALIZATION = re.compile("(?:simple|relaxed)(?:/(?:simple|relaxed))?")
 _MACRO = re.compile(r"[A-Za-z0-9_]+")
 _DAEMON_NAMES = ("sign", "daemon_names")
 
-OptionHandlers = Mapping[str, Treatment]
 KeyOptions = Sequence[tuple[str, str, str]]
 """Names of the options for key table, key file and selector, for each kind of key."""
 _KEY_OPTIONS: KeyOptions = ((KEY_TABLE, "KeyFile", "Selector"),)

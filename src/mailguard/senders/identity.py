@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mailguard.address import Mailbox
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
@@ -32,7 +31,6 @@ __all__ = [
     "LoginRules",
     "Unusable",
     "UnusableReason",
-    "address_of",
     "folded_text",
     "parse_address",
     "without_tag",
@@ -176,13 +174,17 @@ def parse_address(written: bytes | str) -> Address | Unusable:
         domain = Domain.parse(right)
     except DomainError as error:
         return _unusable(UnusableReason.SYNTAX, f"behind the @: {error}", text)
-    return _address(local, domain, text)
-
-
-def address_of(mailbox: Mailbox) -> Address | Unusable:
-    """That of a mailbox in a header field."""
-    text = _text(str(mailbox))
-    return text if isinstance(text, Unusable) else _address(text.rpartition("@")[0], mailbox.domain, text)
+    if local.startswith('"'):
+        unquoted = _unquoted(local)
+        if unquoted is None:
+            return _unusable(UnusableReason.SYNTAX, "its quotes are not closed", text)
+        local = unquoted
+    elif " " in local or not _SPECIALS.isdisjoint(local):
+        return _unusable(UnusableReason.SYNTAX, "what stands before the @ needs quotes", text)
+    if not local:
+        # In a table, "@domain" is the whole domain.
+        return _unusable(UnusableReason.SYNTAX, "nothing stands before the @", text)
+    return Address(local, domain)
 
 
 def without_tag(address: Address, delimiters: str) -> Address | None:
@@ -217,20 +219,6 @@ def _text(written: bytes | str) -> str | Unusable:
 def folded_text(text: str) -> str:
     """Text in normal form C in the form that does not tell case apart."""
     return text.lower() if text.isascii() else unicodedata.normalize("NFC", text.lower())
-
-
-def _address(local: str, domain: Domain, written: str) -> Address | Unusable:
-    if local.startswith('"'):
-        unquoted = _unquoted(local)
-        if unquoted is None:
-            return _unusable(UnusableReason.SYNTAX, "its quotes are not closed", written)
-        local = unquoted
-    elif " " in local or not _SPECIALS.isdisjoint(local):
-        return _unusable(UnusableReason.SYNTAX, "what stands before the @ needs quotes", written)
-    if not local:
-        # In a table, "@domain" is the whole domain.
-        return _unusable(UnusableReason.SYNTAX, "nothing stands before the @", written)
-    return Address(local, domain)
 
 
 def _unquoted(local: str) -> str | None:

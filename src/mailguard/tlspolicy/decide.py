@@ -25,15 +25,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn
 
-from mailguard.dane.discover import InsecureMx, discover
 from mailguard.dane.result import DanePolicy, DaneStatus, HostOutcome, HostReason
-from mailguard.dns.answers import Answers
 from mailguard.dns.question import Dnssec
 from mailguard.domain import Domain
 from mailguard.mtasts.policy import StsMode, StsPolicy
 from mailguard.tlspolicy.next_hop import NextHop
 
-__all__ = ["UNMATCHABLE", "Decision", "DecisionStatus", "Level", "Mixed", "Why", "decide", "is_sts_needed", "weigh"]
+__all__ = ["UNMATCHABLE", "Decision", "DecisionStatus", "Level", "Mixed", "Why", "is_sts_needed", "weigh"]
 
 UNMATCHABLE = frozenset({"nexthop", "hostname", "dot-nexthop"})
 """What `match` of Postfix takes for a rule of its own; as a pattern, `hostname` would let any host pass."""
@@ -106,18 +104,6 @@ class Decision:
         raise TypeError("a Decision is not true or false: read its status")
 
 
-def decide(
-    next_hop: NextHop,
-    answers: Answers,
-    sts: StsPolicy | None,
-    *,
-    insecure_mx: InsecureMx = InsecureMx.MAY,
-    mixed: Mixed = Mixed.DANE,
-) -> Decision:
-    """The decision for `next_hop`, `sts` being the policy that counts for its domain. Raises Unanswered."""
-    return weigh(next_hop, discover(next_hop.destination, answers, insecure_mx=insecure_mx), sts, mixed=mixed)
-
-
 def is_sts_needed(dane: DanePolicy) -> bool:
     """Whether an MTA-STS policy could make a difference."""
     if dane.status in (DaneStatus.DEFER, DaneStatus.NOT_APPLICABLE):
@@ -130,7 +116,7 @@ def is_sts_needed(dane: DanePolicy) -> bool:
     return True
 
 
-def weigh(next_hop: NextHop, dane: DanePolicy, sts: StsPolicy | None, *, mixed: Mixed = Mixed.DANE) -> Decision:
+def weigh(next_hop: NextHop, dane: DanePolicy, sts: StsPolicy | None, *, mixed: Mixed) -> Decision:
     """The decision, from what DANE says and the MTA-STS policy that counts, if any."""
     if dane.status is DaneStatus.NOT_APPLICABLE:
         return Decision(DecisionStatus.NOT_FOUND, Why.ADDRESS, "the destination is an address")
