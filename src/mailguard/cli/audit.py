@@ -5,8 +5,7 @@ It reads configuration and changes nothing; the one file that it writes is the b
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from mailguard.cli.audit_report import AuditReport, show
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import DIRECTORY, JSON_OPTION, POSIX_SECONDS
 from mailguard.errors import ConfigError
+from mailguard.setup_host.whole_file import write_whole
 
 __all__ = ["audit"]
 
@@ -104,17 +104,8 @@ def _read(path: Path) -> Baseline:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(text.encode("utf-8"), str(path), temporary=str(temporary), mode=0o600, is_new=False)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None

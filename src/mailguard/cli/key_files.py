@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from mailguard.errors import KeyFileError
+from mailguard.setup_host.whole_file import write_whole
 
 __all__ = ["Owner", "find_owner", "store_keys"]
 
@@ -115,20 +116,8 @@ def _store_all(directory: int, pems: Sequence[tuple[str, bytes]], owner: Owner |
 
 
 def _store(directory: int, path: str, pem: bytes, owner: Owner | None) -> None:
-    temporary = f".{secrets.token_hex(16)}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(temporary, flags, 0o600, dir_fd=directory)
+    name, temporary = os.path.basename(path), f".{secrets.token_hex(16)}.new"
     try:
-        with os.fdopen(file, "wb") as writer:
-            # Before the key is in it, and whatever the umask was.
-            os.fchmod(file, 0o600)
-            if owner:
-                os.fchown(file, *owner)
-            writer.write(pem)
-            writer.flush()
-            os.fsync(file)
-        os.link(temporary, os.path.basename(path), src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        write_whole(pem, name, temporary=temporary, directory=directory, mode=0o600, owner=owner, is_new=True)
     except FileExistsError:
         raise KeyFileError(_taken(path)) from None
-    finally:
-        os.unlink(temporary, dir_fd=directory)

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 
 import click
@@ -22,6 +21,7 @@ from mailguard.config import DEFAULT_USER
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.migration.importing import PROGRAMS, Imported, import_files
 from mailguard.migration.private_keys import KeyCopy
+from mailguard.setup_host.whole_file import write_whole
 
 __all__ = ["import_"]
 
@@ -136,23 +136,14 @@ def _is_there(copy: KeyCopy, directory: str) -> bool:
 
 
 def _write(path: str, text: str) -> None:
-    """Whole or not at all."""
     temporary = f"{path}.{secrets.token_hex(8)}.new"
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            # The daemon's user reads it. It names files with secrets, and holds none.
-            os.fchmod(file.fileno(), 0o644)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
+        # The daemon's user reads it. It names files with secrets, and holds none.
+        write_whole(text.encode("utf-8"), path, temporary=temporary, mode=0o644, is_new=True)
     except FileExistsError:
         raise ConfigError(_taken(path)) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _taken(path: str) -> str:

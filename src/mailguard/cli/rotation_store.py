@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from types import TracebackType
 
@@ -17,6 +17,7 @@ from mailguard.errors import ConfigError
 from mailguard.guarded_file import open_directory
 from mailguard.key_places import read_rotation
 from mailguard.rotation.state import Rotation
+from mailguard.setup_host.whole_file import flush_directory, write_whole
 
 __all__ = ["Busy", "RotationStore", "StateLocks"]
 
@@ -46,33 +47,18 @@ class RotationStore:
         """It has no secret in it, and the daemon's user reads it. Raises ConfigError; then the file is as before."""
         name = os.path.basename(self.path)
         fresh = f".{name}.new"
-        text = rotation.text()
+        octets = rotation.text().encode("ascii")
         try:
-            Rotation.parse(text.encode("ascii"))
+            Rotation.parse(octets)
         except ConfigError as error:
             raise ConfigError(f"{self.path}: not written, for it could not be read again: {error}") from None
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._unlink(fresh)  # of one that was killed
-            try:
-                with open(os.open(fresh, flags, 0o644, dir_fd=self._directory), "w", encoding="ascii") as file:
-                    os.fchmod(file.fileno(), 0o644)
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(fresh, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            except OSError:
-                self._unlink(fresh)
-                raise
-            _flush(self._directory)
+            with suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=self._directory)  # of one that was killed
+            write_whole(octets, name, temporary=fresh, directory=self._directory, mode=0o644, is_new=False)
+            flush_directory(self._directory)
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written: {error.strerror}") from None
-
-    def _unlink(self, name: str) -> None:
-        try:
-            os.unlink(name, dir_fd=self._directory)
-        except FileNotFoundError:
-            return
 
 
 class StateLocks:
@@ -138,17 +124,9 @@ def _make(place: str) -> None:
     before = os.umask(0o022)
     try:
         os.mkdir(name, 0o755, dir_fd=parent)
-        _flush(parent)
+        flush_directory(parent)
     except FileExistsError:
         return
     finally:
         os.umask(before)
         os.close(parent)
-
-
-def _flush(directory: int) -> None:
-    descriptor = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

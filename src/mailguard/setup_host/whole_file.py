@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -18,12 +18,14 @@ from mailguard.guarded_file import open_directory, read_regular
 
 __all__ = [
     "Content",
+    "flush_directory",
     "make_directory",
     "missing_directories",
     "put_file",
     "read_file",
     "remove_directory",
     "remove_file",
+    "write_whole",
 ]
 
 # Configurations and keys are far smaller.
@@ -81,34 +83,67 @@ def put_file(octets: bytes, path: str, *, temporary: str, like: Content | None =
 
     It gets the owner, mode and attributes of `like`; without that it is ours, for everybody to read. Raises OSError.
     """
+    mode = NEW_FILE_MODE if like is None else like.mode
+    owner = like.owner if like is not None and os.geteuid() == 0 else None
+    attributes = like.attributes if like is not None else ()
     with _opened(path) as (directory, name):
-        descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
         try:
-            with open(descriptor, "wb") as file:
-                # Before the mode: a change of the owner takes bits of it away.
-                if like is not None and os.geteuid() == 0:
-                    os.fchown(descriptor, *like.owner)
-                os.fchmod(descriptor, NEW_FILE_MODE if like is None else like.mode)
-                for each, value in like.attributes if like is not None else ():
-                    with suppress(OSError):
-                        os.setxattr(descriptor, each, value)
-                file.write(octets)
-                file.flush()
-                os.fsync(descriptor)
-            if is_new:
-                os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-            else:
-                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            write_whole(
+                octets,
+                name,
+                temporary=temporary,
+                directory=directory,
+                mode=mode,
+                owner=owner,
+                attributes=attributes,
+                is_new=is_new,
+            )
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=directory)
-        _flush(directory)
+        flush_directory(directory)
 
 
-def _flush(directory: int) -> None:
-    """What happened to the names in it is on the disk."""
+def write_whole(
+    octets: bytes,
+    name: str,
+    *,
+    temporary: str,
+    directory: int | None = None,
+    mode: int,
+    owner: tuple[int, int] | None = None,
+    attributes: Iterable[tuple[str, bytes]] = (),
+    is_new: bool,
+) -> None:
+    """Replace the file `name` of the directory, or make it if `is_new`: with all of `octets`, or not at all.
+
+    `temporary` is a name beside it for the time of the writing, and nobody else's: what is there is an error. The
+    directory is not flushed: `flush_directory`. Raises OSError, of `is_new` FileExistsError where the name is taken.
+    """
+    descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            # Before the mode: a change of the owner takes bits of it away.
+            if owner is not None:
+                os.fchown(descriptor, *owner)
+            # Whatever the umask is.
+            os.fchmod(descriptor, mode)
+            for each, value in attributes:
+                with suppress(OSError):
+                    os.setxattr(descriptor, each, value)
+            file.write(octets)
+            file.flush()
+            os.fsync(descriptor)
+        if is_new:
+            os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        else:
+            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+
+
+def flush_directory(directory: int) -> None:
+    """What happened to the names in it is on the disk. The descriptor may be one that is only passed through."""
     descriptor = os.open(".", _DIRECTORY, dir_fd=directory)
     try:
         os.fsync(descriptor)
@@ -123,7 +158,7 @@ def remove_file(path: str) -> bool:
             # Where nothing can be written, unlink(2) does not say that there is none.
             os.stat(name, dir_fd=directory, follow_symlinks=False)
             os.unlink(name, dir_fd=directory)
-            _flush(directory)
+            flush_directory(directory)
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -146,7 +181,7 @@ def make_directory(path: str, mode: int, owner: tuple[int, int] | None = None) -
                 os.fchmod(made, mode)
             finally:
                 os.close(made)
-            _flush(directory)
+            flush_directory(directory)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be made: {error.strerror}") from None
 
@@ -166,7 +201,7 @@ def remove_directory(path: str) -> str:
     try:
         with _opened(path) as (directory, name):
             os.rmdir(name, dir_fd=directory)
-            _flush(directory)
+            flush_directory(directory)
     except FileNotFoundError:
         return ""
     except (OSError, ConfigError) as error:
