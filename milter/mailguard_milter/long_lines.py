@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from mailguard.message import HeaderField
 
-__all__ = ["MAX_LINE_OCTETS", "BodyLines", "has_long_line"]
+__all__ = ["BodyLines", "has_long_line"]
 
 # RFC 5322 §2.1.1: without the CRLF.
 MAX_LINE_OCTETS = 998

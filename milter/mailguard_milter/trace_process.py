@@ -19,7 +19,7 @@ from mailguard_milter.backoff import HEALTHY_AFTER_S, Backoff
 from mailguard_milter.log import Severity, tell
 from mailguard_milter.refusal import why_not_started
 
-__all__ = ["WRITER", "TraceProcess"]
+__all__ = ["TraceProcess"]
 
 WRITER = (sys.executable, "-P", "-m", "mailguard_milter.trace_writer")
 # Some hundred traces of common size. The kernel may grant less; the largest trace fits into what it always grants.

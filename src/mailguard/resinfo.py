@@ -16,7 +16,7 @@ from mailguard.evidence import Evidence
 from mailguard.iprev import IprevResult, IprevStatus
 from mailguard.spf.result import SpfIdentity, SpfResult, SpfStatus
 
-__all__ = ["MAX_LISTED_SIGNATURES", "ResInfo", "login_result", "results_of"]
+__all__ = ["ResInfo", "login_result", "results_of"]
 
 # Twice what is verified by default. The longest names and details of so many make 32 kB, and libmilter's limit for
 # one header field is 64 kB.

@@ -12,7 +12,7 @@ from mailguard.audit.table_files import table_files
 from mailguard.audit.times import DAY_S
 from mailguard.audit.tls_server import offers_tls
 
-__all__ = ["CHECKS", "KEY_FILES", "certificate_files", "key_files", "sni_tables"]
+__all__ = ["CHECKS", "certificate_files", "key_files", "sni_tables"]
 
 CERTIFICATE_FILES = ("smtpd_tls_chain_files", "smtpd_tls_cert_file", "smtpd_tls_eccert_file", "smtpd_tls_dcert_file")
 KEY_FILES = ("chain_files", "key_file", "eckey_file", "dkey_file")

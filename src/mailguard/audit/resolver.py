@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.finding import Check, Found, Severity, Unclear
 
-__all__ = ["CHECKS", "RESOLVERS"]
+__all__ = ["CHECKS"]
 
 RESOLVERS = ("unbound", "named", "kresd", "pdns_recursor", "dnsmasq", "systemd-resolved")
 """The programs whose configuration is read, the first that is there being the one asked."""

@@ -14,7 +14,7 @@ from mailguard.dns.question import TLSA
 from mailguard.errors import KeyFileError
 from mailguard.explain import Explanation
 
-__all__ = ["certificate_nodes", "day", "read_chain", "record_for", "record_words"]
+__all__ = ["certificate_nodes", "read_chain", "record_for", "record_words"]
 
 # A chain with post-quantum keys has some 60 kB; a bundle of all authorities that a system trusts, 200 kB.
 MAX_FILE_BYTES = 1 << 20
@@ -84,7 +84,7 @@ def _certificate_node(number: int, der: bytes, records: Sequence[TLSA], now: flo
     kind = "common name" if certificate.is_common_name else "names"
     facts = [(kind, ", ".join(names) or "none")]
     facts.append(
-        ("valid", f"{day(certificate.not_before)} to {day(certificate.not_after)}, {_when(certificate, now)}")
+        ("valid", f"{_day(certificate.not_before)} to {_day(certificate.not_after)}, {_when(certificate, now)}")
     )
     usage = CertificateUsage.DANE_TA if number else CertificateUsage.DANE_EE
     facts.append(("record", str(record_for((der,), usage=usage))))
@@ -97,7 +97,7 @@ def _certificate_node(number: int, der: bytes, records: Sequence[TLSA], now: flo
     return Explanation(title, facts=tuple(facts))
 
 
-def day(at: float) -> str:
+def _day(at: float) -> str:
     """A POSIX time as a date in UTC."""
     return datetime.fromtimestamp(at, UTC).date().isoformat()
 

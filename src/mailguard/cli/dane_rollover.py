@@ -17,7 +17,7 @@ from mailguard.dns.question import TLSA
 from mailguard.explain import Explanation
 from mailguard.records.record import DEFAULT_TTL_S
 
-__all__ = ["next_records", "rollover_tree"]
+__all__ = ["rollover_tree"]
 
 _WAIT = "wait for two TTLs of what was published before, and until every name server has them; then ask again"
 _TO_REMOVE = "to remove, once it is deployed and works"
@@ -28,7 +28,7 @@ _UNHEEDED = "senders do not heed TLSA records of this host: any certificate will
 def rollover_tree(host: HostPolicy, chain: Sequence[bytes], *, port: int, now: float) -> tuple[Explanation, Mark]:
     """The tree, and whether senders would take `chain` (DER, not empty) of the host."""
     current = host.records.taken
-    further = next_records(chain, current)
+    further = _next_records(chain, current)
     mark, reason, detail, advice = _verdict(host, chain, now)
     owner = f"_{port}._tcp.{host.base_domain or host.name}"
     published = [(str(record), "") for record in (*current, *host.records.weaker)]
@@ -47,7 +47,7 @@ def rollover_tree(host: HostPolicy, chain: Sequence[bytes], *, port: int, now: f
     return Explanation(title, mark.value, reason, detail, advice, children=tuple(children)), mark
 
 
-def next_records(chain: Sequence[bytes], current: Sequence[TLSA]) -> tuple[TLSA, ...]:
+def _next_records(chain: Sequence[bytes], current: Sequence[TLSA]) -> tuple[TLSA, ...]:
     """The records of the new chain, of the kinds that are published; 3 1 1 where nothing is."""
     kinds = dict.fromkeys((record.usage, record.selector, record.matching_type) for record in current)
     made = []

@@ -11,7 +11,7 @@ from mailguard.dns.answers import Answers, Resolver, evaluate
 from mailguard.dns.question import Question, RecordType
 from mailguard.starttls.presented import Handshake
 
-__all__ = ["MAX_ADDRESSES", "Visit", "addresses_of", "visits"]
+__all__ = ["Visit", "addresses_of", "visits"]
 
 # Of one host: the largest have about ten, which show the same.
 MAX_ADDRESSES = 4

@@ -65,7 +65,7 @@ from mailguard.setup_host.milter_plan import milter_plan, milter_services
 from mailguard.setup_host.postfix_files import read_chroots
 from mailguard.setup_host.trust_cards import own_clients_card, proxy_card, smuggling_card
 
-__all__ = ["diagnosis", "doctor", "exit_code_of"]
+__all__ = ["diagnosis", "doctor"]
 
 _EXIT_CODES = {
     Mark.OK: ExitCode.PASS,
@@ -88,10 +88,10 @@ def doctor(config_file: str, config_directory: str | None, program: str, as_json
     """
     tree = diagnosis(config_file, config_directory, program)
     show(tree, as_json=as_json)
-    return exit_code_of(tree)
+    return _exit_code_of(tree)
 
 
-def exit_code_of(tree: Explanation) -> ExitCode:
+def _exit_code_of(tree: Explanation) -> ExitCode:
     """That of the command."""
     return _EXIT_CODES[Mark(tree.status)]
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from mailguard.cli.printable import cell
 from mailguard.submission import ACTION_KEYS
 
-__all__ = ["REFUSALS", "Report", "show"]
+__all__ = ["Report", "show"]
 
 # Disposition.keeps_back, by the words of the log, the worst first.
 REFUSALS = ("reject", "quarantine", "tempfail")

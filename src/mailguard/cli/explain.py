@@ -30,7 +30,7 @@ from mailguard.pipeline import authenticate
 from mailguard.policy import Policy, decide
 from mailguard.rule import Disposition
 
-__all__ = ["explain", "show_outcome"]
+__all__ = ["explain"]
 
 _EXIT_CODES = {
     Disposition.ACCEPT: ExitCode.PASS,
@@ -96,10 +96,10 @@ def explain(
             policy=policy,
             rules=rules,
         )
-    return show_outcome(outcome if ip is not None else _without_client(outcome, policy), as_json=as_json)
+    return _show_outcome(outcome if ip is not None else _without_client(outcome, policy), as_json=as_json)
 
 
-def show_outcome(outcome: Outcome, *, as_json: bool) -> ExitCode:
+def _show_outcome(outcome: Outcome, *, as_json: bool) -> ExitCode:
     """Print why, and say with which exit code to end. For an outcome from anywhere."""
     show(explain_outcome(outcome.message, outcome.judged, outcome.decision, answers=outcome.answers), as_json=as_json)
     return _EXIT_CODES[outcome.decision.would]
@@ -109,7 +109,7 @@ def _explain_recorded(queue_id: str, config_file: str, *, as_json: bool) -> Exit
     recorded = judge_recorded(queue_id, config_file)
     for note in recorded.notes:
         click.echo(f"note: {note}", err=as_json)
-    return show_outcome(recorded.outcome, as_json=as_json)
+    return _show_outcome(recorded.outcome, as_json=as_json)
 
 
 def _settings(config_file: str | None, zone: str | None) -> tuple[InboundRules, Policy, ResolverConfig]:

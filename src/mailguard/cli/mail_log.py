@@ -22,7 +22,7 @@ from typing import BinaryIO, Self
 from mailguard.cli.log_lines import MAX_LINE_BYTES
 from mailguard.errors import ConfigError
 
-__all__ = ["JOURNAL", "MailLog", "Places", "default_places", "distinct"]
+__all__ = ["MailLog", "Places", "default_places", "distinct"]
 
 # Of a busy server's log, more than it writes between two looks.
 READ_BYTES = 1 << 20

@@ -18,7 +18,7 @@ from mailguard.migration.found import Found, KeyPath, is_authserv_id
 from mailguard.migration.hosts import Network
 from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 
-__all__ = ["CHROOT", "KeysInUse", "compose", "limited"]
+__all__ = ["KeysInUse", "compose", "limited"]
 
 CHROOT = "/var/spool/postfix"
 CHROOT_DIRECTORY = f"{CHROOT}/mailguard"

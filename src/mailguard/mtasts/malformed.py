@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MAX_SHOWN_CHARS", "Malformed", "shown"]
+__all__ = ["Malformed", "shown"]
 
 # How much of what a stranger wrote a detail repeats.
 MAX_SHOWN_CHARS = 60

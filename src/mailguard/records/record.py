@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_TTL_S", "MAX_STRING_OCTETS", "Record", "quoted_strings"]
+__all__ = ["DEFAULT_TTL_S", "Record", "quoted_strings"]
 
 DEFAULT_TTL_S = 3_600
 # RFC 1035 §3.3.

@@ -28,13 +28,10 @@ __all__ = [
     "Note",
     "Setting",
     "chrooted_services",
-    "is_for_users",
     "is_ours",
-    "listener_for",
     "macro_settings",
     "milter_plan",
     "milter_services",
-    "missing_macros",
 ]
 
 PROTOCOL = "6"
@@ -131,7 +128,7 @@ def _clients(service: Service) -> tuple[IPv4Address | IPv6Address, ...]:
     return (LOOPBACK_6,) if ":" in service.address else (LOOPBACK,)
 
 
-def is_for_users(facts: HostFacts, service: Service) -> bool:
+def _is_for_users(facts: HostFacts, service: Service) -> bool:
     """Whether our own users alone send through it: by its port, or because it refuses who has not logged in."""
     if service.port in SUBMISSION_PORTS:
         return True
@@ -151,7 +148,7 @@ def _refuses(facts: HostFacts, service: Service) -> bool:
     )
 
 
-def listener_for(config: Config, roles: Sequence[str], present: Sequence[Entry], queue: str) -> Listener | None:
+def _listener_for(config: Config, roles: Sequence[str], present: Sequence[Entry], queue: str) -> Listener | None:
     """The listener of the first of these roles that there is; of several, the one that Postfix has already."""
     for role in roles:
         found = [each for each in config.listeners if each.role == role]
@@ -161,7 +158,7 @@ def listener_for(config: Config, roles: Sequence[str], present: Sequence[Entry],
     return None
 
 
-def missing_macros(postfix: Postfix, service: Service | None) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _missing_macros(postfix: Postfix, service: Service | None) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The lists of macros that lack something that is read, and what: without it, nobody's login is seen."""
     for name, needed in MACROS:
         found = {each.strip("{}") for each in words(postfix.value(name, service))}
@@ -174,7 +171,7 @@ def macro_settings(postfix: Postfix) -> Iterator[Setting]:
     """The lists of macros with what they lack, where they stand."""
     places: tuple[Service | None, ...] = (None, *milter_services(postfix))
     for service in places:
-        for name, missing in missing_macros(postfix, service):
+        for name, missing in _missing_macros(postfix, service):
             if service is None or name in service.overrides:
                 value = " ".join((*words(postfix.value(name, service)), *missing))
                 yield Setting(name, value, f"{' '.join(missing)} was taken out, and is read", service)
@@ -201,8 +198,8 @@ class _Planner:
         present = entries(self._postfix.value(MILTERS))
         per_service = (each for s in self._services for each in entries(self._postfix.value(MILTERS, s)))
         present = (*present, *per_service)
-        self._strangers = listener_for(config, ("verify", "auto"), present, self._queue)
-        self._users = listener_for(config, ("sign", "auto"), present, self._queue)
+        self._strangers = _listener_for(config, ("verify", "auto"), present, self._queue)
+        self._users = _listener_for(config, ("sign", "auto"), present, self._queue)
 
     def plan(self) -> MilterPlan:
         settings = [*self._milters(), *self._of_other_mail(), *self._everywhere(), *macro_settings(self._postfix)]
@@ -224,7 +221,7 @@ class _Planner:
         for service in self._services:
             overrides = service.overrides
             value, written = overrides.get(MILTERS, main), self._lists.as_written(MILTERS, service)
-            if is_for_users(self._facts, service):
+            if _is_for_users(self._facts, service):
                 wanted_here = self._lists.arranged(value, written, self._users)
                 if MILTERS in overrides:
                     needed = wanted_here.entries != entries(value)
@@ -295,7 +292,7 @@ class _Planner:
         names = self._config.sign.daemon_names
         for service in self._services if names and self._users is not None else ():
             is_named = self._postfix.value(DAEMON_NAME, service) in names
-            if is_for_users(self._facts, service) and _refuses(self._facts, service) and not is_named:
+            if _is_for_users(self._facts, service) and _refuses(self._facts, service) and not is_named:
                 yield Setting(DAEMON_NAME, names[0], "all mail that this service accepts is of your users", service)
 
     def _notes(self) -> Iterator[Note]:
@@ -305,7 +302,7 @@ class _Planner:
         if self._users is None:
             yield Note('no listener has role "sign" or "auto": mail of your users is not signed')
         for service in self._services:
-            for_users = is_for_users(self._facts, service)
+            for_users = _is_for_users(self._facts, service)
             if for_users and not _refuses(self._facts, service):
                 yield Note(
                     f"{service.place} does not refuse who has not logged in, so that only who has is signed: set"

@@ -19,7 +19,7 @@ from mailguard.setup_host.file_changes import FileChange
 from mailguard.setup_host.milter_list import Written
 from mailguard.setup_host.milter_plan import Setting, chrooted_services
 
-__all__ = ["NAMES", "Edit", "edit", "read_chroots", "read_written"]
+__all__ = ["Edit", "edit", "read_chroots", "read_written"]
 
 NAMES = ("main.cf", "master.cf")
 # Files of this size are read in a moment; a larger one is none of Postfix's.

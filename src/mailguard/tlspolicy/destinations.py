@@ -27,7 +27,7 @@ from mailguard.tlspolicy.policy_text import policy_text, reply_to
 from mailguard.tlspolicy.reply_cache import ReplyCache
 from mailguard.tlspolicy.socketmap import Reply, ReplyStatus, Request
 
-__all__ = ["TLSRPT_MAP", "Destinations", "LookupRules", "Policies"]
+__all__ = ["Destinations", "LookupRules", "Policies"]
 
 TLSRPT_MAP = b"querywithtlsrpt"
 """The name of the map, in lower case, that has replies with what Postfix 3.10 reports."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from mailguard.config_file import did_you_mean
 from mailguard.tlspolicy.next_hop import NextHop, Parent, parents_of, parse_key
 
-__all__ = ["DEFAULT", "DISCOVER", "Overrides"]
+__all__ = ["DEFAULT", "Overrides"]
 
 DEFAULT = "default"
 DISCOVER = "discover"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from mailguard.tlspolicy.decide import Mixed
 
-__all__ = ["NAMES", "RESOLV_CONF", "faults", "read_settings", "resolver_copy"]
+__all__ = ["RESOLV_CONF", "faults", "read_settings", "resolver_copy"]
 
 POSTCONF_TIMEOUT_S = 10.0
 RESOLV_CONF = "/etc/resolv.conf"
