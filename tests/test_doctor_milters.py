@@ -27,7 +27,7 @@ def card(
     site.write({"non_smtpd_milters": "$smtpd_milters", **main}, services, chroot=chroot)
     facts = gather(Places(Path("/"), str(site.path)), now=0.0)
     config = load(site.config_file)
-    chrooted = read_chroots(facts.postfix)
+    chrooted = read_chroots(facts.postfix, postconf="postconf")
     plan = milter_plan(facts, config, chrooted=chrooted)
     return milters_card(facts, config, plan, chrooted=chrooted)
 

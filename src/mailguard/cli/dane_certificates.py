@@ -51,7 +51,7 @@ def read_chain(path: str) -> tuple[bytes, ...]:
 def record_for(
     chain: Sequence[bytes],
     *,
-    usage: int = CertificateUsage.DANE_EE,
+    usage: int,
     selector: int = Selector.SPKI,
     matching_type: int = MatchingType.SHA2_256,
 ) -> TLSA:

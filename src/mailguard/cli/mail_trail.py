@@ -134,7 +134,7 @@ def _delivery(found: re.Match[str], program: str) -> Delivery:
 class Trail:
     """Fed line by line; what it holds are the lines about one message so far."""
 
-    def __init__(self, message_id: str, *, sender: str, uid: int, queue_id: str = "") -> None:
+    def __init__(self, message_id: str, *, sender: str, uid: int, queue_id: str) -> None:
         """`message_id` with its brackets. `uid` and `sender` tell it before its Message-ID is logged."""
         self._message_id, self._sender, self._uid = message_id, sender, str(uid)
         self._queue_id = queue_id

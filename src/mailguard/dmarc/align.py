@@ -53,7 +53,7 @@ class Identifier(NamedTuple):
 
 
 def identifiers(
-    spf: SpfResult | None, dkim: Iterable[DkimResult], *, counts_permissive: bool = True
+    spf: SpfResult | None, dkim: Iterable[DkimResult], *, counts_permissive: bool
 ) -> tuple[Identifier, ...]:
     """SPF's, then those of the signatures in their order; those without a domain are left out."""
     found: list[Identifier] = []
@@ -119,7 +119,7 @@ def align(
     found: Sequence[Identifier],
     walked: Iterable[Domain],
     answers: Answers,
-    suffixes: PublicSuffixes | None = None,
+    suffixes: PublicSuffixes | None,
 ) -> tuple[Alignment, ...]:
     """Compare each identifier with the author domain, in the order given.
 

@@ -156,7 +156,7 @@ class Discovery:
         )
 
 
-def discovery_questions(author_domain: Domain, suffixes: PublicSuffixes | None = None) -> tuple[Question, ...]:
+def discovery_questions(author_domain: Domain, suffixes: PublicSuffixes | None) -> tuple[Question, ...]:
     """All that `discover` may ask."""
     return _questions(_walk_names(author_domain) if suffixes is None else _names_7489(author_domain, suffixes))
 

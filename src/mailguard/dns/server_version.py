@@ -22,11 +22,11 @@ TIMEOUT_S = 2.0
 MAX_CHARS = 120
 
 
-def said_version(server: ServerAddress, *, timeout_s: float = TIMEOUT_S) -> str:
+def said_version(server: ServerAddress) -> str:
     """Printable ASCII; empty where it does not say."""
     query = dns.message.make_query("version.bind.", dns.rdatatype.TXT, dns.rdataclass.CH)
     try:
-        reply = dns.query.udp(query, server.address, port=server.port, timeout=timeout_s, raise_on_truncation=True)
+        reply = dns.query.udp(query, server.address, port=server.port, timeout=TIMEOUT_S, raise_on_truncation=True)
     except (OSError, dns.exception.DNSException):
         return ""
     texts = [

@@ -16,7 +16,7 @@ __all__ = ["compared", "dmarc_node", "policy_facts", "policy_text"]
 _STATUS = {Aligned.YES: "aligned", Aligned.NO: "not aligned", Aligned.UNKNOWN: "unknown"}
 
 
-def dmarc_node(verdict: DmarcVerdict, verdicts: tuple[DmarcVerdict, ...] = ()) -> Explanation:
+def dmarc_node(verdict: DmarcVerdict, verdicts: tuple[DmarcVerdict, ...]) -> Explanation:
     """The verdict; where several author domains were judged, with a node for each of `verdicts`."""
     if len(verdicts) > 1:
         return _node(verdict, children=tuple(_of_one(each) for each in verdicts))

@@ -114,7 +114,7 @@ def _read_blank(
             _read_blank(settings, (*chain, setting.value), included.lines, read, seen)
 
 
-def equals_settings(file: str, read: ReadText, *, names: Iterable[str] = ()) -> Settings:
+def equals_settings(file: str, read: ReadText, *, names: Iterable[str]) -> Settings:
     """The options of `file`, a name and a value with = between. Raises ConfigError if it cannot be read.
 
     `names`: as in `Settings`.

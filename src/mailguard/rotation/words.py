@@ -18,7 +18,7 @@ def said_of(
     *,
     now: float,
     rules: RotationRules,
-    is_forgotten: bool = False,
+    is_forgotten: bool,
     is_followed: bool = False,
 ) -> str:
     """One line. `is_followed`: the next keys are there."""

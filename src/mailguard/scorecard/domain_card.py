@@ -31,8 +31,8 @@ def domain_card(
     selectors: Sequence[str],
     answers: Answers,
     *,
-    policy_file: FetchOutcome | None = None,
-    resolver: ValidationStatus = ValidationStatus.VALIDATES,
+    policy_file: FetchOutcome | None,
+    resolver: ValidationStatus,
 ) -> Explanation:
     """What `domain` publishes, `resolver` being what is known of the one that the answers come from.
 

@@ -34,7 +34,7 @@ _SEPARATORS = re.compile(r"[,\s]+")
 class MailInABox(Source):
     """One users.sqlite."""
 
-    def __init__(self, database: Database, *, rules: LoginRules, delimiters: str = "+") -> None:
+    def __init__(self, database: Database, *, rules: LoginRules, delimiters: str) -> None:
         super().__init__("mailinabox", rules)
         self._database = database
         self._delimiters = delimiters

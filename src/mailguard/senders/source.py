@@ -70,9 +70,9 @@ class Source(ABC):
         address: Address,
         rule: str,
         reason: str,
-        asked: tuple[Asked, ...] = (),
+        asked: tuple[Asked, ...],
         *,
-        entry: Entry = Entry.ADDRESS,
+        entry: Entry,
     ) -> Permission:
         """The permission that says so."""
         return self._said(PermissionStatus.DENIED, login, address, rule, reason, asked, entry)

@@ -47,9 +47,7 @@ _Signature = tuple[int, int, int]
 class FileTable(Table):
     """`kind:path`."""
 
-    def __init__(
-        self, kind: str, path: str, *, postmap: str = "postmap", clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, kind: str, path: str, *, postmap: str, clock: Callable[[], float]) -> None:
         """`clock` gives seconds and never goes back."""
         super().__init__(f"{kind}:{path}")
         self._kind = kind

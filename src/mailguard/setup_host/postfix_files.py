@@ -62,7 +62,7 @@ class Edit:
         )
 
 
-def edit(postfix: Postfix, settings: Sequence[Setting], *, postconf: str = "postconf") -> Edit:
+def edit(postfix: Postfix, settings: Sequence[Setting], *, postconf: str) -> Edit:
     """What becomes of the files with these settings. Raises ConfigError."""
     for each in settings:
         if "\ufffd" in each.argument:
@@ -86,12 +86,12 @@ def edit(postfix: Postfix, settings: Sequence[Setting], *, postconf: str = "post
     return Edit(postfix.directory, before, after, reload)
 
 
-def read_chroots(postfix: Postfix, *, postconf: str = "postconf") -> frozenset[str]:
+def read_chroots(postfix: Postfix, *, postconf: str) -> frozenset[str]:
     """The services that run in a chroot. Raises ConfigError."""
     return chrooted_services(_postconf(postconf, ["-c", postfix.directory, "-F", "*/*/chroot"]), postfix)
 
 
-def read_written(postfix: Postfix, *, postconf: str = "postconf") -> Written:
+def read_written(postfix: Postfix, *, postconf: str) -> Written:
     """The parameters as they are written. Raises ConfigError."""
     main, services = (_postconf(postconf, ["-c", postfix.directory, *each]) for each in ((), ("-P",)))
     return Written(parameters(main), service_overrides(services))

@@ -30,9 +30,7 @@ class Finding(NamedTuple):
     explanation: str | None = None
 
     @classmethod
-    def of_match(
-        cls, term: Term, status: SpfStatus, *, is_permissive: bool = False, explanation: str | None = None
-    ) -> Self:
+    def of_match(cls, term: Term, status: SpfStatus, *, is_permissive: bool, explanation: str | None = None) -> Self:
         """`term` matched, and so the result is `status`."""
         return cls(status, SpfReason.MATCH, _SENTENCES[status], term, is_permissive, explanation)
 
