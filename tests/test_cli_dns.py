@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cli_process import Command, mailguard_command
 from dane_certificates import server as made_certificate
 from mailguard.cli import mail_hosts
+from mailguard.cli.dns_report import comparison_text
 from mailguard.cli.live_records import live_records
 from mailguard.dkim.signing_key import generate_ed25519
 from mailguard.dmarc.report_uri import ReportUri
@@ -32,6 +33,7 @@ from mailguard.dns.authoritative import (
 from mailguard.dns.validation import Validation, ValidationStatus
 from mailguard.domain import Domain
 from mailguard.records.choices import Choices, MailHost
+from mailguard.records.compare import Comparison, State
 from mailguard.records.generate import records
 from mailguard.records.record import Record
 from nsd_site import Nsd
@@ -117,6 +119,14 @@ def test_a_server_that_lags(mailguard_command: Command, both: tuple[Nsd, Nsd], c
     done = mailguard_command("dns", "us.test", "-c", config, "--diff")
     assert "publish: v=DMARC1; p=none; rua=mailto:postmaster@us.test" in done.out
     assert "there is: v=DMARC1;p=reject;" in done.out
+
+
+def test_what_a_server_has_is_shown_on_one_line_and_told_apart() -> None:
+    there = [f"v=DMARC1; {char}28" for char in "\n\x1b\x20\u2028\u202e"]
+    shown = comparison_text([Comparison(State.DIFFERENT, "us.test", "TXT", "ns1", found=tuple(there))]).splitlines()
+    assert [line.strip() for line in shown[1:6]] == [
+        f"there is: v=DMARC1; {char}28" for char in (r"\n", r"\x1b", " ", r"\u2028", r"\u202e")
+    ]
 
 
 def test_what_is_missing_and_what_is_too_many(mailguard_command: Command, both: tuple[Nsd, Nsd], config: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.printable import printable
 from mailguard.records.compare import Comparison, State
 
 __all__ = ["comparison_json", "comparison_text", "exit_code"]
@@ -57,11 +58,6 @@ def _lines(same: Comparison, servers: Sequence[str]) -> Iterator[str]:
     if same.wanted:
         yield f"          publish: {same.wanted}"
     for value in same.found:
-        yield f"          there is: {_shown(value)}"
+        yield f"          there is: {printable(value)}"
     if same.detail:
         yield f"          {same.detail}"
-
-
-def _shown(value: str) -> str:
-    """What a stranger's server sent, on one line of printable characters."""
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in value)
