@@ -17,7 +17,7 @@ from mailguard.audit.finding import Severity
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.audit_report import AuditReport, show
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import DIRECTORY, JSON_OPTION, POSIX_SECONDS
+from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, JSON_OPTION, POSIX_SECONDS, POSTCONF_OPTION
 from mailguard.errors import ConfigError
 from mailguard.setup_host.whole_file import write_whole
 
@@ -25,9 +25,7 @@ __all__ = ["audit"]
 
 
 @click.command()
-@click.option(
-    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
-)
+@CONFIG_DIRECTORY_OPTION
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
@@ -35,7 +33,7 @@ __all__ = ["audit"]
     metavar="DIRECTORY",
     help="Look at the host whose files are below DIRECTORY: an image, a container.",
 )
-@click.option("--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf.")
+@POSTCONF_OPTION
 @click.option(
     "-c",
     "--config",

@@ -79,14 +79,14 @@ _INSTALL_RESOLVER = 'apt install unbound, and set nameservers = ["127.0.0.1"] in
 
 @click.command()
 @host_options
-def doctor(config_file: str, config_directory: str | None, program: str, as_json: bool) -> ExitCode:
+def doctor(config_file: str, config_directory: str | None, postconf: str, as_json: bool) -> ExitCode:
     """Look whether everything is in place: sockets, keys, resolver, clock, engine, Postfix's settings, DNS records.
 
     Run it as root: it then connects as Postfix's user, and reads keys as the daemon's. Each part is ok, a note
     (something could be better), a problem, or unknown. Ends with 0 if there is no problem, 1 if there is one, 75 if
     something could not be told and nothing else is wrong.
     """
-    tree = diagnosis(config_file, config_directory, program)
+    tree = diagnosis(config_file, config_directory, postconf)
     show(tree, as_json=as_json)
     return _exit_code_of(tree)
 
@@ -96,11 +96,11 @@ def _exit_code_of(tree: Explanation) -> ExitCode:
     return _EXIT_CODES[Mark(tree.status)]
 
 
-def diagnosis(config_file: str, config_directory: str | None, program: str) -> Explanation:
+def diagnosis(config_file: str, config_directory: str | None, postconf: str) -> Explanation:
     """All of it. Raises ConfigError if the configuration cannot be used at all."""
     config = load(config_file)
     wanted = keys_of(config)
-    facts, fault = _postfix_facts(config_file, config_directory, program)
+    facts, fault = _postfix_facts(config_file, config_directory, postconf)
     # Children are made while there is one thread: names are looked up last.
     eyes = _Eyes(config, facts)
     cards = [_configuration_card(config_file, config, eyes)]
@@ -109,7 +109,7 @@ def diagnosis(config_file: str, config_directory: str | None, program: str) -> E
         cards.append(card("Postfix", [finding(Mark.PROBLEM, fault, "name its directory with --config-directory")]))
         cards += [_listener(each, eyes, None, frozenset(), probes) for each in config.listeners]
     else:
-        chroots = read_chroots(facts.postfix, postconf=program)
+        chroots = read_chroots(facts.postfix, postconf=postconf)
         cards += [_listener(each, eyes, facts, chroots, probes) for each in config.listeners]
         cards += _postfix_cards(facts, config, chroots, probes)
     cards.append(engine_card(engine_found(config.engine)))
@@ -141,9 +141,9 @@ class _Eyes:
         self.lacks_daemon = self.is_root and self.daemon is None
 
 
-def _postfix_facts(config_file: str, directory: str | None, program: str) -> tuple[HostFacts | None, str]:
+def _postfix_facts(config_file: str, directory: str | None, postconf: str) -> tuple[HostFacts | None, str]:
     try:
-        return gather(Places(Path("/"), directory, program, Path(config_file)), now=time.time()), ""
+        return gather(Places(Path("/"), directory, postconf, Path(config_file)), now=time.time()), ""
     except ConfigError as error:
         return None, str(error)
 

@@ -16,7 +16,7 @@ import click
 from mailguard.audit.gather import run_postconf
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key_files import Owner, find_owner, store_keys
-from mailguard.cli.parameters import DIRECTORY, FILE
+from mailguard.cli.parameters import DIRECTORY, FILE, POSTCONF_OPTION
 from mailguard.config import DEFAULT_USER
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.migration.importing import PROGRAMS, Imported, import_files
@@ -41,7 +41,7 @@ __all__ = ["import_"]
     help=f"As root: give the copies to this user, as whom the daemon runs.  [default: {DEFAULT_USER}]",
 )
 @click.option("--output", type=FILE, metavar="FILE", help="Write the configuration there, if there is no such file.")
-@click.option("--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf.")
+@POSTCONF_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Write the configuration and the notes as JSON.")
 def import_(
     programs: tuple[str, ...],

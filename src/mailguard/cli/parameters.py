@@ -1,8 +1,8 @@
 """The kinds of value that several commands take; what is wrong with one is a usage error that quotes it.
 
 `as_domain`, `as_selector` and `as_selectors` are callbacks for click's arguments and options. `FILE` and `DIRECTORY`
-tell a shell what to complete; whether there is such a file is found out where it is opened. `JSON_OPTION` is a whole
-option.
+tell a shell what to complete; whether there is such a file is found out where it is opened. What ends with `_OPTION`
+is a whole option.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from mailguard.dkim.signature import own_selector
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
-__all__ = ["DIRECTORY", "FILE", "JSON_OPTION", "POSIX_SECONDS", "as_domain", "as_selector", "as_selectors"]
+__all__ = [
+    "CONFIG_DIRECTORY_OPTION",
+    "DIRECTORY",
+    "FILE",
+    "JSON_OPTION",
+    "POSIX_SECONDS",
+    "POSTCONF_OPTION",
+    "as_domain",
+    "as_selector",
+    "as_selectors",
+]
 
 
 class _Directory(click.Path):
@@ -33,6 +43,12 @@ DIRECTORY = _Directory(readable=False)
 POSIX_SECONDS = click.IntRange(0, 10**12)
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+CONFIG_DIRECTORY_OPTION = click.option(
+    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
+)
+POSTCONF_OPTION = click.option(
+    "--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf."
+)
 
 
 def as_domain(ctx: click.Context, param: click.Parameter, value: str | None) -> Domain | None:

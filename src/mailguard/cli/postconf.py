@@ -17,7 +17,7 @@ from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION
+from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, DIRECTORY, FILE, JSON_OPTION, POSTCONF_OPTION
 from mailguard.cli.printable import file_line
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.setup_host.file_changes import Journal
@@ -33,20 +33,8 @@ def host_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
         ),
-        click.option(
-            "--config-directory",
-            type=DIRECTORY,
-            metavar="DIRECTORY",
-            help="Postfix's, where it is not the default one.",
-        ),
-        click.option(
-            "--postconf",
-            "program",
-            metavar="PROGRAM",
-            default="postconf",
-            show_default=True,
-            help="Postfix's postconf.",
-        ),
+        CONFIG_DIRECTORY_OPTION,
+        POSTCONF_OPTION,
         JSON_OPTION,
     )
     for option in reversed(options):
@@ -71,7 +59,7 @@ def host_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def postconf(
     config_file: str,
     config_directory: str | None,
-    program: str,
+    postconf: str,
     as_json: bool,
     backups: str,
     applied: bool,
@@ -90,11 +78,11 @@ def postconf(
         undone(kept)
         return ExitCode.PASS
     config = load(config_file)
-    facts = gather(Places(Path("/"), config_directory, program, Path(config_file)), now=time.time())
-    chrooted = read_chroots(facts.postfix, postconf=program)
-    written = read_written(facts.postfix, postconf=program)
+    facts = gather(Places(Path("/"), config_directory, postconf, Path(config_file)), now=time.time())
+    chrooted = read_chroots(facts.postfix, postconf=postconf)
+    written = read_written(facts.postfix, postconf=postconf)
     plan = milter_plan(facts, config, chrooted=chrooted, written=written)
-    change = edit(facts.postfix, plan.settings, postconf=program)
+    change = edit(facts.postfix, plan.settings, postconf=postconf)
     notes = (*(each.text for each in plan.notes), *warnings(config, plan.settings))
     journal = Journal(backups, change.changes, afterwards=[change.reload]) if applied and change.changed else None
     if journal is not None:

@@ -27,7 +27,7 @@ from mailguard.cli.doctor_probe import engine_found, load_key
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key import DEFAULT_DIRECTORY, default_selector
 from mailguard.cli.key_files import Owner, find_owner, store_keys
-from mailguard.cli.parameters import DIRECTORY, FILE, as_domain
+from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, DIRECTORY, FILE, POSTCONF_OPTION, as_domain
 from mailguard.cli.printable import file_line
 from mailguard.cli.tree_report import show
 from mailguard.config import DEFAULT_PATH, DEFAULT_USER, Config, load
@@ -63,10 +63,8 @@ _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 @click.command()
 @click.argument("domain", callback=as_domain, required=False)
 @click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
-@click.option(
-    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
-)
-@click.option("--postconf", "program", metavar="PROGRAM", default="postconf", show_default=True)
+@CONFIG_DIRECTORY_OPTION
+@POSTCONF_OPTION
 @click.option(
     "--keys",
     type=DIRECTORY,
@@ -93,7 +91,7 @@ def quickstart(
     domain: Domain | None,
     config_file: str,
     config_directory: str | None,
-    program: str,
+    postconf: str,
     keys: str,
     user: str | None,
     listener: str | None,
@@ -114,7 +112,7 @@ def quickstart(
         return ExitCode.PASS
     if domain is None:
         raise click.UsageError("name the domain")
-    host = _look(config_file, config_directory, program)
+    host = _look(config_file, config_directory, postconf)
     start = _plan(domain, host, keys=keys, user=user, listener=listener)
     for line in _shown(host, start):
         click.echo(file_line(line))
@@ -129,7 +127,7 @@ def quickstart(
     click.echo("\n; -- the DNS records to publish: mailguard dns")
     click.get_current_context().invoke(dns, domain=domain, config_file=config_file)
     click.echo("\n# mailguard doctor; run it again when the daemon is started and the records are published:")
-    show(diagnosis(config_file, config_directory, program), as_json=False)
+    show(diagnosis(config_file, config_directory, postconf), as_json=False)
     return ExitCode.PASS
 
 
@@ -146,7 +144,7 @@ class _Host:
     """The configuration, None if there is none."""
     config: Config | None
     """What it says."""
-    program: str
+    postconf: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,18 +169,18 @@ class _Start:
     edit: Edit
 
 
-def _look(config_file: str, config_directory: str | None, program: str) -> _Host:
+def _look(config_file: str, config_directory: str | None, postconf: str) -> _Host:
     path = os.path.abspath(config_file)
     text = config = None
     if os.path.lexists(path):
         # Checked as the daemon does.
         config = load(path)
         text = Path(path).read_bytes().decode("utf-8")
-    facts = gather(Places(Path("/"), config_directory, program), now=time.time())
-    chrooted = read_chroots(facts.postfix, postconf=program)
+    facts = gather(Places(Path("/"), config_directory, postconf), now=time.time())
+    chrooted = read_chroots(facts.postfix, postconf=postconf)
     using = (*milter_services(facts.postfix), *facts.postfix.running("cleanup"))
     places = tuple(each.place for each in using if each.place in chrooted)
-    return _Host(facts, chrooted, places, path, text, config, program)
+    return _Host(facts, chrooted, places, path, text, config, postconf)
 
 
 def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener: str | None) -> _Start:
@@ -211,9 +209,9 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
             f"{error}; a table for {domain} cannot be put at the end of {host.config_file}: write it by hand"
             " (docs/configuration.md), and run this again"
         ) from None
-    written = read_written(host.facts.postfix, postconf=host.program)
+    written = read_written(host.facts.postfix, postconf=host.postconf)
     plan = milter_plan(host.facts, config, chrooted=host.chrooted, written=written)
-    change = edit(host.facts.postfix, plan.settings, postconf=host.program)
+    change = edit(host.facts.postfix, plan.settings, postconf=host.postconf)
     changes = list(change.changes)
     before = host.text.encode() if host.text is not None else None
     if text.encode() != before:

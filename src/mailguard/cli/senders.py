@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION
+from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, FILE, JSON_OPTION, POSTCONF_OPTION
 from mailguard.cli.senders_import import read_postfix
 from mailguard.cli.senders_report import audit_json, audit_lines, listing_json, listing_lines
 from mailguard.cli.tree_report import show
@@ -108,10 +108,8 @@ def audit(config_file: str, as_json: bool) -> ExitCode:
 
 
 @senders.command("import")
-@click.option("--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf.")
-@click.option(
-    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
-)
+@POSTCONF_OPTION
+@CONFIG_DIRECTORY_OPTION
 @JSON_OPTION
 def import_(postconf: str, config_directory: str | None, as_json: bool) -> ExitCode:
     """Print the configuration that reads the tables of Postfix's smtpd_sender_login_maps, from main.cf and master.cf.

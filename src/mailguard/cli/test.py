@@ -126,7 +126,7 @@ def test(
     wait_s: int,
     config_file: str,
     config_directory: str | None,
-    program: str,
+    postconf: str,
     as_json: bool,
 ) -> ExitCode:
     """Send one message through this host, watch the log, and explain what became of it.
@@ -137,7 +137,7 @@ def test(
     if (login is not None and place is None) or (password_file is not None and login is None):
         raise click.UsageError("--password-file goes with --login, and --login with --smtp")
     config = load(config_file)
-    facts = gather(HostPlaces(Path("/"), config_directory, program, Path(config_file)), now=time.time())
+    facts = gather(HostPlaces(Path("/"), config_directory, postconf, Path(config_file)), now=time.time())
     keys = [domain for domain, _, _ in keys_of(config)]
     if sender is None:
         sender = MailAddress.parse(f"postmaster@{keys[0] if keys else facts.postfix.value('myhostname')}")
@@ -150,7 +150,7 @@ def test(
     message = TrialMessage.compose(
         sender, recipient, host=facts.postfix.value("myhostname"), now=time.time(), unique=secrets.token_hex(16)
     )
-    plan = _plan(facts, config, program)
+    plan = _plan(facts, config, postconf)
     running = _is_running(facts) if place is None else True
     started = time.monotonic()
     with MailLog(places) as log, waiting(f"{message.message_id} is on its way to {recipient}"):
@@ -180,9 +180,9 @@ def _default_places(config: Config, facts: HostFacts) -> Places:
     )
 
 
-def _plan(facts: HostFacts, config: Config, program: str) -> MilterPlan | None:
+def _plan(facts: HostFacts, config: Config, postconf: str) -> MilterPlan | None:
     try:
-        return milter_plan(facts, config, chrooted=read_chroots(facts.postfix, postconf=program))
+        return milter_plan(facts, config, chrooted=read_chroots(facts.postfix, postconf=postconf))
     except ConfigError:
         # What is wrong with the socket is what mailguard doctor and mailguard postconf say.
         return None
