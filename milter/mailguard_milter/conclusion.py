@@ -316,6 +316,7 @@ def _deletions(found: Sequence[DeleteHeader]) -> list[Action]:
 
 
 def _insertion(field: HeaderField) -> InsertHeader:
+    """On top, as results (RFC 8601 §4.1) and signatures (RFC 6376 §5.6) have to be."""
     return InsertHeader(0, field.name, field.value.replace(b"\r\n", b"\n"))
 
 

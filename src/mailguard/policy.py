@@ -55,7 +55,8 @@ _DMARC_RULES = {
     DmarcPolicy.NONE: Rule.DMARC_NONE,
 }
 _DMARC_ACCEPTS = frozenset([*_DMARC_RULES.values(), Rule.DMARC_PERMERROR])
-# RFC 7372 §3 for DKIM, SPF, iprev and DMARC (several checks failed); RFC 3463 §3.7 for a message's structure.
+# RFC 7372 §3 for DKIM, SPF, iprev and DMARC (several checks failed); RFC 3463 §3.7 for a message's structure. Of SPF,
+# RFC 7208 §8.4, RFC 7208 §8.6 and RFC 7208 §8.7 have older ones, which tell less.
 _REJECT_CODES = {
     Rule.MALFORMED: "5.6.0",
     Rule.DMARC_REJECT: "5.7.26",

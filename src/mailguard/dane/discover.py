@@ -174,7 +174,7 @@ def _addresses_and_candidates(name: str, answers: Answers) -> tuple[tuple[str, .
         return (), _Verdict(HostOutcome.SKIP, HostReason.NO_ADDRESS, "the name has no address")
     canonical_name = (secure or found)[0].canonical_name
     if secure:
-        # RFC 7672 §2.2.3: the fully expanded name first.
+        # RFC 7672 §2.2.3, RFC 7671 §7: the fully expanded name first.
         return addresses, (canonical_name, name) if canonical_name else (name,)
     # Where the alias itself is signed, its owner may have TLSA records at its name.
     alias = answers.get(Question(name, RecordType.CNAME)) if canonical_name else None
@@ -190,7 +190,7 @@ def _records(candidates: tuple[str, ...], port: int, answers: Answers) -> tuple[
     """RFC 7672 §2.2.3: the first name with secure TLSA records, the base domain, and these."""
     is_insecure = False
     for base_domain in candidates:
-        question = Question(f"_{port}._tcp.{base_domain}", RecordType.TLSA)
+        question = Question(f"_{port}._tcp.{base_domain}", RecordType.TLSA)  # RFC 6698 §3
         if len(question.name) > MAX_DOMAIN_CHARS:
             continue  # no such name can be registered, so that nothing is there
         answer = answers.get(question)

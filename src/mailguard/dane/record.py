@@ -121,7 +121,8 @@ def read_records(records: Iterable[TLSA]) -> TlsaRecords:
             usable.append(record)
         else:
             unusable.append((record, why))
-    # RFC 7671 §9: "after first discarding any unusable or malformed records", for each usage and selector.
+    # RFC 7672 §5 and RFC 7671 §9: "after first discarding any unusable or malformed records", for each usage and
+    # selector.
     strongest: dict[tuple[int, int], int] = {}
     for record in usable:
         if record.matching_type != MatchingType.FULL:

@@ -1,9 +1,9 @@
 """A certificate chain against TLSA records: does it authenticate the server?
 
 RFC 7671 §5.1 and RFC 7672 §3.1.1 (DANE-EE), RFC 7671 §5.2 and RFC 7672 §3.1.2 (DANE-TA), RFC 7672 §3.2 (names),
-RFC 7671 §9 (agility). DANE-EE(3) asks for neither name nor date. DANE-TA(2) asks for a valid path to what the record
-matches, which stands in the chain or, in full, in the record, and for one of the reference identifiers. Left out: how
-the chain and the records were come by (discover.py). Pure, safe to share between threads.
+RFC 7671 §9 (agility). DANE-EE(3) asks for neither name (RFC 7672 §3.2.1) nor date. DANE-TA(2) asks for a valid path
+to what the record matches, which stands in the chain or, in full, in the record, and for one of the reference
+identifiers. Left out: how the chain and the records were come by (discover.py). Pure, safe to share between threads.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class DkimReason(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DkimResult:
-    """One signature's result. The fields that the signature did not get right are None."""
+    """One signature's result (RFC 6376 §3.9, RFC 6376 §3.11). What the signature did not get right is None."""
 
     status: DkimStatus
     reason: DkimReason

@@ -24,6 +24,7 @@ FIELD_NAME = b"DKIM-Signature"
 CRLF = b"\r\n"
 FOLD = b"\r\n\t"
 MAX_LINE_CHARS = 78  # RFC 5322 §2.1.1
+# RFC 6376 §5.4.1
 OVERSIGNED = (
     b"From",
     b"Reply-To",
@@ -108,12 +109,15 @@ class SigningRules:
 
 
 def sign_body_requests(rules: SigningRules) -> tuple[BodyRequest, ...]:
-    """What BodyDigests must compute for `sign`."""
+    """What BodyDigests must compute for `sign`: the whole body, never a part (RFC 6376 §5.3.1)."""
     return (BodyRequest(rules.body_canonicalization),)
 
 
 def check_signable(message: Message) -> None:
-    """Raise SigningRefused for a message without exactly one author domain, which nobody can answer for."""
+    """Raise SigningRefused for a message without exactly one author domain, which nobody can answer for.
+
+    RFC 6376 §3.8: what is signed is to be valid.
+    """
     if message.malformed is not None:
         raise SigningRefused(message.malformed.value, f"not signed: {message.malformed_detail}")
 
@@ -126,7 +130,7 @@ def sign(
     now: float,
     rules: SigningRules | None = None,
 ) -> tuple[HeaderField, ...]:
-    """The DKIM-Signature fields to put on top of the header, one for each key, in the order of `keys`.
+    """The DKIM-Signature fields to put on top of the header (RFC 6376 §5.6), one for each key, in their order.
 
     `digests` is finished; `now` is in POSIX seconds. Raises SigningRefused. Whether the keys' domain may sign
     for the author is the caller's to decide.
@@ -165,7 +169,7 @@ def _fits(key: bytes) -> bool:
 
 
 def _sign_with(key: SigningKey, tail: bytes, signed: bytes, now: int, rules: SigningRules) -> HeaderField:
-    """The field with the signature of `key` over `signed` and itself. `tail` is its lines from h= to b=."""
+    """RFC 6376 §5.5: the field with `key`'s signature over `signed` and itself. `tail` is its lines from h= to b=."""
     form = f"{rules.header_canonicalization.value}/{rules.body_canonicalization.value}"
     tags = f"v=1; a={key.algorithm}; c={form}; d={key.domain}; s={key.selector}; t={now}; x={now + rules.lifetime_s};"
     lines = _fold(tags.encode("ascii"), b"; ", used=len(FIELD_NAME) + 1)

@@ -230,7 +230,10 @@ def _selector(tags: TagList, domain: Domain) -> tuple[str, str]:
 
 
 def _identity(tags: TagList, domain: Domain) -> tuple[str, Domain]:
-    """i= and its domain (RFC 6376 §3.5); "@" and d= by default."""
+    """i= and its domain (RFC 6376 §3.5, RFC 6376 §3.10); "@" and d= by default.
+
+    The local part stays as it is encoded (RFC 6376 §2.11), and may be UTF-8 (RFC 8616 §5).
+    """
     if "i" not in tags:
         return f"@{domain}", domain
     local_part, at, name = tags.compact("i").rpartition(b"@")

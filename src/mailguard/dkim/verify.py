@@ -173,6 +173,7 @@ def _verify_one(
     answers: Answers,
     now: float,
 ) -> DkimResult:
+    """RFC 6376 §6.1.2 and RFC 6376 §6.1.3, for a signature that could be read."""
     known = signature.known
     untimely = _untimely(signature, plan.rules, now)
     if untimely is not None:
@@ -240,7 +241,7 @@ def _keys(answer: Answer, signature: Signature) -> tuple[list[KeyRecord], KeyRec
             if fault is None or fault.reason is DkimReason.KEY_SYNTAX:
                 fault = key
         elif key.strict and signature.identity_domain != signature.domain:
-            detail = "the key does not allow a subdomain in i= (t=s)"
+            detail = "the key does not allow a subdomain in i= (t=s)"  # RFC 6376 §3.10
             fault = KeyRecordError(DkimReason.KEY_STRICT, detail, bits=key.bits, testing=key.testing)
         else:
             keys.append(key)

@@ -1,7 +1,7 @@
-"""StsPolicy: which hosts may take a domain's mail, and what happens where one is another (RFC 8461 §3.2, §4.1).
+"""StsPolicy: which hosts may take a domain's mail, and what happens where one is another.
 
-Left out: where a policy comes from (fetch.py) and how long it is kept (cache.py). Linear in the input. Values are
-frozen and safe to share between threads.
+RFC 8461 §3.2 (the file), RFC 8461 §4 (what is asked of a host). Left out: where a policy comes from (fetch.py) and
+how long it is kept (cache.py). Linear in the input. Values are frozen and safe to share between threads.
 """
 
 from __future__ import annotations

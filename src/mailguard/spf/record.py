@@ -157,7 +157,7 @@ class Published:
     """What of the TXT records at a name concerns SPF (RFC 7208 §4.5)."""
 
     texts: tuple[bytes, ...] = ()
-    """The SPF records; there should be one."""
+    """The SPF records; there should be one (RFC 7208 §3.2)."""
     record: Record | None = None
     """The only one, read; None where there is none, several, or one that is too long or not valid."""
     fault: str = ""
