@@ -44,6 +44,7 @@ from mailguard_milter.engine import (
     tell_failure,
 )
 from mailguard_milter.log import Severity
+from mailguard_milter.negotiation import ACTIONS
 from mailguard_milter.received_macros import SYMBOLS
 from mailguard_milter.sockets import LibmilterSocket, Stalls
 from mailguard_milter.thread_stack import stack_follower
@@ -78,7 +79,6 @@ ROOM_AGAIN = 0.9
 MOST_WAITING_FIELDS = 64
 LONGEST_WAITING_VALUE = 4_096
 
-_ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 _STEPS = (
     milter.P_NR_CONN
     | milter.P_NR_HELO
@@ -245,7 +245,7 @@ class Engine:
 
     def _register(self) -> None:
         milter.set_exception_policy(milter.TEMPFAIL)
-        milter.set_flags(_ACTIONS)
+        milter.set_flags(ACTIONS)
         milter.set_connect_callback(self._guarded(_Stage.CONNECT, self._connect))
         milter.set_helo_callback(self._guarded(_Stage.HELO, self._helo))
         milter.set_envfrom_callback(self._guarded(_Stage.MAIL, self._mail))
@@ -309,7 +309,7 @@ class Engine:
         """`options`: the actions and the steps offered, replaced by what is wanted; two more are for the future."""
         try:
             actions, steps = options[:2]
-            if actions & _ACTIONS != _ACTIONS:
+            if actions & ACTIONS != ACTIONS:
                 self._tell_once(
                     "refused an MTA that does not let its milters change header fields and quarantine",
                     Severity.ERROR,
@@ -328,7 +328,7 @@ class Engine:
             if takes_symbols:
                 for stage, names in _SYMBOLS:
                     context.setsymlist(stage, names)
-            options[:] = [_ACTIONS | takes_symbols, _STEPS | (steps & milter.P_HDR_LEADSPC), 0, 0]
+            options[:] = [ACTIONS | takes_symbols, _STEPS | (steps & milter.P_HDR_LEADSPC), 0, 0]
             return int(milter.CONTINUE)
         except BaseException as error:  # noqa: BLE001 - as in _guarded
             self._failed(_Stage.CONNECT, None, context, error)

@@ -25,9 +25,9 @@ from mailguard_milter.protocol import (
 )
 from mailguard_milter.received_macros import SYMBOLS
 
-__all__ = ["Agreed", "agree"]
+__all__ = ["ACTIONS", "Agreed", "agree"]
 
-_ACTIONS = numbers.SMFIF_ADDHDRS | numbers.SMFIF_CHGHDRS | numbers.SMFIF_QUARANTINE
+ACTIONS = numbers.SMFIF_ADDHDRS | numbers.SMFIF_CHGHDRS | numbers.SMFIF_QUARANTINE
 # What an MTA may agree not to be answered.
 _NO_REPLY: Mapping[type, int] = {
     Connect: numbers.SMFIP_NR_CONN,
@@ -57,14 +57,14 @@ class Agreed:
 
 def agree(offer: Negotiate) -> Agreed | None:
     """None: the MTA does not let its milters do what must be done."""
-    if offer.actions & _ACTIONS != _ACTIONS:
+    if offer.actions & ACTIONS != ACTIONS:
         return None
     steps = _STEPS & offer.steps
     takes_symbols = offer.actions & numbers.SMFIF_SETSYMLIST
     return Agreed(
         negotiate(
             min(offer.version, numbers.MAX_VERSION),
-            _ACTIONS | takes_symbols,
+            ACTIONS | takes_symbols,
             steps,
             SYMBOLS if takes_symbols else {},
         ),
