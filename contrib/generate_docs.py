@@ -32,7 +32,7 @@ CONTINUED = re.compile(r"(?:,| and| or)\s+(?:#\s*)?§([0-9A-Z]+(?:\.[0-9A-Z]+)*)
 CONFIGURATION_HEAD = """\
 # Configuration
 
-<!-- Made by contrib/generate_docs.py from src/mailguard/config.py. Do not edit. -->
+<!-- Made by contrib/generate_docs.py from src/mailguard/config*.py. Do not edit. -->
 
 One TOML file, by default `{path}`. It is strict: an unknown key, a wrong type or an
 impossible value is an error that names the file, the line and the key, and the daemon keeps the configuration
