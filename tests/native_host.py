@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,6 @@ class NativeHost:
     path: Path
     sink: Lines
     listener: socket.socket
-    dialogues: list[Dialogue] = field(default_factory=list)
 
     def client(self) -> MilterClient:
         return MilterClient(str(self.path), timeout_s=PATIENCE_S)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from live_certificates import Issued, authority, server, write_chain
 from mailguard.cli.dane_report import Mark, dane_tree
 from mailguard.dane.record import parse_tlsa, read_records
@@ -28,8 +28,6 @@ from sandbox_place import SYSTEM_PATH, free_port
 from source_tree import ROOT
 from starttls_site import StartTlsSite, loopback
 from unbound_site import UNBOUND, Unbound
-
-__all__ = ["mailguard_command"]
 
 pytestmark = pytest.mark.skipif(UNBOUND is None or os.geteuid() != 0, reason="needs unbound, and root for port 25")
 

@@ -16,7 +16,7 @@ import dns.query
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from dane_certificates import server as made_certificate
 from mailguard.cli import mail_hosts
 from mailguard.cli.dns_report import comparison_text
@@ -37,8 +37,6 @@ from mailguard.records.compare import Comparison, State
 from mailguard.records.generate import records
 from mailguard.records.record import Record
 from nsd_site import Nsd
-
-__all__ = ["mailguard_command"]
 
 FIRST, SECOND, SILENT = "127.0.0.61", "127.0.0.62", "127.0.0.63"
 HEAD = f"""\

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import Command, mailguard_command
-
-__all__ = ["mailguard_command"]
+from cli_process import Command
 
 
 @pytest.fixture

@@ -15,14 +15,13 @@ from pathlib import Path
 import click
 import pytest
 
-from cli_process import mailguard_command
 from command_host import Case, CommandHost, Outcome, Stream
 from command_place import NOBODY, host, model, place
 from command_rows import ROWS, Directory, File, Name, New, Reported, ReportedDirectory, Row
 from command_tree import commands
 from mailguard.cli.exit_code import ExitCode
 
-__all__ = ["host", "mailguard_command", "model", "place"]
+__all__ = ["host", "model", "place"]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a network and users of its own need root")
 

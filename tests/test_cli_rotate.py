@@ -6,19 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import dns.resolver
 import pytest
 
-from cli_process import PYTHON, Command, mailguard_command
+from cli_process import PYTHON, Command
 from rotation_site import DAY_S, FIRST, HEAD, HOUR_S, SECOND, RotationSite, rotation_site, servers, txt
 
-__all__ = ["mailguard_command", "rotation_site", "servers"]
+__all__ = ["rotation_site", "servers"]
 
-CHECK_CONFIG = (sys.executable, "-m", "mailguard_milter", "--check-config", "-c")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: port 53")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from mailguard.cli.rotate import rotate
 from mailguard.cli.rotation_turn import WAITING
 from mailguard.rotation.state import Stage
 from rotation_site import DAY_S, HOUR_S, RotationSite, rotation_site, servers
 
-__all__ = ["mailguard_command", "rotation_site", "servers"]
+__all__ = ["rotation_site", "servers"]
 
 CHECK_CONFIG = (sys.executable, "-m", "mailguard_milter", "--check-config", "-c")
 

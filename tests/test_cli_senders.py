@@ -10,14 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import Command, mailguard_command, on_a_terminal
+from cli_process import Command, on_a_terminal
 from database_site import SqliteFiles
 from mailguard.config import load
 from mailguard.sender_sources import open_senders
 from mailguard.senders.dialect import Dialect
 from postfixadmin_site import statements
-
-__all__ = ["mailguard_command"]
 
 CONFIG = """
 [senders]

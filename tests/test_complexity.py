@@ -204,7 +204,7 @@ def logged(octets: bytes) -> object:
     return [format_line({"a": octets, "b": text, "c": [text] * 40}, form) for form in Format]
 
 
-IDN, A_LABEL = "bücher".encode(), b"xn--bcher-kva"
+IDN = "bücher".encode()
 COMBINING, IDEOGRAPHIC_STOP, LINE_SEPARATOR = "\u0301".encode(), "\u3002".encode(), "\u2028".encode()
 PARSERS: list[tuple[str, Callable[[bytes], object], int, list[bytes]]] = [
     ("C05", relaxed, TAGS, [b"a\r\n ", b"\r\n\t", b"\r\n " * 2 + b" \t", b" ", b"\t"]),

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from daemon_process import IS_ROOT, QUICK, Daemon, daemon, engine_of, eventually
+from daemon_process import IS_ROOT, QUICK, Daemon, eventually
 from mailguard_milter.supervisor import Supervisor
-
-__all__ = ["daemon", "engine_of"]
 
 
 def asks(daemon: Daemon, dns: str) -> None:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon_process import PATIENCE_S, Daemon, daemon, eventually
+from daemon_process import PATIENCE_S, Daemon, eventually
 from mailguard.dmarc.suffixes import PublicSuffixes
-
-__all__ = ["daemon"]
 
 
 def use(daemon: Daemon, octets: bytes | None, *, authserv_id: str = "mx1.us.test") -> None:

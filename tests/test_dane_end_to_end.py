@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from dane_site import PolicyServer, Receiver, Receivers, Sender, wait_for
 from live_certificates import authority, server, write_chain
 from policy_site import Connection, PolicySite, reply
@@ -24,8 +24,6 @@ from sandbox import Delivery
 from sandbox_place import SYSTEM_PATH, make_public_directory
 from starttls_site import loopback
 from unbound_site import UNBOUND, Unbound
-
-__all__ = ["mailguard_command"]
 
 pytestmark = [
     pytest.mark.postfix,

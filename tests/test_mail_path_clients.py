@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon_process import IS_ROOT, USER, Daemon, daemon, engine_of, eventually, kill
+from daemon_process import IS_ROOT, USER, Daemon, eventually, kill
 from engine_process import per_engine
 from mailguard.dkim.signing_key import generate_ed25519
 from source_tree import is_ours, modules
-
-__all__ = ["daemon", "engine_of"]
 
 CLIENTS = frozenset({"urllib3", "http", "smtplib", "ftplib", "imaplib", "poplib", "xmlrpc", "requests", "httpx"})
 CLIENTS_INSIDE = frozenset({"urllib.request", "socketserver"})

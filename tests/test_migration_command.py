@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from mailguard.config import load
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey, generate_rsa
 from mailguard.migration.note import NoteKind
 from migration_site import ED25519_KEY, KEY, Site, at, migration_site, public_migration_site, said
 
-__all__ = ["mailguard_command", "migration_site", "public_migration_site"]
+__all__ = ["migration_site", "public_migration_site"]
 
 IS_ROOT = os.geteuid() == 0
 ONE_KEY = (

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from mailguard.config import Config
 from mailguard.migration.importing import PROGRAMS
 from mailguard_milter.check_config import main as check_config
 from migration_site import Site, public_migration_site
 from source_tree import ROOT
 
-__all__ = ["mailguard_command", "public_migration_site"]
+__all__ = ["public_migration_site"]
 
 TEXT = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4,7}((?:mailguard|systemctl|postfix)\S* .+)$", TEXT, re.MULTILINE)

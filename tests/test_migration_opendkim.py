@@ -18,7 +18,7 @@ from pathlib import Path
 import dkim
 import pytest
 
-from daemon_process import Daemon, daemon, eventually
+from daemon_process import Daemon, eventually
 from mailguard.config import load
 from mailguard.dkim.result import DkimStatus
 from mailguard.dkim.signing_key import SigningKey
@@ -39,7 +39,7 @@ from migration_site import (
     signatures,
 )
 
-__all__ = ["daemon", "opendkim", "opendkim_place"]
+__all__ = ["opendkim", "opendkim_place"]
 
 USER = "opendkim"
 COMMON = "Canonicalization relaxed/relaxed\nInternalHosts 192.0.2.1\n"

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from mailguard.config import load
 from mailguard.sender_sources import open_senders
 from sandbox import PostfixSandbox
 from sandbox_place import make_public_directory, write_file
-
-__all__ = ["mailguard_command"]
 
 pytestmark = pytest.mark.postfix
 

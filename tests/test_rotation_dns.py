@@ -9,7 +9,6 @@ import dns.exception
 import dns.resolver
 import pytest
 
-from cli_process import mailguard_command
 from mailguard.cli.new_keys import GENERATORS
 from mailguard.cli.rotation_dns import _fault, _has
 from mailguard.cli.rotation_keys import _rotated
@@ -18,7 +17,7 @@ from mailguard.dns.authoritative import MAX_ADDRESSES
 from rotation_made import US
 from rotation_site import DAY_S, FIRST, HEAD, HOUR_S, SECOND, RotationSite, rotation_site, servers, txt
 
-__all__ = ["mailguard_command", "rotation_site", "servers"]
+__all__ = ["rotation_site", "servers"]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: port 53")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import mailguard_command
 from mailguard.cli.rotation_store import StateLocks
 from mailguard.config import load
 from mailguard.dkim.signing_key import generate_ed25519
@@ -23,7 +22,7 @@ from mailguard_milter.service import Service
 from rotation_made import US, generation, rotation
 from rotation_site import DAY_S, HOUR_S, RotationSite, rotation_site, servers
 
-__all__ = ["mailguard_command", "rotation_site", "servers"]
+__all__ = ["rotation_site", "servers"]
 
 NOBODY = 65_534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cli_process import PYTHON, Command, mailguard_command
+from cli_process import PYTHON, Command
 from mailguard.cli import rotation_keys
 from mailguard.cli.doctor_child import run_as
 from mailguard.cli.key_files import store_keys
@@ -35,7 +35,7 @@ from mailguard_milter.runtime_directory import RuntimeDirectory
 from rotation_made import US, generation, rotation
 from rotation_site import DAY_S, HOUR_S, RotationSite, rotation_site, servers
 
-__all__ = ["mailguard_command", "rotation_site", "servers"]
+__all__ = ["rotation_site", "servers"]
 
 NOBODY = 65_534
 SERVICE = Path(__file__).parents[1] / "contrib" / "mailguard-key-rotate.service"

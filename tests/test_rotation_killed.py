@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import mailguard_command
 from mailguard.cli import rotation_keys
 from mailguard.cli.rotation_store import RotationStore
 from mailguard.config import load
 from mailguard.key_places import keys_of
 from rotation_site import DAY_S, HOUR_S, RotationSite, rotation_site, servers
 
-__all__ = ["mailguard_command", "rotation_site", "servers"]
+__all__ = ["rotation_site", "servers"]
 
 NOBODY = 65_534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: port 53")

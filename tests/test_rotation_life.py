@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli_process import mailguard_command
 from daemon_process import Daemon, eventually
 from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.message import Message
@@ -20,7 +19,7 @@ from mailguard.pipeline import verify_dkim
 from milter_client import MilterClient
 from rotation_site import DAY_S, FIRST, HOUR_S, SECOND, RotationSite, rotation_site, servers
 
-__all__ = ["mailguard_command", "rotation_site", "servers"]
+__all__ = ["rotation_site", "servers"]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: port 53")
 

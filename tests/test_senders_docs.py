@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from database_site import AMPLE_S, DatabaseServer, mariadb, postgres
 from mailguard.config import load
 from mailguard.config_senders import SenderActions
@@ -22,7 +22,7 @@ from mailguard.submission import ACTION_KEYS
 from postfixadmin_site import statements
 from source_tree import ROOT
 
-__all__ = ["mailguard_command", "mariadb", "postgres"]
+__all__ = ["mariadb", "postgres"]
 
 TEXT = (ROOT / "docs" / "senders.md").read_text(encoding="utf-8")
 

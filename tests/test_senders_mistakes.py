@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import zone0
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from database_site import PASSWORD, DatabaseServer, MariaDb, Postgres, mariadb, postgres
 from enforcing_page import PAGE, rows
 from log_samples import LINES, record
@@ -25,7 +25,7 @@ from postfixadmin_site import statements
 from sandbox_place import make_public_directory, write_file
 from walk_host import PATIENT, fill_mail_in_a_box
 
-__all__ = ["mailguard_command", "mariadb", "postgres"]
+__all__ = ["mariadb", "postgres"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_process import Command, mailguard_command
+from cli_process import Command
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.errors import ConfigError
 from mailguard.mtasts.store import PolicyRow, PolicyStore
@@ -30,8 +30,6 @@ from mailguard.tlspolicy.resolvers import resolver_config
 from policy_site import Authority, PolicySite, reply
 from tlspolicy_site import SETTINGS, Client, wait_for
 from unbound_site import UNBOUND, Unbound
-
-__all__ = ["mailguard_command"]
 
 PATIENCE_S = 60.0
 TLSA = "3 1 1 " + "ab" * 32
