@@ -55,6 +55,14 @@ DAEMON: Mapping[str, Advice] = {
         " If it is not, as where the form of a website puts the visitor's address into From, have the program write"
         " an address of yours there, and that one into Reply-To",
     ),
+    "unsigned: it came in from outside, and did not pass DMARC for": Advice(
+        "The client is listed under sign.networks for the domain in From, and the message came from outside before:"
+        " this host's own Authentication-Results says that DMARC did not pass for that domain. What Sieve redirects,"
+        " or a list sends on, is not lent the domain for it.",
+        "",
+        "have mail that claims to be yours and fails refused when it comes in: dmarc in [policy.domains] for the"
+        " domain, and enforce mode",
+    ),
     "unsigned: malformed message:": Advice(
         "The message is of one of your own users, and its From names nobody: no domain is lent to it. In enforce mode"
         " it is refused.",

@@ -172,10 +172,19 @@ def _unsigned(
         return _end(state, message, [refusal], action="tempfail", rule="macros-missing", reason=state.warning)
     reason = state.unsigned_because or "the client is not authenticated, nor listed for the domain in From"
     would = {"would": "tempfail", "rule": "macros-missing"} if blind else _told(decision)
-    actions = [*_deletions(state.forged), *_marks(decision), *_hold(decision)]
+    actions = [*_deletions(state.forged), *_marks(decision), *_arrival_result(service, state), *_hold(decision)]
     action = decision.disposition if decision.disposition is Disposition.QUARANTINE else Disposition.ACCEPT
     reason = _although(f"unsigned: {reason}", decision)
     return _end(state, message, actions, action=action.value, **would, reason=reason)
+
+
+def _arrival_result(service: Service, state: Transaction) -> list[InsertHeader]:
+    """In place of the field that said so, of which nothing else is believed: the message may come back once more."""
+    if state.arrival is None:
+        return []
+    domain, status = state.arrival
+    own_id, reason = service.config.authserv_id, "found when it came in"
+    return [_insertion(authresults.build_dmarc(own_id, domain=domain, status=status, reason=reason))]
 
 
 def _malformed(service: Service, state: Transaction, message: Message) -> Conclusion:

@@ -28,6 +28,7 @@ from mailguard.spf.check import sender_questions
 from mailguard.spf.identity import read_identity
 from mailguard.spf.result import SpfIdentity
 from mailguard.submission import plan_submission
+from mailguard_milter.arrival import failed_on_arrival
 from mailguard_milter.conclusion import Conclusion, conclude
 from mailguard_milter.long_lines import BodyLines
 from mailguard_milter.service import Service
@@ -197,6 +198,12 @@ class Session:
         if message.malformed is not None:
             return
         domain = message.author.domains[0]
+        if state.forged and state.login is None:
+            # The fields that claim to be ours: it has been here, and its client is not who wrote it.
+            state.arrival = failed_on_arrival(message, self._service.own_ids)
+            if state.arrival is not None:
+                state.unsigned_because = f"it came in from outside, and did not pass DMARC for {state.arrival.domain}"
+                return
         try:
             state.keys = self._service.key_ring.keys_for(domain)
         except KeyFileError as error:

@@ -17,6 +17,7 @@ from mailguard.message import MAX_FIELDS, MAX_HEADER_BYTES, HeaderField, Message
 from mailguard.spf.identity import Sender, Unchecked
 from mailguard.submission import SubmissionPlan
 from mailguard_milter.actions import DeleteHeader
+from mailguard_milter.arrival import Arrival
 from mailguard_milter.long_lines import BodyLines
 from mailguard_milter.service import Service
 
@@ -83,6 +84,8 @@ class Transaction:
     keys: tuple[SigningKey, ...] = ()
     key_error: str = ""
     unsigned_because: str = ""
+    arrival: Arrival | None = None
+    """What keeps a signature back: what was found when the message came in."""
     submission: SubmissionPlan | None = None
     """Of our own users' mail, where it is looked at under which names they write."""
     plan: InboundPlan | None = None

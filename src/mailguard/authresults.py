@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import authres
 import authres.core
 
-from mailguard.dmarc.result import DmarcVerdict
+from mailguard.dmarc.result import DmarcStatus, DmarcVerdict
 from mailguard.envelope import Envelope
 from mailguard.evidence import Evidence
 from mailguard.message import HeaderField
 from mailguard.resinfo import ResInfo, login_result, results_of
 
-__all__ = ["FIELD_KEY", "build", "build_login"]
+__all__ = ["FIELD_KEY", "build", "build_dmarc", "build_login"]
 
 FIELD_NAME = b"Authentication-Results"
 FIELD_KEY = FIELD_NAME.lower()
@@ -88,6 +88,12 @@ def build_login(authserv_id: str, envelope: Envelope) -> HeaderField:
     Raises ValueError for a client that did not log in, and as `build` does.
     """
     return _field(authserv_id, [login_result(envelope)])
+
+
+def build_dmarc(authserv_id: str, *, domain: str, status: DmarcStatus, reason: str) -> HeaderField:
+    """A field that says what DMARC found of the domain in From, and no more. Raises ValueError as `build` does."""
+    properties = (("header.from", domain),)
+    return _field(authserv_id, [ResInfo(method="dmarc", result=status.value, reason=reason, properties=properties)])
 
 
 def _field(authserv_id: str, results: Sequence[ResInfo]) -> HeaderField:

@@ -1,0 +1,46 @@
+"""What this host found about a message when it came in from outside, where it comes back to be signed.
+
+Sieve's redirect, procmail, fetchmail and a mailing list hand mail of others to Postfix as this host's own, and
+`[[sign.networks]]` knows it by its client alone. Our Authentication-Results field (RFC 8601) says by then whether it
+is of the domain in its From. Nobody has vouched for that field on its way, so that it can keep a signature back, and
+do nothing else. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from mailguard.authresults import FIELD_KEY
+from mailguard.authserv_id import OwnIds
+from mailguard.dmarc.result import DmarcStatus
+from mailguard.message import Message
+
+__all__ = ["Arrival", "failed_on_arrival"]
+
+# What is not a result: the reason, which is quoted, and comments. Ours have none in another.
+_ASIDE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|\((?:[^()\\]++|\\.)*+\)', re.DOTALL)
+_DMARC = re.compile(rb";\s*dmarc\s*=\s*([a-z]++)([^;]*+)", re.IGNORECASE)
+_HEADER_FROM = re.compile(rb"\bheader\.from\s*=\s*([^\s;]++)", re.IGNORECASE)
+_NOT_PASSED = {each.value.encode("ascii"): each for each in DmarcStatus if each is not DmarcStatus.PASS}
+
+
+class Arrival(NamedTuple):
+    """DMARC's result for the domain that From still names."""
+
+    domain: str
+    status: DmarcStatus
+
+
+def failed_on_arrival(message: Message, own_ids: OwnIds) -> Arrival | None:
+    """Of the fields in our name, the first that says of an author domain of the message that DMARC did not pass."""
+    domains = {str(domain).encode("ascii"): domain for domain in message.author.domains}
+    for field in message.named(FIELD_KEY):
+        if own_ids.claimed_by(field.value):
+            for dmarc in _DMARC.finditer(_ASIDE.sub(b"", field.value)):
+                named = _HEADER_FROM.search(dmarc[2])
+                domain = domains.get(named[1].lower()) if named is not None else None
+                status = _NOT_PASSED.get(dmarc[1].lower())
+                if domain is not None and status is not None:
+                    return Arrival(str(domain), status)
+    return None
