@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import zone0
 from mailguard.authserv_id import OwnIds
 from mailguard.dmarc.result import DmarcStatus
 from mailguard.message import HeaderField, Message
@@ -23,6 +24,7 @@ from milter_peer import (
     make_keys,
     message,
 )
+from postfix_site import SIGNED_BY_US, fields_named, open_site
 
 LOOPBACK = ip_address("127.0.0.1")
 LISTED = {"networks": [{"networks": ["127.0.0.1/32"], "domains": ["us.test", "lists.us.test"]}]}
@@ -119,3 +121,22 @@ def test_a_list_signs_what_it_sends_under_its_own_name(keys: Path) -> None:
     conclusion = Peer(configuration(keys, sign=LISTED)).connect(LOOPBACK).send(fields, BODY, macros=NOBODY)
     assert conclusion.record["action"] == "sign"
     assert not field_values(delivered(fields, BODY, conclusion), NAME)
+
+
+@pytest.mark.postfix
+@pytest.mark.attack("L18")
+def test_through_postfix() -> None:
+    """What it takes out and puts in counts from the top of a header that has grown."""
+    listed = '[[sign.networks]]\nnetworks = ["203.0.113.9/32"]\ndomains = ["us.test"]\n'
+    with open_site(workers=1, sign=listed) as site:
+        message = site.receive(zone0.mail("<ceo@us.test>"))
+        assert len(fields_named(message, "Authentication-Results")) == 1
+        for _ in range(2):
+            message = site.receive(
+                b"Authentication-Results: other.test; spf=pass\r\n" + message, client="203.0.113.9"
+            )
+            ours, *others = fields_named(message, "Authentication-Results")
+            assert ours == b' mx.us.test;\r\n\tdmarc=none reason="found when it came in" header.from=us.test'
+            assert set(others) == {b" other.test; spf=pass"}
+            assert fields_named(message, "DKIM-Signature") == []
+        assert site.verifiers.verdicts(site.receive(zone0.mail("<x@us.test>"), client="203.0.113.9")) == SIGNED_BY_US
