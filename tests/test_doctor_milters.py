@@ -139,3 +139,40 @@ def test_a_table_of_milters_by_client(
     notes = [each for each in said(found, "note") if "smtpd_milter_maps" in each]
     assert [each.partition(": ")[0] for each in notes] == places
     assert all("smtpd_milter_maps = cidr:/etc/postfix/milters: " in each for each in notes)
+
+
+# -- sockets that listeners have left ------------------------------------------------------------------------------
+
+VERIFIER, SIGNER = "unix:/run/mailguard/verify.sock", "unix:/run/mailguard/sign.sock"
+PAIR = {"smtpd_milters": VERIFIER, "non_smtpd_milters": SIGNER}
+
+
+@pytest.mark.parametrize(
+    ("main", "services", "left"),
+    [
+        pytest.param(PAIR, {}, [], id="none"),
+        pytest.param({**PAIR, "smtpd_milters": f"{VERIFIER}, {SOCKET}"}, {}, [SOCKET], id="for-all"),
+        pytest.param(
+            {"smtpd_milters": f"{VERIFIER}, {{ {SOCKET}, default_action=tempfail }}"}, {}, [SOCKET], id="in-braces"
+        ),
+        pytest.param({**PAIR, "non_smtpd_milters": f"{SOCKET}, {SIGNER}"}, {}, [SOCKET], id="for-sendmail"),
+        pytest.param(
+            PAIR, {"submission": {**SUBMISSION, "smtpd_milters": f"{SOCKET},{SIGNER}"}}, [SOCKET], id="for-one"
+        ),
+        pytest.param(
+            {**PAIR, "smtpd_milters": f"{VERIFIER}, unix:mailguard/m.sock"},
+            {},
+            ["unix:mailguard/m.sock"],
+            id="relative",
+        ),
+        pytest.param({**PAIR, "smtpd_milters": f"{VERIFIER}, unix:/run/opendkim/opendkim.sock"}, {}, [], id="others"),
+    ],
+)
+def test_a_socket_that_a_listener_has_left(
+    tmp_path: Path, main: Mapping[str, str], services: Services, left: list[str]
+) -> None:
+    """One listener became two, as docs/postfix.md has it: mail waits while Postfix asks where nobody is any more."""
+    site = ConfigDirectory(tmp_path)
+    site.configure((VERIFIER, "verify"), (SIGNER, "sign"))
+    problems = [each for each in said(card(site, main, services), "problem") if "no listener of the conf" in each]
+    assert [each.split()[2].rstrip(",") for each in problems] == left

@@ -34,7 +34,15 @@ CASES: list[tuple[str, str, tuple[tuple[str, str], ...], dict[str, str], Service
     ("filter-by-ipv6", LISTED_6, (), FILTER, {"[::1]:10025": BACK}, SIGNED.replace("127.0.0.1", "::1"), ""),
     ("not-listed", "", (), FILTER, {"127.0.0.1:10025": BACK}, "", "what the filter sends is judged"),
     ("of-the-other-kind", LISTED_6, (), FILTER, {"127.0.0.1:10025": BACK}, "", "what the filter sends is judged"),
-    ("judged-by-the-role", LISTED, PAIR, FILTER, {"127.0.0.1:10025": BACK}, "", "what the filter sends is judged"),
+    (
+        "judged-by-the-role",
+        LISTED,
+        PAIR,
+        {**FILTER, "smtpd_milters": PAIR[0][0]},
+        {"127.0.0.1:10025": BACK},
+        "",
+        "what the filter sends is judged",
+    ),
     ("mended", LISTED, (), FILTER, {"127.0.0.1:10025": {**BACK, "receive_override_options": "no_milters"}}, "", ""),
     (
         "it-is-not-known-where-it-returns",

@@ -14,13 +14,15 @@ from mailguard.audit.restriction_list import words
 from mailguard.config import Listener
 from mailguard.errors import ConfigError
 
-__all__ = ["Entry", "entries", "is_listener", "looked_for_at", "postfix_address"]
+__all__ = ["Entry", "entries", "is_in_our_directory", "is_listener", "looked_for_at", "postfix_address"]
 
 # Postfix's own defaults, written down because others may have changed them for all milters. content_timeout must
 # stay well above dns.deadline_s.
 DEFAULTS = (("connect_timeout", "30s"), ("command_timeout", "30s"), ("content_timeout", "300s"))
 DEFAULT_ACTION = "default_action"
 TEMPFAIL = "tempfail"
+# What the directory of our sockets is called, in all that is documented: nobody else puts one there.
+OUR_DIRECTORY = "mailguard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,12 @@ def is_listener(entry: Entry, listener: Listener, *, queue_directory: str) -> bo
     except ValueError:
         return False
     return kind == "inet" and port == str(address.port) and named in (address.ip, _reached(listener))
+
+
+def is_in_our_directory(entry: Entry) -> bool:
+    """Whether an entry leads to a socket where ours are, whether or not a listener is there."""
+    kind, _, path = entry.address.partition(":")
+    return kind == "unix" and posixpath.basename(posixpath.dirname(path)) == OUR_DIRECTORY
 
 
 def _normal(path: str) -> str:

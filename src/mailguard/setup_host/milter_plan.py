@@ -17,7 +17,7 @@ from mailguard.audit.postfix import MX_PORTS, SUBMISSION_PORTS, Postfix, Service
 from mailguard.audit.restriction_list import effective, words
 from mailguard.audit.smuggling import BARE_NEWLINE, GOOD, NORMALIZE, PIPELINING
 from mailguard.config import Config, Listener
-from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_listener
+from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_in_our_directory, is_listener
 from mailguard.setup_host.milter_list import BRACES_SINCE, MILTERS, OTHER_MILTERS, MilterLists, Written, is_ours
 
 __all__ = [
@@ -86,7 +86,7 @@ class Note(NamedTuple):
 
     text: str
     is_problem: bool = False
-    """Mail of strangers is signed, or passes though mailguard is named."""
+    """Mail of strangers is signed, passes though mailguard is named, or waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +320,23 @@ class _Planner:
                 else:
                     text += f"Take that away: {postfix.setting(DAEMON_NAME, '$myhostname', service)}"
                 yield Note(text, is_problem=service in postfix.public_services and self._may_sign(service))
+        yield from self._former()
         yield from self._filters()
         yield Note(self._internal())
+
+    def _former(self) -> Iterator[Note]:
+        """Sockets that listeners have left. They may be another daemon's of ours: nothing takes them out."""
+        postfix = self._postfix
+        lists = [postfix.value(MILTERS), postfix.value(OTHER_MILTERS)]
+        lists += [each.overrides.get(MILTERS, "") for each in self._services]
+        others = (each for value in lists for each in entries(value) if not is_ours(each, self._config, postfix))
+        for entry in dict.fromkeys(each.address for each in others if is_in_our_directory(each)):
+            yield Note(
+                f"Postfix asks {entry}, too, where no listener of the configuration is. If mailguard-milter has left"
+                " it, take it out of all lists of milters before the daemon is started again: while nobody answers"
+                " there, all mail waits (451)",
+                is_problem=True,
+            )
 
     def _filters(self) -> Iterator[Note]:
         postfix = self._postfix
