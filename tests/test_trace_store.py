@@ -169,6 +169,20 @@ def test_a_clock_that_was_wrong_costs_traces_and_nothing_else(path: str, trace: 
     store.close()
 
 
+def test_what_was_written_by_a_clock_ahead_goes_with_what_came_after_it(path: str, trace: Trace) -> None:
+    store = opened(path)
+    store.add([row(trace, 1, at=NOW), row(trace, 2, at=NOW + 3650 * DAY_S), row(trace, 3, at=NOW + 60)])
+    store.prune(NOW + 6 * DAY_S)
+    assert numbers(path) == [1, 2, 3]
+    store.add([row(trace, 4, at=NOW + 8 * DAY_S), row(trace, 5, at=NOW + 3650 * DAY_S)])
+    # By a clock that is behind, all are of the future.
+    store.prune(60.0)
+    assert numbers(path) == [1, 2, 3, 4, 5]
+    store.prune(NOW + 8 * DAY_S)
+    assert numbers(path) == [4, 5]
+    store.close()
+
+
 def test_the_size_is_bounded_and_the_oldest_go(path: str, trace: Trace) -> None:
     store = opened(path, max_bytes=2 * MEGABYTE)
     for batch in range(40):

@@ -66,6 +66,12 @@ _INSERT = (
     "INSERT INTO trace (queue_id, judged_at, client, domain, disposition, would, rule, reason, content)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_TOO_OLD = "SELECT id FROM trace WHERE judged_at < ? ORDER BY judged_at LIMIT ?"
+# Written while the clock was ahead, and before one that is too old: so it is too old as well. Without the plus signs
+# SQLite would look at all traces for it, and not at those that are said to be of the future.
+_OF_THE_FUTURE = (
+    "SELECT id FROM trace WHERE judged_at > ? AND +id < (SELECT max(+id) FROM trace WHERE judged_at < ?) LIMIT ?"
+)
 
 _REMEDY = "see that its disk is well, or move it away"
 _REMEDIES = {
@@ -213,9 +219,12 @@ class TraceStore:
         self._connection.close()
 
     def _prune(self, now: float) -> None:
-        old = "SELECT id FROM trace WHERE judged_at < ? ORDER BY judged_at LIMIT ?"
+        oldest = now - self._max_age_s
         for _ in range(PRUNE_ROUNDS):
-            if not self._delete(old, now - self._max_age_s, PRUNE_ROWS):
+            if not self._delete(_OF_THE_FUTURE, now, oldest, PRUNE_ROWS):
+                break
+        for _ in range(PRUNE_ROUNDS):
+            if not self._delete(_TOO_OLD, oldest, PRUNE_ROWS):
                 break
         if self._used_bytes() > self._max_bytes:
             for _ in range(PRUNE_ROUNDS):
