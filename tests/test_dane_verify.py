@@ -267,6 +267,12 @@ def test_paths(name: str, section: str, odd: Mapping[str, Mapping[str, Any]], is
     assert reason(chain, of(chain[0], EE), of(chain[2])) is TlsaReason.MATCHED
 
 
+def test_after_the_year_9999_no_certificate_is_valid() -> None:
+    chain = chain_of({})
+    assert reason(chain, of(chain[2]), now=10**12) is TlsaReason.CHAIN
+    assert reason(chain, of(chain[0], EE), now=10**12) is TlsaReason.MATCHED
+
+
 def test_a_forged_signature_is_none() -> None:
     """The same names all the way up, another key below the anchor's name."""
     forged = Made.of("root", key_name="forger")

@@ -145,12 +145,11 @@ def path_to(
     """
     others = tuple(others)
     by_certificate = {one._x509: one for one in (*anchors, *others, leaf)}
-    at = datetime.fromtimestamp(now, UTC)
     try:
         verifier = (
             PolicyBuilder()
             .store(Store([anchor._x509 for anchor in anchors]))
-            .time(at)
+            .time(datetime.fromtimestamp(now, UTC))
             .extension_policies(ca_policy=_authority_policy(), ee_policy=_server_policy())
             .build_client_verifier()
         )
