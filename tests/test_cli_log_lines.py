@@ -206,13 +206,21 @@ def test_lines_are_read_across_whatever_a_pipe_gives(size: int) -> None:
     assert [type(each) for each in found] == [LogRecord] * 3 + [Unreadable, LogRecord]
 
 
-def test_a_time_without_a_year_is_the_last_such_one() -> None:
-    january = datetime(2026, 1, 2, 12, 0, 0)
-    december = datetime(2025, 12, 30, 9, 0, 0)
-    line = b"Dec 30 09:00:00 mx1 mailguard-milter[1]: " + format_line(record(), Format.LOGFMT)
-    (found,) = read(line, now=january)
+@pytest.mark.parametrize(
+    ("text", "now", "then"),
+    [
+        ("Dec 30 09:00:00", datetime(2026, 1, 2, 12), datetime(2025, 12, 30, 9)),
+        ("Feb 29 09:00:00", datetime(2028, 2, 29, 12), datetime(2028, 2, 29, 9)),
+        ("Feb 29 09:00:00", datetime(2029, 1, 2, 12), datetime(2028, 2, 29, 9)),
+        ("Feb 29 09:00:00", datetime(2032, 1, 2, 12), datetime(2028, 2, 29, 9)),
+        ("Feb 29 09:00:00", datetime(2103, 12, 31, 12), datetime(2096, 2, 29, 9)),
+    ],
+)
+def test_a_time_without_a_year_is_the_last_such_one(text: str, now: datetime, then: datetime) -> None:
+    line = text.encode() + b" mx1 mailguard-milter[1]: " + format_line(record(), Format.LOGFMT)
+    (found,) = read(line, now=now)
     assert isinstance(found, LogRecord)
-    assert found.time == december.timestamp()
+    assert found.time == then.timestamp()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -49,6 +50,8 @@ _LOSS = re.compile(
     r'(?:time=(?P<time>[^ "]+) )?event="log lines dropped" count=(?P<count>[0-9]{1,9})'
     r'|\{(?:"time": "(?P<json_time>[^"]+)", )?"event": "log lines dropped", "count": (?P<json_count>[0-9]{1,9})\}'
 )
+# 29 February comes after eight years at the latest: 2096 and 2104 have one, and 2100 has not.
+YEARS_WITH_A_LEAP_DAY = 9
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -230,8 +233,12 @@ def _time(text: str, now: datetime) -> float | None:
             return datetime.fromisoformat(text).timestamp()
         month, day, clock = text.split()
         hour, minute, second = map(int, clock.split(":"))
-        then = datetime(now.year, _MONTHS.index(month) + 1, int(day), hour, minute, second)
-        # A line from December, read in January.
-        return (then if then <= now + timedelta(days=1) else then.replace(year=now.year - 1)).timestamp()
+        # A line from December may be read in January.
+        for year in range(now.year, now.year - YEARS_WITH_A_LEAP_DAY, -1):
+            with suppress(ValueError):  # not every year has 29 February
+                then = datetime(year, _MONTHS.index(month) + 1, int(day), hour, minute, second)
+                if then <= now + timedelta(days=1):
+                    return then.timestamp()
     except (ValueError, OverflowError, OSError):
         return None
+    return None
