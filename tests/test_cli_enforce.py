@@ -158,6 +158,13 @@ def test_a_log_that_cannot_be_unpacked_is_not_one_without_messages(
     assert (done.code, json.loads(done.out)["notes"]) == (1, [note])
 
 
+def test_any_time_that_it_takes_can_be_looked_back_from(mailguard_command: Command, tmp_path: Path) -> None:
+    log = written(tmp_path / "mail.log", *mixed())
+    for now, messages in (("0", 16), ("253402300800", 0), (str(10**12), 0)):
+        done = mailguard_command("enforce", "--dry-run", "--json", "--log", log, "--now", now)
+        assert (done.code, json.loads(done.out)["messages"]) == (0, messages)
+
+
 def test_short_logs_are_read_whole(mailguard_command: Command, tmp_path: Path) -> None:
     """Shorter than what tells how a log is compressed."""
     for content in (b"", b"\n", b"\x1f", b"BZ", b"fd7zX"):

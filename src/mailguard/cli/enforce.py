@@ -35,6 +35,8 @@ JOURNAL = (
 )
 
 DAY_S = 86_400
+# Python's calendar ends with the year 9999: there are a day after this one and any zone left.
+LAST_DAY_S = 253_402_041_600
 DEFAULT_DAYS = 7
 # Telling it for each row would cost more than reading it.
 PROGRESS_EVERY = 1000
@@ -128,7 +130,7 @@ def _read_log(report: Report, name: str, file: BinaryIO, now: float) -> None:
     since = now - report.days * DAY_S
     unreadable = dict.fromkeys(Unreadable, 0)
     untimed = lost = 0
-    for found in read_lines(file, now=datetime.fromtimestamp(now)):
+    for found in read_lines(file, now=datetime.fromtimestamp(min(now, LAST_DAY_S))):
         if isinstance(found, Unreadable):
             unreadable[found] += 1
             continue
