@@ -25,7 +25,7 @@ def txt(name: str) -> Question:
 
 
 def resolver_of(
-    *servers: FaultServer, query_timeout_s: float = PATIENCE_S, clock: Callable[[], float] = time.monotonic
+    *servers: FaultServer, query_timeout_s: float = PATIENCE_S, clock: Callable[[], float] | None = None
 ) -> LiveResolver:
     return LiveResolver(
         ResolverConfig(

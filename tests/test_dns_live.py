@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import selectors
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Answer, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import ConfigError
+
+# Of what `truth` answers.
+TRUTH_TTL_S = 300
 
 
 def test_a_batch_is_answered_in_parallel_and_cached() -> None:
@@ -101,6 +105,19 @@ def test_a_failure_is_kept_for_five_seconds_and_then_asked_again() -> None:
         assert ask(resolver, "a.test").status is Status.TEMPFAIL
         now[0] += 5.1
         assert ask(resolver, "a.test").status is Status.NOERROR
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the monotonic clock goes on, or there is no other")
+def test_a_ttl_is_over_though_the_host_was_suspended_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept, read = [0.0], time.clock_gettime
+    # While it is suspended, this clock goes on and time.monotonic does not.
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda clock: read(clock) + (slept[0] if clock == time.CLOCK_BOOTTIME else 0)
+    )
+    with FaultServer(truth) as server, resolver_of(server) as resolver:
+        for slept[0], queries in ((0.0, 1), (TRUTH_TTL_S / 2, 1), (TRUTH_TTL_S + 1.0, 2)):
+            assert ask(resolver, "a.test").status is Status.NOERROR
+            assert len(server.requests) == queries
 
 
 @pytest.mark.attack("N11")

@@ -100,7 +100,10 @@ class AnswerCache:
         max_entries: int = DEFAULT_CACHE_ENTRIES,
         max_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
-        """`clock` gives seconds and never goes back (`time.monotonic`). `max_bytes` is of memory, estimated."""
+        """`clock` gives seconds, never goes back, and goes on while the host is suspended.
+
+        `max_bytes` is of memory, estimated.
+        """
         if max_entries < 1 or max_bytes < 1:
             raise ValueError("a cache needs room for one entry")
         self._clock = clock

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from threading import Lock
 from types import NoneType
@@ -29,7 +31,7 @@ from mailguard.dns.servers import ServerAddress, Servers, server_addresses
 from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import ConfigError
 
-__all__ = ["LiveResolver", "ResolverConfig", "open_resolver"]
+__all__ = ["LiveResolver", "ResolverConfig", "clock_that_never_sleeps", "open_resolver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,16 @@ class ResolverConfig:
     resolv_conf: str = "/etc/resolv.conf"
 
 
+def clock_that_never_sleeps() -> Callable[[], float]:
+    """A clock that never goes back, and goes on while the host is suspended, as Linux's `time.monotonic` does not.
+
+    What an answer may be kept for is over by then, too (RFC 1035 §3.2.1).
+    """
+    if sys.platform == "linux":
+        return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    return time.monotonic
+
+
 def open_resolver(config: ResolverConfig | None = None) -> Resolver:
     """The resolver that `config` describes. Raises ConfigError or ZoneError; a dead server is no error."""
     check_type("config", config, ResolverConfig, NoneType)
@@ -60,8 +72,10 @@ def open_resolver(config: ResolverConfig | None = None) -> Resolver:
 class LiveResolver(Resolver):
     """Asks the DNS. Opening one neither asks nor starts anything."""
 
-    def __init__(self, config: ResolverConfig | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` times the cache and the health of servers; deadlines are of `time.monotonic()`.
+    def __init__(self, config: ResolverConfig | None = None, *, clock: Callable[[], float] | None = None) -> None:
+        """`clock` times the cache and the health of servers, by default one that goes on while the host is suspended.
+
+        Deadlines are of `time.monotonic()`.
 
         Raises ConfigError.
         """
@@ -74,7 +88,7 @@ class LiveResolver(Resolver):
         if config.cache_entries < 1 or config.cache_bytes < 1:
             raise ConfigError("dns: cache_entries and cache_bytes must be 1 or more")
         self._config = config
-        self._clock = clock
+        self._clock = clock or clock_that_never_sleeps()
         self._addresses = server_addresses(
             config.nameservers, port=config.port, trust_ad=config.trust_ad, resolv_conf=config.resolv_conf
         )

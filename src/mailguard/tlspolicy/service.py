@@ -20,7 +20,7 @@ from functools import partial
 from mailguard.config import Config, DnsConfig
 from mailguard.dane.discover import InsecureMx
 from mailguard.dns.answers import Resolver
-from mailguard.dns.live import open_resolver
+from mailguard.dns.live import clock_that_never_sleeps, open_resolver
 from mailguard.dns.servers import ServerAddress, server_addresses
 from mailguard.dns.validation import Validation
 from mailguard.domain import Domain
@@ -207,6 +207,7 @@ async def _opened(
         overrides=overrides_of(config),
         cache=_reply_cache(config),
         rules=_rules(config),
+        clock=clock_that_never_sleeps(),
     )
     try:
         yield destinations, policies
