@@ -8,11 +8,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import dns.resolver
 import pytest
 
 from cli_process import PYTHON, Command
+from mailguard.cli.rotation_daemon import SigningDaemon
 from rotation_site import DAY_S, FIRST, HEAD, HOUR_S, SECOND, RotationSite, rotation_site, servers, txt
 
 __all__ = ["rotation_site", "servers"]
@@ -165,6 +167,25 @@ def test_killed_while_the_daemon_reloads(rotation_site: RotationSite) -> None:
     process.wait()
     assert site.stages() == ["signing", "switching"]
     assert (site.rotate(seconds=30 * DAY_S).code, site.stages()) == (0, ["retired", "signing"])
+
+
+def test_suspended_while_the_daemon_reloads(rotation_site: RotationSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the old keys signed after that, before the daemon had read the new ones, is as old as it is."""
+    site = rotation_site
+    site.started()
+    site.rotate("--new")
+    site.publish()
+    site.rotate()
+    reload, read, slept = SigningDaemon.reload, time.clock_gettime, [0.0]
+
+    def suspended(*arguments: Any, **more: Any) -> str:
+        slept[0] = 3.0 * DAY_S
+        return reload(*arguments, **more)
+
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: read(clock) + slept[0])
+    monkeypatch.setattr(SigningDaemon, "reload", suspended)
+    assert (site.rotate(seconds=HOUR_S).code, site.stages()) == (0, ["retired", "signing"])
+    assert 3 * DAY_S <= site.kept()["generations"][0]["since"] - site.now < 3 * DAY_S + HOUR_S
 
 
 def test_keys_that_sign_already_are_adopted(rotation_site: RotationSite, mailguard_command: Command) -> None:

@@ -21,6 +21,7 @@ from mailguard.cli.rotation_settings import Settings
 from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
 from mailguard.cli.rotation_turn import WAITING, Turn
 from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.dns.live import clock_that_never_sleeps
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
@@ -142,7 +143,8 @@ def rotate(
     if make_new + discard > 1 or adopt + begin > 1:
         raise click.UsageError("of --new and --discard, and of --adopt and --begin, one at most")
     config = load(config_file)
-    now, began = time.time() if at is None else float(at), time.monotonic()
+    now, clock = time.time() if at is None else float(at), clock_that_never_sleeps()
+    began = clock()
     settings = Settings(
         config=config,
         key_use=KeyUse(config),
@@ -152,7 +154,7 @@ def rotate(
         max_age_s=days * DAY_S,
         settle_s=settle_hours * HOUR_S,
         now=now,
-        clock=lambda: now + time.monotonic() - began,
+        clock=lambda: now + clock() - began,
         reload_command=reload_command,
         make_new=make_new,
         adopt=adopt,
