@@ -443,6 +443,13 @@ def test_postfix_starts_after_them_and_ends_before(unit: str) -> None:
     assert before.split() == ["postfix.service", "postfix@-.service"]
 
 
+@pytest.mark.parametrize("unit", sorted(path.name for path in CONTRIB.glob("*.service")))
+def test_they_start_when_the_clock_is_right(unit: str) -> None:
+    """As far as the host waits for that at all (systemd.special(7), time-sync.target)."""
+    (after,) = re.findall(r"^After=(.*)$", (CONTRIB / unit).read_text(), re.MULTILINE)
+    assert "time-sync.target" in after.split()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
     for name in ("mailguard-milter.socket", "mailguard-milter.service"):
