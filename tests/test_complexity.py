@@ -42,6 +42,7 @@ from mailguard.spf.macro import DomainSpec, MacroError, parse_macros
 from mailguard.spf.record import Record, RecordError
 from mailguard.submission import ACTION_KEYS, SubmissionRules, plan_submission
 from mailguard.taglist import TagList
+from mailguard_milter.arrival import failed_on_arrival
 from mailguard_milter.log import Format, format_line
 from zone0 import NOW, ke, mail, our_key, results_of, sign_as
 
@@ -197,6 +198,12 @@ spf_record = tried(Record.parse, RecordError)
 macros = tried(lambda octets: parse_macros(octets.decode("latin-1")), MacroError)
 domain_spec = tried(lambda octets: DomainSpec.parse(octets.decode("latin-1")), MacroError)
 claimed = OwnIds(["mx.us.test", "bücher.test"]).claimed_by
+HERE = OwnIds(["mx.us.test"])
+
+
+def arrival(octets: bytes) -> object:
+    field = HeaderField(b"Authentication-Results", b" mx.us.test; " + octets)
+    return failed_on_arrival(Message((HeaderField(b"From", b" a@us.test"), field)), HERE)
 
 
 def logged(octets: bytes) -> object:
@@ -236,6 +243,12 @@ PARSERS: list[tuple[str, Callable[[bytes], object], int, list[bytes]]] = [
         domain,
         NAME,
         [IDN, IDN + b".", b"xn--a.", b"xn--", b"a", IDEOGRAPHIC_STOP, b"xn--bcher-kva.", COMBINING],
+    ),
+    (
+        "C10",
+        arrival,
+        TAGS,
+        [b"(", b"()", b'"', b'"\\', b'\\"', b"\\(", b";", b"; ", b"; dmarc=", b"; dmarc=fail header.from="],
     ),
     ("C16", addresses, ADDRESSES, [b"=?utf-8?q?a?= ", b"=?utf-8?q?", b"=?", b"?=", b"=?utf-8?b?YWFh?= <"]),
     ("C16", claimed, TAGS, [b"=?utf-8?q?=3F?=", b"=?utf-8?q?", b"=?a?b?", b"=?utf-8?b?" + b"A" * 400]),

@@ -18,8 +18,9 @@ from mailguard.message import Message
 
 __all__ = ["Arrival", "failed_on_arrival"]
 
-# What is not a result: the reason, which is quoted, and comments. Ours have none in another.
-_ASIDE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|\((?:[^()\\]++|\\.)*+\)', re.DOTALL)
+# What is not a result: the reason, which is quoted, and comments. Ours have none in another. One without an end goes
+# to the end of the field: looked for again from each quote in it, it would take quadratic time.
+_ASIDE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|\((?:[^()\\]++|\\.)*+\)?', re.DOTALL)
 _DMARC = re.compile(rb";\s*dmarc\s*=\s*([a-z]++)([^;]*+)", re.IGNORECASE)
 _HEADER_FROM = re.compile(rb"\bheader\.from\s*=\s*([^\s;]++)", re.IGNORECASE)
 _NOT_PASSED = {each.value.encode("ascii"): each for each in DmarcStatus if each is not DmarcStatus.PASS}
