@@ -6,13 +6,13 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from daemon_process import eventually
 from engine_host import StandIn
 from engine_process import unix_listener
 from mailguard.dns.question import Answer, Question, Status
@@ -87,16 +87,8 @@ class NativeHost:
         def found() -> list[dict[str, Any]]:
             return [line for line in self.sink.lines if line.get("event") == name]
 
-        self.eventually(lambda: len(found()) >= count)
+        eventually(lambda: len(found()) >= count)
         return found()
-
-    @staticmethod
-    def eventually(what: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (value := what()):
-            assert time.monotonic() < deadline, f"{what} did not come true"
-            time.sleep(0.01)
-        return value
 
 
 @contextmanager

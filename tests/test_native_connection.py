@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import pytest
 
+from daemon_process import eventually
 from engine_host import Conclusion, StandIn
 from engine_process import CONTINUE
 from mailguard.dns.answers import Answers
@@ -71,7 +72,7 @@ def test_a_peer_that_does_not_read_is_not_read_either(own_directory: Path, monke
     with native_host(own_directory, open_dialogue=Verbose) as host, host.client() as greedy:
         greedy.open()
         greedy.raw(message)
-        NativeHost.eventually(lambda: host.engine.messages)
+        eventually(lambda: host.engine.messages)
         # Not before: a test that is late would find it closed already.
         monkeypatch.setattr(milter_connection, "UNREAD_TIMEOUT_S", 0.3)
         greedy.socket.settimeout(0.2)
@@ -80,7 +81,7 @@ def test_a_peer_that_does_not_read_is_not_read_either(own_directory: Path, monke
         with host.client() as other:
             other.open()
         assert host.logged("the session of an MTA was closed")[0]["why"] == "it does not read"
-        NativeHost.eventually(lambda: host.engine.messages == 0)
+        eventually(lambda: host.engine.messages == 0)
 
 
 @pytest.mark.attack("P21", "X13")
@@ -106,10 +107,10 @@ def test_nobody_is_let_go_before_the_time_is_over(
         if until == "unread":
             client.end_of_header()
             client.send(b"E")
-        NativeHost.eventually(lambda: host.engine._connections)
+        eventually(lambda: host.engine._connections)
         (connection,) = host.engine._connections
-        NativeHost.eventually(lambda: until != "mail" or connection._conversation.began)
-        NativeHost.eventually(lambda: until != "unread" or connection._unsent)
+        eventually(lambda: until != "mail" or connection._conversation.began)
+        eventually(lambda: until != "unread" or connection._unsent)
         # For a message it is the time of its MAIL that counts.
         begun = connection._conversation.began if until == "mail" else 1_000.0
         assert begun is not None
@@ -140,12 +141,12 @@ def test_a_peer_that_reads_late_gets_everything(own_directory: Path) -> None:
             client.rcpt()
             client.end_of_header()
             client.send(b"E")
-            NativeHost.eventually(lambda: host.engine.messages)
+            eventually(lambda: host.engine.messages)
             replies = [client.receive()]
             while replies[-1] != CONTINUE:
                 replies.append(client.receive())
             assert len([data for command, data in replies if command == b"i" and b"X-Large" in data]) == FIELDS
-            NativeHost.eventually(lambda: host.engine.messages == 0)
+            eventually(lambda: host.engine.messages == 0)
 
 
 def test_what_became_of_a_message_is_logged_though_its_peer_is_gone(own_directory: Path) -> None:
@@ -157,18 +158,18 @@ def test_what_became_of_a_message_is_logged_though_its_peer_is_gone(own_director
             client.end_of_header()
             (connection,) = host.engine._connections
             client.send(b"E")
-            NativeHost.eventually(lambda: connection._unsent)
-        NativeHost.eventually(lambda: [line for line in host.sink.lines if line.get("action") == "accept"])
-        NativeHost.eventually(lambda: host.engine.messages == 0)
+            eventually(lambda: connection._unsent)
+        eventually(lambda: [line for line in host.sink.lines if line.get("action") == "accept"])
+        eventually(lambda: host.engine.messages == 0)
 
 
 def test_a_message_whose_session_ends_for_another_is_not_waited_for(own_directory: Path) -> None:
     with native_host(own_directory) as host, host.client() as client:
         client.open()
         client.mail()
-        NativeHost.eventually(lambda: host.engine.messages == 1)
+        eventually(lambda: host.engine.messages == 1)
         client.quit_and_reuse()
-        NativeHost.eventually(lambda: host.engine.messages == 0)
+        eventually(lambda: host.engine.messages == 0)
 
 
 def test_helo_counts_after_a_message_that_failed(own_directory: Path) -> None:
@@ -253,7 +254,7 @@ def test_what_cannot_be_told_closes_the_connection(own_directory: Path, monkeypa
         client.header(b"X-Do", b" raise header")
         with pytest.raises(MilterGone):
             client.receive()
-        NativeHost.eventually(lambda: host.engine.sessions() == 0)
+        eventually(lambda: host.engine.sessions() == 0)
 
 
 def test_octets_that_are_lost_end_the_connection(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,14 +266,14 @@ def test_octets_that_are_lost_end_the_connection(own_directory: Path, monkeypatc
     with native_host(own_directory) as host, host.client() as client:
         client.open()
         client.mail()
-        NativeHost.eventually(lambda: host.engine.messages == 1)
+        eventually(lambda: host.engine.messages == 1)
         monkeypatch.setattr(Decoder, "feed", fail)
         monkeypatch.setattr(milter_connection, "tell_failure", fail)
         with suppress(BrokenPipeError):  # the macros of the field are lost already
             client.header(b"From", b" x@evil.test")
         with pytest.raises(MilterGone):
             client.receive()
-        NativeHost.eventually(lambda: host.engine.sessions() == 0)
+        eventually(lambda: host.engine.sessions() == 0)
 
 
 def test_macros_that_cannot_be_taken_fail_the_session(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +316,7 @@ def test_what_is_raised_while_time_outs_are_seen_to_ends_that_session_alone(
         client.send(b"E")
         with pytest.raises(MilterGone):
             client.receive()
-        NativeHost.eventually(lambda: host.engine.sessions() == host.engine.messages == 0)
+        eventually(lambda: host.engine.sessions() == host.engine.messages == 0)
         assert host.logged("internal error")
         assert not [line for line in host.sink.lines if line.get("event") == "uncaught"]
 

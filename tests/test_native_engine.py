@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon_process import eventually
 from engine_host import StandIn
 from engine_process import CONTINUE, notes, unix_listener
 from mailguard_milter import engine_native, milter_connection
@@ -49,7 +50,7 @@ def test_sixty_messages_that_wait_for_the_dns_wait_at_the_same_time(own_director
         for thread in threads:
             thread.start()
         # None has its answer before all of them wait for it.
-        NativeHost.eventually(lambda: len(resolver.asked) == SESSIONS)
+        eventually(lambda: len(resolver.asked) == SESSIONS)
         assert answers == []
         resolver.let_go.set()
         for thread in threads:
@@ -99,7 +100,7 @@ def test_what_comes_behind_a_message_that_waits_is_taken_when_it_is_answered(own
             replies = [client.receive(), client.receive()]
             assert replies[-1] == CONTINUE
             assert ["header", "Subject", f" {name}"] in notes(replies)["events"]
-        NativeHost.eventually(lambda: host.engine.messages == 0)
+        eventually(lambda: host.engine.messages == 0)
 
 
 @pytest.mark.attack("P07")
@@ -124,12 +125,12 @@ def test_an_mta_that_leaves_while_the_dns_is_awaited(own_directory: Path, *, res
             client.header(*QUESTION[0])
             client.end_of_header()
             client.send(b"E")
-            NativeHost.eventually(lambda: resolver.asked)
+            eventually(lambda: resolver.asked)
             assert host.engine.messages
             if reset:
                 client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         resolver.let_go.set()
-        NativeHost.eventually(lambda: not host.engine.sessions())
+        eventually(lambda: not host.engine.sessions())
         assert host.engine.messages == 0
         with host.client() as client:
             assert client.open().message()[-1] == CONTINUE
@@ -162,7 +163,7 @@ def test_who_says_nothing_more_is_let_go(
         with pytest.raises(MilterGone):
             client.receive()
         assert [line["why"] for line in host.logged("the session of an MTA was closed")] == [why]
-        NativeHost.eventually(lambda: host.engine.sessions() == host.engine.messages == 0)
+        eventually(lambda: host.engine.sessions() == host.engine.messages == 0)
 
 
 # Accepting

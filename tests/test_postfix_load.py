@@ -12,12 +12,13 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import zone0
+from daemon_process import eventually
 from postfix_site import Answer, Client, PostfixSite, configuration, fields_named, open_site
 from sandbox_place import free_port
 from serving_worker import worker_of
@@ -53,13 +54,6 @@ POLL_S = 0.01
 # Long enough for Postfix to hand over what it can to a worker that does not read.
 HANDED_OVER_AFTER_S = 0.2
 LARGE_BODY = b"0123456789abcdef" * 4 + b"\r\n"
-
-
-def eventually(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline, f"{what} did not come true"
-        time.sleep(POLL_S)
 
 
 def signers(message: bytes) -> list[str]:
