@@ -226,6 +226,22 @@ def test_a_runtime_directory_that_is_not_the_users_is_refused(own_directory: Pat
     assert list(own_directory.iterdir()) == []
 
 
+@pytest.mark.attack("V26")
+@pytest.mark.parametrize("left_with", [None, 0o644])
+def test_nobody_else_can_hold_the_lock(own_directory: Path, left_with: int | None) -> None:
+    # To lock a file with flock(2), it is enough to read it.
+    lock = own_directory / "lock"
+    if left_with is not None:
+        lock.touch()
+        lock.chmod(left_with)
+    before = os.umask(0)
+    try:
+        with RuntimeDirectory.claim(str(own_directory), Identity("x", os.geteuid(), os.getegid(), ())):
+            assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
 def test_the_lock_is_held_on_a_disk_that_is_full(own_directory: Path) -> None:
     identity = Identity("x", os.geteuid(), os.getegid(), ())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -2,7 +2,8 @@
 
 One daemon at a time.
 
-The lock is flock(2) on a file that holds the process id for people; it goes with the process, so it is never stale.
+The lock is flock(2) on a file for the daemon's user alone, which holds the process id for people; it goes with the
+process, so it is never stale.
 For the supervisor: no import of mailguard.
 """
 
@@ -97,7 +98,7 @@ def _make(path: str, identity: Identity) -> None:
 
 def _lock(path: str, identity: Identity) -> int:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise refused_file(f"{path} cannot be opened", error, "remove it, or correct its owner") from None
     try:
@@ -114,7 +115,8 @@ def _lock(path: str, identity: Identity) -> int:
                 " stop it first, or give this one a runtime_directory of its own",
                 EX_TEMPFAIL,
             ) from None
-        os.fchmod(descriptor, 0o644)
+        # Who may open it, if only to read, can lock it, and keep the daemon from ever starting again.
+        os.fchmod(descriptor, 0o600)
         if os.geteuid() == 0:
             os.fchown(descriptor, identity.uid, identity.gid)
         with suppress(OSError):  # a disk that is full: the lock is held without it
