@@ -4,6 +4,7 @@ directory above."""
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -86,7 +87,8 @@ class Place:
         return journal.directory
 
     def kept(self) -> list[Path]:
-        return sorted(self.backups.iterdir()) if self.backups.exists() else []
+        """The directories of copies."""
+        return sorted(each for each in self.backups.iterdir() if each.is_dir()) if self.backups.exists() else []
 
 
 @pytest.fixture
@@ -341,6 +343,23 @@ def test_two_at_once(place: Place, is_over: bool) -> None:
     assert place.kept() == [Path(first.directory)], "nothing that could be undone by mistake"
     assert done["keys/us.test/r1.pem"][1] == b"a key"
     undo(first.directory)
+    assert tree(place.host) == place.before
+
+
+def test_nobody_else_can_keep_files_from_being_changed_or_put_back(place: Place) -> None:
+    """To lock a file with flock(2), it is enough to read it."""
+    before = os.umask(0)
+    try:
+        directory = place.apply()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((place.backups / ".lock").stat().st_mode) == 0o600
+    held = os.open(place.backups, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        undo(directory)
+    finally:
+        os.close(held)
     assert tree(place.host) == place.before
 
 

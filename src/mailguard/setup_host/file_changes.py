@@ -36,6 +36,8 @@ from mailguard.setup_host.whole_file import (
 __all__ = ["FileChange", "Journal", "Undone", "undo"]
 
 MANIFEST = "manifest.json"
+# Beside the directories of copies.
+LOCK_NAME = ".lock"
 MAX_MANIFEST_OCTETS = 1024 * 1024
 FORMAT = 1
 # Where the undoing writes what it sets aside, for a moment.
@@ -200,7 +202,8 @@ def _alone(directory: str) -> Iterator[None]:
     with ExitStack() as opened:
         try:
             outer = opened.enter_context(guarded_directory(place))
-            lock = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=outer)
+            # Who may open it, if only to read, can lock it, and stop every change and every undoing.
+            lock = os.open(LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=outer)
             opened.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
