@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_what_answers(monkeypatch: pytest.MonkeyPatch, reply: bytes | None, expe
     ],
 )
 def test_what_is_said_of_a_listener(found: Probe, is_postfix: bool, mark: str, words: str) -> None:
-    address = "inet:127.0.0.1:8891"
+    address = "unix:/run/mailguard/mailguard.sock"
     shown = listener_card(
         Listener(address=address),
         found,
@@ -131,3 +132,23 @@ def test_what_is_said_of_a_listener(found: Probe, is_postfix: bool, mark: str, w
         is_open=False,
     )
     assert (shown.status, shown.children[0].detail.partition(words)[1]) == (mark, words)
+
+
+@pytest.mark.parametrize(
+    ("address", "role", "is_said"),
+    [
+        ("inet:127.0.0.1:8891", "auto", True),
+        ("inet6:[::1]:8891", "sign", True),
+        ("inet:127.0.0.1:8891", "verify", False),
+        ("unix:/run/mailguard/mailguard.sock", "auto", False),
+    ],
+)
+def test_what_every_user_of_the_host_reaches_is_said(
+    address: str, role: Literal["auto", "sign", "verify"], is_said: bool
+) -> None:
+    listener, found = Listener(address=address, role=role), Probe(protocol=6, actions=0x31)
+    shown = listener_card(
+        listener, found, user="postfix", is_postfix=True, is_chrooted=False, named=address, is_open=False
+    )
+    said = [each for each in shown.children if "every user of this host" in each.detail]
+    assert (shown.status, bool(said)) == (("note", True) if is_said else ("ok", False))

@@ -82,7 +82,7 @@ def listener_card(
 ) -> Explanation:
     """`user` is who connected, Postfix's or another one; `named` is the address as Postfix has it.
 
-    `is_open`: every user of the host can connect.
+    `is_open`: every user of the host can connect to the unix socket.
     """
     whence = f"as {user}, from the chroot" if is_chrooted else f"as {user}"
     facts = [("role", listener.role), ("connected", f"{whence}, to {named}")]
@@ -105,6 +105,10 @@ def listener_card(
         more.append(
             finding(Mark.PROBLEM, detail, f'set mode = "0660", and group; now: chmod o-w {listener.address[5:]}')
         )
+    elif listener.socket_address.family != "unix" and listener.role != "verify":
+        detail = "whoever can reach this address, every user of this host among them, can have mail signed"
+        advice = "where Postfix is on this host, choose a unix socket, which lets its group in alone"
+        more.append(finding(Mark.NOTE, detail, advice))
     return card(f"listener {listener.address}", [said, *more], facts=facts)
 
 
