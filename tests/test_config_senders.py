@@ -112,6 +112,19 @@ def test_what_is_refused(tmp_path: Path, text: str, said: str) -> None:
     assert str(caught.value).startswith(f"{tmp_path}/mailguard.toml")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [f"{MYSQL}password = 5551234", f'{MYSQL}password = ["5551234"]', 'database = "mysql://me:5551234@localhost/p"'],
+)
+def test_a_password_is_not_told_by_what_is_wrong_with_it(tmp_path: Path, text: str) -> None:
+    """The daemon's log, where that is written when a reload fails, is for more people than the file."""
+    if not text.startswith(MYSQL):
+        text = MYSQL.replace('database = "mysql"', text)
+    with pytest.raises(ConfigError, match="must be") as caught:
+        section(tmp_path, text)
+    assert "5551234" not in str(caught.value)
+
+
 def test_inline_and_the_rules_of_logins(tmp_path: Path) -> None:
     senders = opened(
         tmp_path,

@@ -34,6 +34,8 @@ MIN_LIKENESS = 0.7
 
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _LEADING_ZERO = re.compile(r"=\s*0[0-9]+\s*(?:#|$)")
+# As SQLAlchemy and others take a database.
+_URL_PASSWORD = re.compile(r"://[^@]*@")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -220,6 +222,7 @@ def _shown(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = str(value)
+    text = _URL_PASSWORD.sub("://***@", text)
     return text if len(text) <= MAX_SHOWN_VALUE_CHARS else text[:MAX_SHOWN_VALUE_CHARS] + "..."
 
 

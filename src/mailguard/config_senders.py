@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator, model_validator
 
-from mailguard.config_values import DomainName, FilePath, Name, Section
+from mailguard.config_values import DomainName, FilePath, Name, Secret, Section
 from mailguard.errors import ConfigError
 from mailguard.rule import Disposition, Rule
 from mailguard.senders.cache import DEFAULT_CACHE_ENTRIES, DEFAULT_LIFETIME_S
@@ -141,7 +141,7 @@ class PostfixAdminSenders(Section):
     path: FilePath | None = Field(default=None, description="The file, with `sqlite`.")
     name: Name = Field(default="postfix", description="The name of the database.")
     user: Name = Field(default="mailguard", description="The database's user; it needs no more than SELECT.")
-    password: Name | None = Field(
+    password: Secret | None = Field(
         default=None, description="The user's password. Everybody who can read this file has it."
     )
     password_file: FilePath | None = Field(

@@ -34,6 +34,7 @@ __all__ = [
     "Name",
     "Nameserver",
     "Network",
+    "Secret",
     "Section",
     "Selector",
     "SocketAddress",
@@ -130,6 +131,13 @@ def _text(value: object) -> str:
     if not value or "\0" in value:
         raise ValueError("must not be empty or hold a NUL")
     return value
+
+
+def _secret(value: object) -> str:
+    """As `_text`. The log, where it is told what is wrong when a reload fails, is for more people than the file."""
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    return _text(value)
 
 
 def _domain(value: object) -> Domain:
@@ -258,5 +266,6 @@ ListenAddress = Annotated[StrictStr, AfterValidator(_listen_address)]
 Name = Annotated[str, PlainValidator(_text)]
 Nameserver = Annotated[StrictStr, AfterValidator(_nameserver)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+Secret = Annotated[str, PlainValidator(_secret)]
 Selector = Annotated[str, PlainValidator(_selector)]
 SocketMode = Annotated[StrictStr, AfterValidator(_socket_mode)]
