@@ -37,8 +37,9 @@ CONFIGURATION_HEAD = """\
 One TOML file, by default `{path}`. It is strict: an unknown key, a wrong type or an
 impossible value is an error that names the file, the line and the key, and the daemon keeps the configuration
 that it has. Relative file names begin at the directory of the configuration file. A file that every user can
-write to, or replace, is refused. Check a file with `mailguard-milter --check-config`; contrib/mailguard.toml
-is a commented example.
+write to, or replace, is refused. Root takes one from root alone: neither the file nor a directory above it may
+be another user's, or a group's to write to. Check a file with `mailguard-milter --check-config`;
+contrib/mailguard.toml is a commented example.
 """
 
 MAP_HEAD = """\

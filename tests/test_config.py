@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mailguard.cli.doctor_child import Person, run_as
 from mailguard.config import (
     Config,
     DnsConfig,
@@ -27,7 +29,9 @@ from mailguard.config import (
 from mailguard.config_inbound import DmarcConfig, ResultsConfig, SpfConfig, TraceConfig
 from mailguard.errors import ConfigError
 from mailguard.judging import inbound_rules
+from sandbox_place import make_public_directory
 
+NOBODY = Person("nobody", 65534, 65534, ())
 EXAMPLE = Path(__file__).resolve().parent.parent / "contrib" / "mailguard.toml"
 
 
@@ -379,9 +383,46 @@ def test_a_directory_above_that_every_user_can_write_is_refused(tmp_path: Path) 
     # Nobody but its owner can replace an entry of a sticky directory.
     (tmp_path / "open").chmod(0o777 | stat.S_ISVTX)
     load(file)
-    if os.geteuid() == 0:
-        os.chown(below, 65534, 65534)
-        assert "every user can write to the directory" in refusal(file)[0]
+
+
+@pytest.mark.attack("K10")
+@pytest.mark.skipif(os.geteuid() != 0, reason="files are given to others")
+def test_an_entry_of_a_sticky_directory_that_is_anothers_is_refused() -> None:
+    directory = make_public_directory("mailguard-config-")
+    try:
+        (directory / "entry").mkdir()
+        file = write(directory / "entry", "")
+        directory.chmod(0o1777)
+        found = []
+        for owner in (NOBODY.uid, NOBODY.uid + 1):
+            os.chown(directory / "entry", owner, -1)
+            found.append(run_as(NOBODY, lambda: {"mode": load(file).mode.value}, timeout_s=20))
+    finally:
+        shutil.rmtree(directory)
+    assert found[0] == {"mode": "monitor"}
+    assert "every user can write to the directory" in str(found[1]["error"])
+
+
+@pytest.mark.attack("K10")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone has more to lose than its own")
+def test_root_takes_orders_from_root_alone(tmp_path: Path) -> None:
+    """Or the daemon's user, who owns the file because it has a password in it, names a program for root to run."""
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    file, link = write(directory, ""), tmp_path / "link.toml"
+    link.symlink_to(file)
+    for place in (file, directory):
+        mode = stat.S_IMODE(place.stat().st_mode)
+        os.chown(place, 65534, 65534)
+        assert f"{place} belongs to another user (uid 65534)" in refusal(file)[0]
+        assert f"run: chown root {place}" in refusal(link)[0].replace(str(link), str(file))
+        os.chown(place, 0, 65534)
+        load(file)
+        place.chmod(mode | stat.S_IWGRP)
+        assert f"run: chmod g-w {place}" in refusal(file)[0]
+        os.chown(place, 0, 0)
+        load(link)
+        place.chmod(mode)
 
 
 @pytest.mark.attack("K10")

@@ -101,6 +101,7 @@ def _read(path: str) -> bytes:
 def _refuse_if_others_can_write(path: str, opened: os.stat_result) -> None:
     if opened.st_mode & stat.S_IWOTH:
         raise ConfigError(f"{path}: every user can write to it; run: chmod o-w {path}")
+    _refuse_if_root_obeys_others(path, path, opened)
     for route in {os.path.abspath(path), os.path.realpath(path)}:
         below = os.lstat(route)
         directory = os.path.dirname(route)
@@ -113,10 +114,29 @@ def _refuse_if_others_can_write(path: str, opened: os.stat_result) -> None:
                     f"{path}: every user can write to the directory {directory}, and so replace the file;"
                     f" run: chmod o-w {directory}"
                 )
+            _refuse_if_root_obeys_others(path, directory, status)
             if directory == os.path.dirname(directory):
                 break
             below = os.lstat(directory)
             directory = os.path.dirname(directory)
+
+
+def _refuse_if_root_obeys_others(path: str, place: str, status: os.stat_result) -> None:
+    """`place` is the file or a directory above. What it names, root runs, and makes for a user that it names."""
+    if os.geteuid() != 0:
+        return
+    if status.st_uid != 0:
+        # Who had it to read it, as a rule the daemon's user, still can by its group.
+        remedy = f"chown root {place}" + (f"; chmod 640 {place}" if place == path else "")
+        raise ConfigError(
+            f"{path}: {place} belongs to another user (uid {status.st_uid}), and root takes orders from root alone;"
+            f" run: {remedy}"
+        )
+    if status.st_mode & stat.S_IWGRP and status.st_gid != 0 and not status.st_mode & stat.S_ISVTX:
+        raise ConfigError(
+            f"{path}: the group {status.st_gid} can write to {place}, and root takes orders from root alone;"
+            f" run: chmod g-w {place}"
+        )
 
 
 def _key_lines(text: str) -> dict[KeyPath, int]:
