@@ -291,7 +291,17 @@ FAULTS: list[tuple[str, Fault, int, list[str]]] = [
         "configuration-unreadable",
         lambda host: host.daemon.config_file.chmod(0o600),
         1,
-        ["configuration", "nobody cannot read it: Permission denied", "chmod 0644"],
+        ["configuration", "nobody cannot read it: Permission denied", "chgrp nogroup /", "chmod 640 /"],
+    ),
+    (
+        "password-for-all",
+        configured(
+            "[[listeners]]",
+            '[senders]\nsources = ["postfixadmin"]\n[senders.postfixadmin]\ndatabase = "mysql"\npassword = "p"\n'
+            "[[listeners]]",
+        ),
+        1,
+        ["configuration", "every user of this host can read the password", "password_file", "chmod 640 /"],
     ),
     (
         "clock-slow",

@@ -23,6 +23,7 @@ from mailguard.cli.doctor_probe import (
     group_name,
     is_of_this_host,
     is_open_to_all,
+    is_readable_by_all,
     is_synchronised,
     load_key,
     newest_file,
@@ -160,9 +161,12 @@ def _configuration_card(path: str, config: Config, eyes: _Eyes) -> Explanation:
             )
         )
     elif eyes.daemon is not None and (fault := readable_by(eyes.daemon, os.path.abspath(path))):
-        found.append(
-            finding(Mark.PROBLEM, f"{config.user} cannot read it: {fault}", f"chmod 0644 {path}, and o+x on the way")
-        )
+        # Not for everybody: there may be a password in it.
+        advice = f"{_way_to(path, eyes.daemon)}{_for_group(path, eyes.daemon)}"
+        found.append(finding(Mark.PROBLEM, f"{config.user} cannot read it: {fault}", advice))
+    if config.senders.postfixadmin.password is not None and is_readable_by_all(path):
+        advice = f"put it into a password_file (docs/senders.md), or: {_for_group(path, eyes.daemon)}"
+        found.append(finding(Mark.PROBLEM, "every user of this host can read the password in it", advice))
     if not eyes.is_root:
         found.append(finding(Mark.NOTE, "without root, all is looked at as this user alone", "run it as root"))
     if "." not in config.authserv_id:
@@ -175,6 +179,11 @@ def _configuration_card(path: str, config: Config, eyes: _Eyes) -> Explanation:
         ("permissions", f"{stat.S_IMODE(status.st_mode):04o}, owner {owner_name(path)}"),
     ]
     return card(f"configuration {path}", found or [finding(Mark.OK, "it can be used")], facts=facts)
+
+
+def _for_group(path: str, daemon: Person | None) -> str:
+    """The commands that let nobody else read the file."""
+    return f"chgrp {group_name(daemon.gid) if daemon is not None else 'GROUP'} {path}; chmod 640 {path}"
 
 
 def _listener(

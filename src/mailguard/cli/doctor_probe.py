@@ -36,6 +36,7 @@ __all__ = [
     "group_name",
     "is_of_this_host",
     "is_open_to_all",
+    "is_readable_by_all",
     "is_synchronised",
     "load_key",
     "newest_file",
@@ -175,15 +176,20 @@ def is_of_this_host(address: str) -> bool:
 
 def is_open_to_all(path: str) -> bool:
     """Whether every user of this host can connect to a unix socket; False where there is none."""
-    if not path:
-        return False
+    return bool(path) and _all_may(path, stat.S_IWOTH)
+
+
+def is_readable_by_all(path: str) -> bool:
+    """Whether every user of this host can read a file; False where there is none."""
+    return _all_may(path, stat.S_IROTH)
+
+
+def _all_may(path: str, needed: int) -> bool:
     try:
         parents = Path(os.path.abspath(path)).parents
-        return bool(os.stat(path).st_mode & stat.S_IWOTH) and all(
-            each.stat().st_mode & stat.S_IXOTH for each in parents
-        )
+        return bool(os.stat(path).st_mode & needed) and all(each.stat().st_mode & stat.S_IXOTH for each in parents)
     except OSError:
-        # That it is missing is told by the one who connects.
+        # That it is missing is told by the one who connects, or reads.
         return False
 
 
