@@ -150,5 +150,5 @@ def test_what_every_user_of_the_host_reaches_is_said(
     shown = listener_card(
         listener, found, user="postfix", is_postfix=True, is_chrooted=False, named=address, is_open=False
     )
-    said = [each for each in shown.children if "every user of this host" in each.detail]
+    said = [each for each in shown.children if "every user of this host can connect" in each.detail]
     assert (shown.status, bool(said)) == (("note", True) if is_said else ("ok", False))

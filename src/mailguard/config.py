@@ -140,7 +140,8 @@ class Listener(Section):
         default="unix:/run/mailguard/mailguard.sock",
         description="`unix:/absolute/path`, `inet:127.0.0.1:8891` or `inet6:[::1]:8891`. For a chrooted Postfix,"
         " a path below its queue directory; main.cf then names it relative to that. To an address on loopback every"
-        " user of this host can connect, and have mail signed.",
+        " user of this host can connect, and have mail signed; who takes the port while mailguard is down is given"
+        " all mail.",
     )
     mode: SocketMode = Field(
         default="0660",

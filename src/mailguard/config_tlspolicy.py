@@ -34,7 +34,8 @@ class TlsPolicyConfig(Section):
         default=(DEFAULT_ADDRESS,),
         min_length=1,
         description="Where Postfix asks: `inet:127.0.0.1:8461`, `inet6:[::1]:8461` or `unix:/absolute/path`. A"
-        " chrooted smtp service reaches unix sockets below Postfix's queue directory alone.",
+        " chrooted smtp service reaches unix sockets below Postfix's queue directory alone. Every user of this host"
+        " can take a port while the server is down, and then says what TLS Postfix demands.",
     )
     mode: SocketMode = Field(default="0660", description="Permissions of unix sockets, in octal.")
     group: Name | None = Field(default=None, description="Group of unix sockets. Default: that of the process.")

@@ -106,7 +106,10 @@ def listener_card(
             finding(Mark.PROBLEM, detail, f'set mode = "0660", and group; now: chmod o-w {listener.address[5:]}')
         )
     elif listener.socket_address.family != "unix" and listener.role != "verify":
-        detail = "whoever can reach this address, every user of this host among them, can have mail signed"
+        detail = (
+            "every user of this host can connect, and have mail signed; who takes the port while mailguard is down is"
+            " given all mail"
+        )
         advice = "where Postfix is on this host, choose a unix socket, which lets its group in alone"
         more.append(finding(Mark.NOTE, detail, advice))
     return card(f"listener {listener.address}", [said, *more], facts=facts)
