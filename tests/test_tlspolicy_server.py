@@ -360,6 +360,26 @@ def test_what_is_at_the_path_already(tmp_path: Path) -> None:
         open_socket("inet:192.0.2.1:8461", mode=0o600, group=None)
 
 
+@pytest.mark.attack("K08")
+def test_where_every_user_can_put_a_socket_there_is_none(tmp_path: Path) -> None:
+    place, link = tmp_path / "open" / "place", tmp_path / "link"
+    place.mkdir(parents=True)
+    link.symlink_to(place)
+    for mode, directory in ((0o777, place), (0o1777, place), (0o777, place.parent)):
+        directory.chmod(mode)
+        for way in (place, link):
+            with pytest.raises(ConfigError, match=r"every user can write to .*; choose"):
+                open_socket(f"unix:{way}/s", mode=0o600, group=None)
+        assert list(place.iterdir()) == []
+        directory.chmod(0o755)
+    place.parent.chmod(0o1777)
+    open_socket(f"unix:{place}/s", mode=0o600, group=None).close()
+    if os.geteuid() == 0:
+        os.chown(place, 65534, -1)
+        with pytest.raises(ConfigError, match=f"every user can write to {place.parent}; choose"):
+            open_socket(f"unix:{place}/s", mode=0o600, group=None)
+
+
 @pytest.mark.parametrize(
     ("kind", "replace"), [(stat.S_IFREG, os.symlink), (stat.S_IFREG, os.link), (stat.S_IFSOCK, os.link)]
 )

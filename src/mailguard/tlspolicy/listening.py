@@ -72,6 +72,7 @@ def open_socket(address: str, *, mode: int, group: str | None) -> ListeningSocke
 
 def _open_unix(path: str, mode: int, group: str | None) -> ListeningSocket:
     group_id = _group_id(group) if group is not None else -1
+    _check_directory(os.path.dirname(path))
     _remove_stale(path)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -87,6 +88,21 @@ def _open_unix(path: str, mode: int, group: str | None) -> ListeningSocket:
         opened.close()
         raise
     return made
+
+
+def _check_directory(directory: str) -> None:
+    """Who can put a socket of his own there tells Postfix that no TLS is demanded."""
+    for route in dict.fromkeys([os.path.abspath(directory), os.path.realpath(directory)]):
+        place, owner_below = route, None
+        while True:
+            status = os.stat(place)
+            # In a sticky directory (/tmp) an entry can be replaced by its owner alone: good enough further up.
+            held = status.st_mode & stat.S_ISVTX and owner_below in (0, os.geteuid())
+            if status.st_mode & stat.S_IWOTH and not held:
+                raise ConfigError(f"every user can write to {place}; choose a directory of its own for the socket")
+            if place == "/":
+                break
+            place, owner_below = os.path.dirname(place), os.lstat(place).st_uid
 
 
 def _give(path: str, mode: int, group_id: int, group: str | None) -> tuple[int, int]:
