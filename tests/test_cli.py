@@ -220,6 +220,20 @@ def test_strangers_text_cannot_steer_the_terminal(
     assert shown in on_a_terminal([*arguments, str(keys.message)], environment)
 
 
+@pytest.mark.parametrize("command", ["explain", "verify"])
+def test_the_name_of_a_file_cannot_steer_the_terminal(
+    mailguard_command: Command, tmp_path: Path, command: str
+) -> None:
+    """Root looks at the mail of a user, who calls his files what he likes."""
+    directory = tmp_path / "\x1b]0;own\x07\N{RIGHT-TO-LEFT OVERRIDE}"
+    directory.mkdir()
+    done = mailguard_command(command, str(directory))
+    assert done.code == 64
+    assert done.err.isascii()
+    assert not [c for c in done.err if not c.isprintable() and c != "\n"]
+    assert "\\x1b]0;own\\x07\\u202e" in done.err
+
+
 def test_a_tree_on_a_terminal(keys: Keys) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
     environment.pop("NO_COLOR", None)

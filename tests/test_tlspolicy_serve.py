@@ -15,6 +15,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -394,6 +395,26 @@ def test_query_of_the_server(zone_site: Path, mailguard_command: Command) -> Non
     with serving(zone_site):
         done = mailguard_command("tlspolicy", "query", "--server", "a.over.test", "-c", zone_site)
         assert (done.code, done.out.splitlines()[0]) == (0, "a.over.test: OK encrypt")
+
+
+def test_who_took_the_port_of_the_server_cannot_steer_the_terminal(
+    tmp_path: Path, mailguard_command: Command
+) -> None:
+    text = b"OK \x1b]0;own\x07\nforged: line"
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        config = tmp_path / "mailguard.toml"
+        config.write_text(f'[tlspolicy]\nlisten = ["inet:127.0.0.1:{stranger.getsockname()[1]}"]\n')
+
+        def answer() -> None:
+            with stranger.accept()[0] as client:
+                client.recv(1000)
+                client.sendall(b"%d:%s," % (len(text), text))
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        done = mailguard_command("tlspolicy", "query", "--server", "a.test", "-c", config)
+        answering.join()
+    assert done.out.splitlines()[0] == "a.test: OK \\x1b]0;own\\x07\\nforged: line"
 
 
 def postconf(directory: Path, settings: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ import click
 
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE, JSON_OPTION
+from mailguard.cli.printable import printable
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.config_values import SocketAddress
@@ -116,7 +117,8 @@ def query(key: str, config_file: str, tlsrpt: bool, server: bool, as_json: bool)
         found = {"key": key, "status": reply.status.value, "text": reply.text, "reason": reason, "detail": detail}
         click.echo(json.dumps(found, indent=2))
     else:
-        click.echo(f"{key}: {reply.status.value}{' ' if reply.text else ''}{reply.text}")
+        # Who took the port while the server was down says what he likes.
+        click.echo(f"{key}: {reply.status.value}{' ' if reply.text else ''}{printable(reply.text)}")
         if detail and detail != reply.text:
             click.echo(f"  {f'{reason}: ' if reason else ''}{detail}")
     return _EXIT_CODES[reply.status]
