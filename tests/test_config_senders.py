@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from mailguard.config_senders import SendersConfig
 from mailguard.errors import ConfigError
 from mailguard.sender_sources import open_senders
 from mailguard.senders.combine import Senders
+from mailguard.senders.database_access import socket_of_mysql
 from mailguard.senders.identity import Address, Login, LoginCase, parse_address
 from mailguard.senders.permission import Permission, PermissionStatus
 from mailguard.senders.postfixadmin import PostfixAdmin
@@ -212,6 +214,19 @@ def test_where_postfixadmin_is(tmp_path: Path, text: str, place: str) -> None:
     access = source._database.access
     assert str(access.places[0]) == place
     assert (access.name, access.user) == ("postfix", "mailguard")
+
+
+def _is(there: str) -> Callable[[Path], bool]:
+    return lambda path: str(path) == there
+
+
+def test_no_socket_of_a_database_is_looked_for_where_every_user_can_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, found in (
+        ("/tmp/mysql.sock", "/run/mysqld/mysqld.sock"),
+        ("/var/lib/mysql/mysql.sock", "/var/lib/mysql/mysql.sock"),
+    ):
+        monkeypatch.setattr(Path, "exists", _is(there))
+        assert socket_of_mysql() == found
 
 
 def test_the_password_file(tmp_path: Path) -> None:

@@ -135,7 +135,11 @@ class PostfixAdminSenders(Section):
     database: Literal["mysql", "postgresql", "sqlite"] | None = Field(
         default=None, description="What it is; `mysql` is MariaDB too."
     )
-    host: Name | None = Field(default=None, description="The server's name or address. Without it: the local socket.")
+    host: Name | None = Field(
+        default=None,
+        description="The server's name or address. Without it: the local socket, where no user of this host can stand"
+        " in for a server that is down, as at a port.",
+    )
     port: StrictInt | None = Field(default=None, ge=1, le=65535, description="Default: 3306 or 5432.")
     socket: FilePath | None = Field(default=None, description="The server's socket. Default: where Debian has it.")
     path: FilePath | None = Field(default=None, description="The file, with `sqlite`.")

@@ -37,6 +37,10 @@ class DatabaseAccess:
 
 
 def socket_of_mysql() -> str:
-    """Where the socket of a MySQL server on this host is, as its clients have it compiled in."""
-    known = ("/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock")  # noqa: S108 - its default
+    """Where the socket of a MySQL server on this host is, as its clients have it compiled in.
+
+    Never in /tmp, MySQL's own default: while the server is down, any user can make a socket there, is given the
+    password, and says who may use which address.
+    """
+    known = ("/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock")
     return next((path for path in known if Path(path).exists()), known[0])
