@@ -190,6 +190,13 @@ def keys(change: Callable[[Path], None]) -> Fault:
     return lambda host: change(host.daemon.directory / "keys" / "e1.pem")
 
 
+def key_for_postfix(host: Host) -> None:
+    file = host.daemon.directory / "keys" / "e1.pem"
+    shutil.chown(file, "nobody", "postfix")
+    file.chmod(0o640)
+    configured("[[listeners]]", '[sign]\nkey_permissions = "group"\n[[listeners]]')(host)
+
+
 def record_missing(host: Host) -> None:
     (host.daemon.directory / "zone").write_text(zone_file(["r1"]))
 
@@ -255,6 +262,12 @@ FAULTS: list[tuple[str, Fault, int, list[str]]] = [
         ["keys", "new.test: the daemon that runs signs with no key", "names r1", "systemctl reload mailguard-milter"],
     ),
     ("key-for-all", keys(lambda path: path.chmod(0o644)), 1, ["keys", "mode 0644", "chmod 600"]),
+    (
+        "key-for-postfix",
+        key_for_postfix,
+        1,
+        ["keys", "postfix can read", "e1.pem: who breaks into Postfix has the key", "chmod 600"],
+    ),
     (
         "record-missing",
         record_missing,

@@ -225,7 +225,8 @@ class SignConfig(Section):
     )
     key_permissions: Literal["strict", "group"] = Field(
         default="strict",
-        description="`strict`: only its owner may read a key file; `group`: the owner's group may too.",
+        description="`strict`: only its owner may read a key file; `group`: its group may too, in which Postfix's"
+        " user must not be, as it often is for the socket.",
     )
 
     @model_validator(mode="after")

@@ -250,9 +250,24 @@ def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Expl
             found.append(finding(Mark.PROBLEM, f"{config.user} cannot sign with it: {fault}", advice))
     if eyes.lacks_daemon:
         found = [finding(Mark.UNKNOWN, f'there is no user "{config.user}" to read them')]
+    if eyes.postfix is not None:
+        found += _within_reach(wanted, config, eyes.postfix)
     found += _not_loaded(wanted, config)
     shown = [(f"{selector}._domainkey.{domain}", file) for domain, selector, file in wanted]
     return card("keys", found or [finding(Mark.OK, f"{config.user} can sign with each")], facts=shown)
+
+
+def _within_reach(wanted: Sequence[WantedKey], config: Config, postfix: Person) -> Iterator[Explanation]:
+    """Keys of a group in which Postfix's user is, as a rule for the socket."""
+    for _, _, file in wanted:
+        try:
+            status = os.stat(file)
+        except OSError:
+            continue  # told of the daemon's user, who needs it
+        is_theirs = status.st_mode & stat.S_IRGRP and status.st_gid in postfix.groups
+        if is_theirs and not closed_directories(file, postfix):
+            detail = f"{postfix.name} can read {file}: who breaks into Postfix has the key"
+            yield finding(Mark.PROBLEM, detail, f"chown {config.user} {file}; chmod 600 {file}")
 
 
 def _not_loaded(wanted: Sequence[WantedKey], config: Config) -> Iterator[Explanation]:
