@@ -97,10 +97,10 @@ def said(tree: dict[str, Any], *marks: str) -> list[str]:
 def test_a_sound_host(mailguard_command: Command, sound: Site) -> None:
     code, tree = diagnosed(mailguard_command, sound.host)
     assert (code, said(tree, "problem", "unknown")) == (0, [])
-    # The sandbox takes its own mail back, and has its zone in a file.
+    # The sandbox takes its own mail back, has clients of any address, and its zone in a file.
     notes = [each.split(" |")[0] for each in said(tree, "note") if not each.startswith("clock")]
     # Its own name is not in that zone.
-    assert notes == ["milters of Postfix", "resolver", *["name of this host"] * 2]
+    assert notes == ["milters of Postfix", "who may speak for other clients", "resolver", *["name of this host"] * 2]
     titles = [card["title"].split(" ")[0] for card in tree["children"]]
     assert titles == [
         "configuration",
@@ -418,12 +418,16 @@ def test_who_may_speak_for_other_clients(mailguard_command: Command, sound: Site
         notes = [each for each in said(tree, "note") if each.startswith(card["title"])]
         return code, card["status"], [f"{each['name']} = {each['value']}" for each in card["facts"]], notes
 
-    assert shown() == (0, "ok", ["main.cf: smtpd_authorized_xclient_hosts = 127.0.0.1"], [])
-    postconf("smtpd_authorized_xclient_hosts = 127.0.0.1, 192.0.2.0/24")(sound.host)
+    code, status, facts, notes = shown()
+    assert (code, status, facts) == (0, "note", ["main.cf: smtpd_authorized_xclient_hosts = 127.0.0.1"])
+    assert "XCLIENT is taken from 127.0.0.1: every user of this host can take any address, and any login" in notes[0]
+    postconf("smtpd_authorized_xclient_hosts = !127.0.0.1, 192.0.2.0/24")(sound.host)
     code, status, facts, notes = shown()
     assert (code, status) == (0, "note")
-    assert facts == ["main.cf: smtpd_authorized_xclient_hosts = 127.0.0.1, 192.0.2.0/24"]
-    assert "XCLIENT is taken from 192.0.2.0/24" in notes[0]
+    assert facts == ["main.cf: smtpd_authorized_xclient_hosts = !127.0.0.1, 192.0.2.0/24"]
+    assert ["XCLIENT is taken from 192.0.2.0/24" in each for each in notes] == [True]
+    postconf("smtpd_authorized_xclient_hosts = ", "smtpd_authorized_xforward_hosts = 127.0.0.1")(sound.host)
+    assert shown() == (0, "ok", ["main.cf: smtpd_authorized_xforward_hosts = 127.0.0.1"], [])
 
 
 def test_a_relay_host_greets_by_its_own_name(mailguard_command: Command, sound: Site) -> None:

@@ -75,15 +75,22 @@ def _settings(postfix: Postfix) -> Iterator[tuple[str, str, str]]:
 
 def _of_hosts(place: str, name: str, value: str) -> Iterator[Explanation]:
     hosts = tuple(each for each in words(value) if not _is_loopback(each))
+    what = "XCLIENT" if name == HOST_LISTS[0] else "XFORWARD"
+    own = tuple(each for each in words(value) if each not in hosts and not each.startswith("!"))
+    if own and what == "XCLIENT":
+        detail = (
+            f"{place}: {what} is taken from {', '.join(own)}: every user of this host can take any address, and any"
+            " login"
+        )
+        yield finding(Mark.NOTE, detail, f"take it out of {name} where others than the proxy run programs here")
     if not hosts:
         return
-    what = "XCLIENT" if name == HOST_LISTS[0] else "XFORWARD"
     told = "whoever has one of these addresses can take any other, and any login"
     if what == "XFORWARD":
         told = "they say in the log from where a message comes"
     tables = "; a table or a file may list more than it seems" if any(map(_is_table, hosts)) else ""
     detail = f"{place}: {what} is taken from {', '.join(hosts)}: {told}{tables}"
-    yield finding(Mark.NOTE, detail, f"list only proxies of your own in {name}, or 127.0.0.1, or nothing")
+    yield finding(Mark.NOTE, detail, f"list only proxies of your own in {name}, or nothing")
 
 
 def _of_proxy(postfix: Postfix, place: str, name: str, value: str) -> Iterator[Explanation]:
