@@ -120,7 +120,9 @@ class OpenDkim:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.socket = str(site.directory / "opendkim.sock")
+        # Configurations are made beside it, and root takes none from a directory of another user.
+        self._run = site.directory / "run"
+        self.socket = str(self._run / "opendkim.sock")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, config: str) -> None:
@@ -131,8 +133,9 @@ class OpenDkim:
         path = self.site.write("opendkim.conf", config + common)
         path.chmod(0o644)
         log = self.site.directory / "opendkim.log"
-        for name in (".", "keys"):
-            shutil.chown(self.site.directory / name, USER, USER)
+        self._run.mkdir(exist_ok=True)
+        for directory in (self._run, self.site.directory / "keys"):
+            shutil.chown(directory, USER, USER)
         with open(log, "wb") as stderr:
             self.process = subprocess.Popen([OPENDKIM, "-f", "-x", str(path)], stderr=stderr)
 

@@ -69,9 +69,20 @@ def test_smuggling(change: Change, mark: str, words: list[str]) -> None:
 
 PROXIES: list[tuple[str, Change, str, list[str]]] = [
     ("nobody", main(), "ok", ["no host"]),
-    ("loopback", main(smtpd_authorized_xclient_hosts="127.0.0.1 [::1], 127.0.0.0/8"), "ok", ["no host but this"]),
-    ("loopback-v6", main(smtpd_authorized_xclient_hosts="[::1]/128"), "ok", []),
-    ("taken-away", main(smtpd_authorized_xclient_hosts="127.0.0.1 !10.0.0.0/8"), "ok", []),
+    ("loopback", main(smtpd_authorized_xforward_hosts="127.0.0.1 [::1], 127.0.0.0/8"), "ok", ["no host but this"]),
+    (
+        "users-of-this-host",
+        main(smtpd_authorized_xclient_hosts="127.0.0.1 [::1], 127.0.0.0/8"),
+        "note",
+        [
+            "XCLIENT is taken from 127.0.0.1, [::1], 127.0.0.0/8: every user of this host",
+            "any login",
+            "take it out of",
+        ],
+    ),
+    ("loopback-v6", main(smtpd_authorized_xclient_hosts="[::1]/128"), "note", ["from [::1]/128: every user"]),
+    ("taken-away", main(smtpd_authorized_xclient_hosts="127.0.0.1 !10.0.0.0/8"), "note", ["from 127.0.0.1: every"]),
+    ("taken-away-alone", main(smtpd_authorized_xclient_hosts="!10.0.0.0/8"), "ok", []),
     (
         "xclient",
         main(smtpd_authorized_xclient_hosts="127.0.0.1, 192.0.2.7"),
