@@ -247,7 +247,7 @@ PARSERS: list[tuple[str, Callable[[bytes], object], int, list[bytes]]] = [
     (
         "C10",
         arrival,
-        TAGS,
+        DMARC,
         [b"(", b"()", b'"', b'"\\', b'\\"', b"\\(", b";", b"; ", b"; dmarc=", b"; dmarc=fail header.from="],
     ),
     ("C16", addresses, ADDRESSES, [b"=?utf-8?q?a?= ", b"=?utf-8?q?", b"=?", b"?=", b"=?utf-8?b?YWFh?= <"]),
