@@ -1,9 +1,9 @@
 """What this host found about a message when it came in from outside, where it comes back to be signed.
 
-Sieve's redirect, procmail, fetchmail and a mailing list hand mail of others to Postfix as this host's own, and
+Sieve's redirect, procmail and a mailing list hand mail of others to Postfix as this host's own, and
 `[[sign.networks]]` knows it by its client alone. Our Authentication-Results field (RFC 8601) says by then whether it
 is of the domain in its From. Nobody has vouched for that field on its way, so that it can keep a signature back, and
-do nothing else. Pure.
+do nothing else. Left out: what was never judged here, such as mail that fetchmail brings. Pure.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Arrival(NamedTuple):
 
 def failed_on_arrival(message: Message, own_ids: OwnIds) -> Arrival | None:
     """Of the fields in our name, the first that says of an author domain of the message that DMARC did not pass."""
-    domains = {str(domain).encode("ascii"): domain for domain in message.author.domains}
+    domains = {domain.encode("ascii") for domain in message.author.domains}
     for field in message.named(FIELD_KEY):
         if own_ids.claimed_by(field.value):
             for dmarc in _DMARC.finditer(_ASIDE.sub(b"", field.value)):
                 named = _HEADER_FROM.search(dmarc[2])
-                domain = domains.get(named[1].lower()) if named is not None else None
+                domain = named[1].lower() if named is not None else b""
                 status = _NOT_PASSED.get(dmarc[1].lower())
-                if domain is not None and status is not None:
-                    return Arrival(str(domain), status)
+                if domain in domains and status is not None:
+                    return Arrival(domain.decode("ascii"), status)
     return None
