@@ -10,7 +10,7 @@ __all__ = ["IMPORTERS", "IMPURE", "LAYERS", "MILTER_LAYERS", "PROGRAMS", "PURE",
 # Lowest first. A module imports only from lower layers, never from its own, except inside a name that ends with
 # ".*", which is one package. A name that does not exist yet has its place here all the same.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("mailguard.errors", "mailguard.argument", "mailguard.rule"),
+    ("mailguard.errors", "mailguard.argument", "mailguard.rule", "mailguard.clock"),
     ("mailguard.domain", "mailguard.taglist", "mailguard.database_file"),
     ("mailguard.address",),
     ("mailguard.message", "mailguard.envelope", "mailguard.dns.question"),

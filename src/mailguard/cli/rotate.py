@@ -20,8 +20,8 @@ from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_settings import Settings
 from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
 from mailguard.cli.rotation_turn import WAITING, Turn
+from mailguard.clock import clock_that_never_sleeps
 from mailguard.config import DEFAULT_PATH, Config, load
-from mailguard.dns.live import clock_that_never_sleeps
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.records.record import DEFAULT_TTL_S, quoted_strings

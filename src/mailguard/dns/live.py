@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 from threading import Lock
 from types import NoneType
 
 from mailguard.argument import check_type
+from mailguard.clock import clock_that_never_sleeps
 from mailguard.dns.answers import Peek, Resolver
 from mailguard.dns.cache import DEFAULT_CACHE_BYTES, DEFAULT_CACHE_ENTRIES, AnswerCache
 from mailguard.dns.lookup_loop import LookupLoop
@@ -31,7 +30,7 @@ from mailguard.dns.servers import ServerAddress, Servers, server_addresses
 from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import ConfigError
 
-__all__ = ["LiveResolver", "ResolverConfig", "clock_that_never_sleeps", "open_resolver"]
+__all__ = ["LiveResolver", "ResolverConfig", "open_resolver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +47,6 @@ class ResolverConfig:
     zone_file: str | None = None
     """Answer from this master file and ask nobody."""
     resolv_conf: str = "/etc/resolv.conf"
-
-
-def clock_that_never_sleeps() -> Callable[[], float]:
-    """A clock that never goes back, and goes on while the host is suspended, as Linux's `time.monotonic` does not.
-
-    What an answer may be kept for is over by then, too (RFC 1035 §3.2.1).
-    """
-    if sys.platform == "linux":
-        return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-    return time.monotonic
 
 
 def open_resolver(config: ResolverConfig | None = None) -> Resolver:

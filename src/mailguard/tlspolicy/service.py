@@ -17,10 +17,11 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 
+from mailguard.clock import clock_that_never_sleeps
 from mailguard.config import Config, DnsConfig
 from mailguard.dane.discover import InsecureMx
 from mailguard.dns.answers import Resolver
-from mailguard.dns.live import clock_that_never_sleeps, open_resolver
+from mailguard.dns.live import open_resolver
 from mailguard.dns.servers import ServerAddress, server_addresses
 from mailguard.dns.validation import Validation
 from mailguard.domain import Domain
