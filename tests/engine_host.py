@@ -10,6 +10,7 @@ does what the fields called X-Do asked for: "raise STAGE", "exit STAGE", "true S
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
 import signal
@@ -35,6 +36,10 @@ from mailguard_milter.channel import Channel
 ALIVE: weakref.WeakSet[StandIn] = weakref.WeakSet()
 QUESTION = Question("a.us.test", RecordType.A)
 DEADLINE_S = 5.0
+_PYTHON: Any = ctypes.PyDLL(None)
+_PYTHON.PyGILState_GetThisThreadState.restype = _PYTHON.PyThreadState_Get.restype = ctypes.c_void_p
+STRANGERS: list[str] = []
+"""At which stages the thread remembered the thread state of another session."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class StandIn:
     def _note(self, stage: str, *arguments: object) -> Any:
         texts = [each.decode("latin-1") if isinstance(each, bytes) else str(each) for each in arguments]
         self.events.append([stage, *texts])
+        if _PYTHON.PyGILState_GetThisThreadState() not in (None, _PYTHON.PyThreadState_Get()):
+            STRANGERS.append(stage)
         for order in [*self.orders, *self.kept_orders]:
             what, _, where = order.partition(" ")
             if where != stage:
@@ -113,7 +120,12 @@ class StandIn:
         if "question" in self.orders:
             self._note("answered", answers.get(QUESTION).detail)
         self._note("end of message")
-        notes = {"events": self.events, "alive": len(ALIVE), "threads": threading.active_count()}
+        notes = {
+            "events": self.events,
+            "alive": len(ALIVE),
+            "threads": threading.active_count(),
+            "strangers": len(STRANGERS),
+        }
         actions: list[Any] = [InsertHeader(0, b"X-Events", b" " + json.dumps(notes).encode())]
         last: list[Any] = [Accept()]
         for order in self.orders:

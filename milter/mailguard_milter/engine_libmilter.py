@@ -35,7 +35,6 @@ from mailguard_milter.engine import (
     CONNECT_MACROS,
     INTERNAL_ERROR,
     MAIL_MACROS,
-    QUEUE_ID_MACRO,
     SESSION_TIMEOUT_S,
     Concluded,
     Dialogue,
@@ -43,10 +42,12 @@ from mailguard_milter.engine import (
     client_address,
     tell_failure,
 )
+from mailguard_milter.libmilter_macros import macros, queue_id_of
 from mailguard_milter.log import Severity
 from mailguard_milter.negotiation import ACTIONS
 from mailguard_milter.received_macros import SYMBOLS
 from mailguard_milter.sockets import LibmilterSocket, Stalls
+from mailguard_milter.thread_binding import thread_forgetter
 from mailguard_milter.thread_stack import stack_follower
 
 try:
@@ -165,6 +166,7 @@ class Engine:
         self._is_paused = False
         self.failure: BaseException | None = None
         self._on_its_stack = stack_follower()
+        self._let_thread_forget = thread_forgetter()
         self._register()
         self.socket = LibmilterSocket(
             door.listening,
@@ -299,7 +301,12 @@ class Engine:
         """A connection reused after QUIT_NC: what was negotiated holds on, but pymilter has forgotten it."""
         if len(self._spacings) != 1:
             raise RuntimeError("a connection was reused, and the MTAs on this listener differ in what they offer")
-        conversation = _Conversation(adds_space=next(iter(self._spacings)))
+        return self._begin(context, adds_space=next(iter(self._spacings)))
+
+    def _begin(self, context: Any, *, adds_space: bool) -> _Conversation:
+        """In the first callback of a session."""
+        self._let_thread_forget()
+        conversation = _Conversation(adds_space=adds_space)
         context.setpriv(conversation)
         return conversation
 
@@ -309,6 +316,8 @@ class Engine:
         """`options`: the actions and the steps offered, replaced by what is wanted; two more are for the future."""
         try:
             actions, steps = options[:2]
+            adds_space = not steps & milter.P_HDR_LEADSPC
+            self._begin(context, adds_space=adds_space)
             if actions & ACTIONS != ACTIONS:
                 self._tell_once(
                     "refused an MTA that does not let its milters change header fields and quarantine",
@@ -316,14 +325,12 @@ class Engine:
                     actions=hex(actions),
                 )
                 return int(milter.REJECT)
-            adds_space = not steps & milter.P_HDR_LEADSPC
             if adds_space:
                 self._tell_once(
                     "the MTA does not tell the space after the colon; simple header canonicalization is a guess",
                     Severity.WARNING,
                 )
             self._spacings.add(adds_space)
-            context.setpriv(_Conversation(adds_space=adds_space))
             takes_symbols = actions & milter.SETSYMLIST
             if takes_symbols:
                 for stage, names in _SYMBOLS:
@@ -344,7 +351,7 @@ class Engine:
             except ValueError:
                 address = None
         dialogue = self._open_dialogue()
-        dialogue.connect(address, _macros(context, CONNECT_MACROS))
+        dialogue.connect(address, macros(context, CONNECT_MACROS))
         conversation.opened = conversation.dialogue = dialogue
         return _NOREPLY
 
@@ -356,7 +363,7 @@ class Engine:
     def _mail(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
         self._begin_message(conversation)
         if dialogue := conversation.dialogue:
-            dialogue.mail(path, _macros(context, MAIL_MACROS))
+            dialogue.mail(path, macros(context, MAIL_MACROS))
         return _NOREPLY
 
     def _rcpt(self, conversation: _Conversation, context: Any, path: bytes, *parameters: bytes) -> _Verdict:
@@ -410,7 +417,7 @@ class Engine:
 
             conclusion = evaluate(attempt, self._resolver, deadline=started + self._deadline_s)
             verdict = self._carry_out(conversation, context, conclusion.actions)
-            queue_id = _queue_id(context)
+            queue_id = queue_id_of(context)
             self._log.message({"queue_id": queue_id, **conclusion.record, "seconds": time.monotonic() - started})
             if self._keep_trace is not None and conclusion.trace is not None:
                 self._keep_trace(conclusion.trace, queue_id)
@@ -451,7 +458,7 @@ class Engine:
 
     def _give_up(self, context: Any) -> _Verdict:
         self._log.message(
-            {"queue_id": _queue_id(context), "action": "tempfail", "reason": "internal error"}, Severity.ERROR
+            {"queue_id": queue_id_of(context), "action": "tempfail", "reason": "internal error"}, Severity.ERROR
         )
         return self._reply(context, INTERNAL_ERROR)
 
@@ -480,21 +487,3 @@ class Engine:
                 return
             self._told.add(what)
         self._log.event(what, severity, **more)
-
-
-def _queue_id(context: Any) -> bytes | None:
-    return _macros(context, (QUEUE_ID_MACRO,)).get(QUEUE_ID_MACRO)
-
-
-def _macros(context: Any, names: Iterable[str]) -> dict[str, bytes | None]:
-    """The macros that the MTA sent. None is one whose value is not UTF-8: pymilter cannot hand it over."""
-    found: dict[str, bytes | None] = {}
-    for name in names:
-        try:
-            value = context.getsymval(name)
-        except UnicodeDecodeError:
-            found[name] = None
-            continue
-        if value is not None:
-            found[name] = value.encode()
-    return found
