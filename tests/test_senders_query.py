@@ -231,6 +231,34 @@ def test_templates(letters: str, template: str, statement: str, values: tuple[st
         assert query.values(KEY) == values
 
 
+EXACT = [
+    ("SELECT g FROM a WHERE k='%s'", "SELECT g FROM a WHERE k={}"),
+    ("SELECT g FROM a WHERE k LIKE '%s'", "SELECT g FROM a WHERE k LIKE {} ESCAPE '!'"),
+    (
+        "SELECT DISTINCT ON (g) '%s' FROM a JOIN b ON d='%d' WHERE (k IN ('%s') OR u='%u') ORDER BY k='%s'",
+        "SELECT DISTINCT ON (g) %s FROM a JOIN b ON d={} WHERE (k IN ({}) OR u={}) ORDER BY k=%s",
+    ),
+    (
+        "SELECT '%u' FROM a WHERE k=(SELECT '%s' FROM b WHERE d='%d') UNION SELECT '%u'",
+        "SELECT %s FROM a WHERE k=(SELECT %s FROM b WHERE d={}) UNION SELECT %s",
+    ),
+    ("SELECT '%u'", "SELECT %s"),
+    ("SELECT g FROM a WHERE k='%s' COLLATE x", "SELECT g FROM a WHERE k=%s COLLATE x"),
+    ("SELECT g FROM a WHERE BINARY k='%s'", "SELECT g FROM a WHERE BINARY k=%s"),
+]
+
+
+@pytest.mark.attack("L09")
+@pytest.mark.parametrize(("template", "exact"), EXACT)
+def test_what_is_compared_letter_for_letter(template: str, exact: str) -> None:
+    """Results are left alone: of those of a UNION, PostgreSQL could not tell the type."""
+    of_mysql = exact.replace("{}", "(CONVERT(%s USING utf8mb4) COLLATE utf8mb4_bin)")
+    assert parse_query(template, MYSQL).exact_statement == of_mysql
+    assert parse_query(template, POSTGRESQL).exact_statement == exact.replace("{}", '(%s COLLATE "C")')
+    of_sqlite = parse_query(template, SQLITE)
+    assert of_sqlite.exact_statement == of_sqlite.statement
+
+
 @pytest.mark.parametrize(
     "word", ["AND", "OR", "UNION", "WHERE", "ORDER", "GROUP", "HAVING", "LIMIT", "THEN", "ELSE", ","]
 )

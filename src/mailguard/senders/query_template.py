@@ -5,7 +5,9 @@ an expansion stands becomes one bound value, so that nothing of a login or an ad
 and the answer is that of the pasted query. What cannot be turned so is refused, with the reason: an expansion outside
 quotes or in an identifier, a comment or a regular expression, and what is no single SELECT. In a LIKE pattern, what
 the key brings along of `%` and `_` stands for itself, unlike in Postfix: an address does not choose which addresses
-it matches. Pure; safe to share between threads.
+it matches. Of a key with letters beyond ASCII there is a second statement, which holds it against the columns letter
+for letter: to most collations `ü` is `u`, and `müller.test` another tenant's `muller.test`. Pure; safe to share
+between threads.
 """
 
 from __future__ import annotations
@@ -32,6 +34,11 @@ _COUNTING_CALLS = frozenset({"position", "strpos", "instr", "locate", "length", 
 _ENDS_OPERAND = frozenset({"and", "or", "union", "where", "order", "group", "having", "limit", "then", "else", ","})
 # PostgreSQL cannot tell the type of a bound value that is an argument of these.
 _UNTYPED_ARGUMENTS = frozenset({"concat", "concat_ws", "format"})
+# The administrator has said himself how the columns are compared.
+_COMPARING = frozenset({"collate", "binary"})
+# What a clause begins with; in some of them, values are compared with columns, and in the others they are results.
+_CLAUSES = frozenset({"select", "from", "where", "on", "group", "having", "order", "limit", "union"})
+_COMPARING_CLAUSES = frozenset({"where", "on", "having"})
 # E'...', N'...', B'...', X'...' and the end of U&'...'.
 _TEXT_PREFIXES = frozenset({"e", "n", "b", "x", "&"})
 _FREE_LETTERS = frozenset("suSU")
@@ -70,6 +77,8 @@ class Query:
     """A statement as the driver takes it, and its values in order."""
 
     statement: str
+    exact_statement: str
+    """The same with its values compared letter for letter, as far as that can be asked for."""
     needs: Needs
     _values: tuple[_Value, ...] = ()
 
@@ -92,9 +101,12 @@ class _Parser:
         self._dialect = dialect
         self._tokens = list(_tokens(template, dialect))
         self._statement = ""
+        self._exact_statement = ""
         self._values: list[_Value] = []
         # The word before each open parenthesis.
         self._calls: list[str] = []
+        # In which clause the text stands, at each depth.
+        self._clauses = [""]
         self._word = ""
         # The depth at which the operand of a pattern operator stands, and whether that operator is LIKE.
         self._operand_depth: int | None = None
@@ -107,11 +119,18 @@ class _Parser:
                 self._quoted(token.text, place)
             else:
                 self._follow(token)
-                self._statement += self._static(token)
+                self._add(self._static(token))
         parts = [part for value in self._values for part in value.parts]
         if not any(part.letter for part in parts):
             raise ConfigError("the query has none of %s, %u and %d: every address would have the same owners")
-        return Query(self._statement.strip(), Needs.of(parts, result), tuple(self._values))
+        statement = self._statement.strip()
+        is_compared = any(token.kind == "word" and token.text.lower() in _COMPARING for token in self._tokens)
+        exact = statement if is_compared else self._exact_statement.strip()
+        return Query(statement, exact, Needs.of(parts, result), tuple(self._values))
+
+    def _add(self, text: str, exact: str = "") -> None:
+        self._statement += text
+        self._exact_statement += exact or text
 
     def _check_kind(self) -> None:
         words = [token.text for token in self._tokens if token.kind not in ("space", "comment")]
@@ -132,8 +151,12 @@ class _Parser:
             return
         if word == "(":
             self._calls.append(self._word)
+            self._clauses.append(self._clauses[-1])
         elif word == ")" and self._calls:
             self._calls.pop()
+            self._clauses.pop()
+        elif word in _CLAUSES and (word != "on" or self._clauses[-1] == "from"):
+            self._clauses[-1] = word
         depth = len(self._calls)
         at = self._operand_depth
         if at is not None and (depth < at or (depth == at and word in _ENDS_OPERAND)):
@@ -160,7 +183,7 @@ class _Parser:
     def _quoted(self, text: str, place: int) -> None:
         inside = parts_of(text[1:-1])
         if not any(part.letter for part in inside):
-            self._statement += self._static(_Token("quoted", text))
+            self._add(self._static(_Token("quoted", text)))
             self._word = text
             return
         quote = text[0]
@@ -175,11 +198,12 @@ class _Parser:
         if self._operand_depth is not None and not (self._calls and self._calls[-1] in _COUNTING_CALLS):
             escaped = self._is_pattern(text, place, parts)
         self._values.append(_Value(parts, escaped))
-        self._statement += self._dialect.placeholder
+        value = self._dialect.placeholder
         if self._dialect is Dialect.POSTGRESQL and self._calls and self._calls[-1] in _UNTYPED_ARGUMENTS:
-            self._statement += "::text"
+            value += "::text"
+        self._add(value, self._dialect.exactly(value) if self._clauses[-1] in _COMPARING_CLAUSES else value)
         if escaped:
-            self._statement += f" ESCAPE '{_ESCAPE}'"
+            self._add(f" ESCAPE '{_ESCAPE}'")
         self._word = text
 
     def _is_pattern(self, text: str, place: int, parts: tuple[Part, ...]) -> bool:

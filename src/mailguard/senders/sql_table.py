@@ -99,7 +99,11 @@ class SqlTable(Table):
         values = self._query.values(sought)
 
         def question(asking: Asking) -> list[str]:
-            return list(self._results(asking.rows(self._query.statement, values), sought))
+            rows = asking.rows(self._query.statement, values)
+            if rows and not key.isascii() and self._query.exact_statement != self._query.statement:
+                # No index helps this one. It is asked of what is there, perhaps as another name.
+                rows = asking.rows(self._query.exact_statement, values)
+            return list(self._results(rows, sought))
 
         try:
             allowed_s = min(self._deadline_s, deadline - self._clock())
