@@ -159,6 +159,17 @@ def test_limits_and_domains(directory: Path) -> None:
         table(directory, SQLITE + QUERY).find("many@us.test")
 
 
+@pytest.mark.parametrize("written", ["bücher.test", "xn--bcher-kva.test", "BÜCHER.test"])
+def test_the_domains_of_a_table_are_those_of_its_keys_in_either_form(directory: Path, written: str) -> None:
+    with sqlite3.connect(directory / "owners.sqlite") as connection:
+        connection.execute("INSERT INTO owners VALUES ('a@bücher.test', 'alice', 1)")
+    connection.close()
+    made = table(directory, f"{SQLITE}{QUERY}domain = {written}\n")
+    assert made.find("a@bücher.test").owners == ("alice",)
+    assert made.find("a@xn--bcher-kva.test").asked is not None
+    assert made.find("a@us.test").asked is None
+
+
 class Ticking:
     """A clock on which each look takes its time."""
 

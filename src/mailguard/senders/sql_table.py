@@ -77,7 +77,9 @@ class SqlTable(Table):
         self._result = parts_of(result_format)
         self._query = parse_query(_query(parameters), dialect, result_format=result_format)
         self._first_column_only = dialect is Dialect.SQLITE
-        self._domains = frozenset(_domains(parameters.get("domain", "")))
+        # A key may have either form.
+        domains = tuple(_domains(parameters.get("domain", "")))
+        self._domains = frozenset((*domains, *(domain.unicode for domain in domains)))
         limit = parameters.get("expansion_limit", "0")
         if not limit.isascii() or not limit.isdigit():
             raise ConfigError(f"expansion_limit = {limit}: not a number")
