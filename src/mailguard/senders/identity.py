@@ -10,8 +10,9 @@ What counts as the same name, from the octets on:
   folded form, and outside the ASCII letters only U+212A (whose normal form is K) comes to be one of them.
 - A login is never shortened: `alice+tag` is an account of its own. An address may be, by `without_tag`.
 
-A login or an address with control, format, private or unassigned characters, that is empty, not UTF-8 or longer than
-any account is *unusable*: it has authenticated, but stands for nobody. Pure; safe to share between threads.
+A login or an address with control, format (but for the joiners of a U-label), private or unassigned characters, that
+is empty, not UTF-8 or longer than any account is *unusable*: it has authenticated, but stands for nobody. Pure; safe
+to share between threads.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ MAX_SHOWN_CHARS = 64
 
 # Controls, format characters (zero width, direction), surrogates, private use, unassigned, spaces, line ends.
 _UNUSABLE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
+# Format characters that a U-label may have (RFC 5892, CONTEXTJ); Persian names do.
+_JOINERS = frozenset("\u200c\u200d")
 # RFC 5322 §3.2.3 specials: outside quotes they would be syntax.
 _SPECIALS = frozenset('()<>[]:;@\\,"')
 # As Postfix: the addresses of the mail system have no tag, whatever the delimiter.
@@ -210,10 +213,20 @@ def _text(written: bytes | str) -> str | Unusable:
         return _unusable(UnusableReason.TOO_LONG, f"it has more than {MAX_NAME_BYTES} octets", written)
     if text.isascii() and text.isprintable():
         return text
+    if not _JOINERS.isdisjoint(text):
+        text = _with_a_labels(text)
     for character in text:
         if unicodedata.category(character) in _UNUSABLE_CATEGORIES and character != " ":
             return _unusable(UnusableReason.CHARACTER, f"it has the character U+{ord(character):04X}", written)
     return unicodedata.normalize("NFC", text)
+
+
+def _with_a_labels(text: str) -> str:
+    local, at, right = text.rpartition("@")
+    try:
+        return f"{local}@{Domain.parse(right)}" if at else text
+    except DomainError:
+        return text
 
 
 def folded_text(text: str) -> str:
