@@ -100,16 +100,16 @@ class SqlTable(Table):
             return Found(None)
         values = self._query.values(sought)
 
-        def question(asking: Asking) -> list[str]:
+        def question(asking: Asking) -> tuple[list[str], Asked]:
             rows = asking.rows(self._query.statement, values)
             if rows and not key.isascii() and self._query.exact_statement != self._query.statement:
-                # No index helps this one. It is asked of what is there, perhaps as another name.
+                # Often no index helps this one. It is asked of what is there, perhaps as another name.
                 rows = asking.rows(self._query.exact_statement, values)
-            return list(self._results(rows, sought))
+            return list(self._results(rows, sought)), asking.asked[-1]
 
         try:
             allowed_s = min(self._deadline_s, deadline - self._clock())
-            results = self._database.ask(question, deadline_s=allowed_s)
+            results, asked = self._database.ask(question, deadline_s=allowed_s)
         except DatabaseDown as error:
             raise TableDown(str(error)) from None
         if len(results) > self._limit:
@@ -119,7 +119,7 @@ class SqlTable(Table):
             # A query may repeat the key: with a comma or a blank of its own, the sender would choose the owners.
             is_plain = owners_of(key) == (key,)
             owners = owners_of(",".join(results)) if is_plain else tuple(results)
-        return Found(owners, Asked(self._query.statement, values))
+        return Found(owners, asked)
 
     def entries(self) -> Mapping[str, tuple[str, ...]] | None:
         """A query answers for one key."""
