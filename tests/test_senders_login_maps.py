@@ -195,6 +195,25 @@ def test_tables_that_postmap_has_made(tmp_path: Path, kind: str) -> None:
     assert made.find("nobody").owners is None
 
 
+@pytest.mark.usefixtures("postfix_config")
+@pytest.mark.parametrize("kind", ["hash", "btree", "lmdb", "texthash"])
+def test_letters_that_postmap_has_folded(tmp_path: Path, kind: str) -> None:
+    """Of a table that it has made, nobody knows any more how its keys were written."""
+    text = write(
+        tmp_path / "logins", "νίκος@us.test nikos\nstraße petra\nJÜRGEN@us.test j\n@us.test all\n@uss.test all\n"
+    )
+    if kind != "texthash":
+        subprocess.run([str(POSTMAP), f"{kind}:{text}"], check=True, capture_output=True)
+    source = maps(f"{kind}:{text}", local="us.test")
+    for who, what in (("nikos", "νίκος@us.test"), ("petra", "straße@us.test"), ("j", "jürgen@us.test")):
+        assert ask(source, who, what).is_granted
+        assert ask(source, who, what.replace("ß", "ẞ").upper()).is_granted
+        assert not ask(source, "all", what).is_granted
+    # What becomes of a domain is another one.
+    assert ask(source, "all", "x@uß.test").status is UNKNOWN
+    source.close()
+
+
 INLINE = [
     "inline:{a=b,c=d}",
     "inline:{ {a@x.test = b, c}, {B = d} }",

@@ -4,7 +4,9 @@ Read when first asked and again when the file has changed, which is looked for e
 written just now holds a few seconds later, as it does for Postfix. A file that cannot be read makes the table
 unavailable until it can. The text format is postmap(1)'s: a key, white space, a value; lines that begin with white
 space continue the one before; white space in double quotes belongs to the key, and so do the quotes; of equal keys
-the first holds. Lines that Postfix ignores (without value, with an open quote, not UTF-8) are ignored. Thread-safe.
+the first holds. Lines that Postfix ignores (without value, with an open quote, not UTF-8) are ignored. A key that
+postmap has folded beyond lower case (U+00DF to "ss") is found by each spelling that it would have folded so.
+Thread-safe.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Lock
 
+from mailguard.senders.identity import folded_text
 from mailguard.senders.permission import Asked
 from mailguard.senders.table import Found, Table, TableDown, key_of, owners_of
 
@@ -62,7 +65,10 @@ class FileTable(Table):
 
     def find(self, key: str, *, deadline: float = math.inf) -> Found:
         """Reads the file if it has changed."""
-        return Found(self.entries().get(key), Asked(self.name, (key,)))
+        entries = self.entries()
+        if not key.isascii() and self._kind != "texthash" and key not in entries:
+            key = _as_postmap_folds(key)
+        return Found(entries.get(key), Asked(self.name, (key,)))
 
     def entries(self) -> Mapping[str, tuple[str, ...]]:
         """All of them."""
@@ -126,6 +132,14 @@ class FileTable(Table):
             key, tab, value = line.partition("\t")
             if tab:
                 yield key, value
+
+
+def _as_postmap_folds(key: str) -> str:
+    """A key as it is after Unicode's case folding: U+00DF is "ss" and a final sigma any sigma. The domain stays: what
+    is folded of a U-label may be another domain.
+    """
+    local, at, domain = key.rpartition("@")
+    return f"{folded_text(local.casefold())}{at}{domain}" if at else folded_text(key.casefold())
 
 
 def _is_being_written(signature: _Signature) -> bool:
