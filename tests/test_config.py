@@ -75,6 +75,8 @@ def test_the_default_authserv_id_is_this_host(tmp_path: Path, monkeypatch: pytes
         'authserv_id: "my host" cannot name this host in Authentication-Results;'
         " set authserv_id to a domain name of yours"
     )
+    (said,) = refusal(write(tmp_path, 'authserv_id = "mx.bücher.example"\n'))
+    assert said.endswith('set authserv_id to its A-labels: "mx.xn--bcher-kva.example"')
 
 
 def test_the_example_loads_and_what_it_comments_out_is_the_default(tmp_path: Path) -> None:

@@ -205,9 +205,18 @@ def _authserv_id(value: str) -> str:
     # RFC 8601 §2.2: authserv-id = value, and a value is a token or a quoted string (RFC 2045 §5.1).
     if not _TOKEN.fullmatch(value):
         raise ValueError(
-            f'"{value}" cannot name this host in Authentication-Results; set authserv_id to a domain name of yours'
+            f'"{value}" cannot name this host in Authentication-Results; set authserv_id to {_meant(value)}'
         )
     return value
+
+
+def _meant(value: str) -> str:
+    """What the administrator may have meant."""
+    try:
+        # RFC 8601 §1.5.2: U-labels are for internationalized mail, and this one id is in all mail.
+        return f'its A-labels: "{Domain.parse(value)}"'
+    except DomainError:
+        return "a domain name of yours"
 
 
 def _field_name(value: str) -> str:
