@@ -224,6 +224,18 @@ def test_the_reverse_path_is_what_postfix_reads(keys: Path) -> None:
     assert reply(conclusion).text.endswith("[sender-envelope]")
 
 
+@pytest.mark.parametrize(("envelope", "is_refused"), [(b"alice+x@us.test", False), (b"alice@other.test", True)])
+def test_sendmail_tells_a_mailbox_of_its_own_without_its_domain(
+    keys: Path, envelope: bytes, is_refused: bool
+) -> None:
+    macros = {**login(ALICE), "{mail_addr}": b"alice"}
+    conclusion = peer(keys).connect().send([(b"From", ALICE)], macros=macros, mail_from=b"<" + envelope + b">")
+    assert is_signed(conclusion) is not is_refused
+    assert not is_refused or reply(conclusion).text.endswith(
+        "may not use alice@other.test in MAIL FROM [sender-envelope]"
+    )
+
+
 @pytest.mark.attack("L07")
 @pytest.mark.parametrize(("who", "is_refused"), [(b"Alice@us.test", False), (ALICE, True)])
 def test_of_two_accounts_that_differ_in_case_each_is_its_own_reverse_path(

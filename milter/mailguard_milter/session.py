@@ -84,7 +84,7 @@ class Session:
                 client_ip=self._client,
                 helo=self._helo,
                 mail_from=b"" if read == b"" else reverse_path,
-                mail_from_as_read=read if read and not _differ_in_case_alone(reverse_path, read) else None,
+                mail_from_as_read=read if read and not _is_the_same(reverse_path, read) else None,
                 # A login that cannot be decoded is a login all the same: never treat its owner as a stranger.
                 login=UNDECODABLE_LOGIN if login is None else (login or None),
             ),
@@ -216,12 +216,16 @@ class Session:
             state.unsigned_because = f"no key is configured for {domain}"
 
 
-def _differ_in_case_alone(written: bytes, read: bytes) -> bool:
+def _is_the_same(written: bytes, read: bytes) -> bool:
     """Postfix tells a path in lower case, beyond ASCII by Unicode's case folding (U+00DF is "ss"), and keeps it as
-    it was written: that is the address.
+    it was written: that is the address. Sendmail tells a mailbox of its own without its domain and what follows "+".
     """
     if written.lower() == read.lower():
         return True
+    if b"@" not in read:
+        local_part, _, domain = written.rpartition(b"@")
+        mailbox = local_part.lower()
+        return domain != b"" and b"@" not in mailbox and read.lower() in (mailbox, mailbox.partition(b"+")[0])
     try:
         one, other = (unicodedata.normalize("NFC", path.decode("utf-8").casefold()) for path in (written, read))
     except UnicodeDecodeError:
