@@ -369,6 +369,16 @@ def test_which_directory_is_read_does_not_hang_on_the_age_of_its_files(site: Con
     assert [each.removesuffix(" -o").startswith(told) for each in asked] == [True] * len(asked)
 
 
+def test_the_instance_of_the_environment_is_named_in_what_is_shown(
+    site: ConfigDirectory, mailguard_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`postmulti -i NAME -x mailguard postconf`: who runs the commands later may have no such variable."""
+    monkeypatch.setenv("MAIL_CONFIG", str(site.path))
+    told = mailguard_command("postconf", "-c", site.config_file).out
+    assert f"\npostconf -c '{site.path}' -e 'smtpd_milters = " in told
+    assert told.endswith(f"\npostfix -c {site.path} reload\n")
+
+
 def test_an_old_postfix(site: ConfigDirectory) -> None:
     """Before 3.0 there are no braces."""
     site.write({"smtpd_milters": OTHER, "milter_default_action": "accept"})
@@ -420,6 +430,21 @@ def test_a_socket_out_of_reach(mailguard_command: Command, site: ConfigDirectory
     assert site.files() == before
     site.configure(("inet:127.0.0.1:8891", "auto"))
     assert wanted(planned(mailguard_command, site))["smtpd_milters"] == f"{{ inet:127.0.0.1:8891, {SETTINGS} }}"
+
+
+@pytest.mark.parametrize(("chroot", "named"), [("y", "inet:127.0.0.1:8891"), ("n", SOCKET)])
+def test_of_several_listeners_the_one_of_this_instance(
+    mailguard_command: Command, site: ConfigDirectory, chroot: str, named: str
+) -> None:
+    """One daemon for two instances of Postfix, each with a queue directory of its own."""
+    site.write(chroot=chroot)
+    listeners = [(SOCKET, "auto"), ("unix:/queue-of-another/m.sock", "auto"), ("inet:127.0.0.1:8891", "auto")]
+    site.configure(*listeners)
+    assert wanted(planned(mailguard_command, site))["smtpd_milters"] == f"{{ {named}, {SETTINGS} }}"
+    below = f"unix:{site.queue}/m.sock"
+    site.configure(*listeners, (below, "auto"))
+    found = wanted(planned(mailguard_command, site))["smtpd_milters"]
+    assert found == f"{{ {'unix:m.sock' if chroot == 'y' else below}, {SETTINGS} }}"
 
 
 # -- what can go wrong ---------------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ class Places:
     root: Path = Path("/")
     """Every path that a configuration names is below it."""
     config_directory: str | None = None
-    """Postfix's; without it, the one that its postconf knows, or etc/postfix below a root that is given."""
+    """Postfix's; without it, that of $MAIL_CONFIG or the one that its postconf knows; or, below a root that is given,
+    etc/postfix."""
     postconf: str = "postconf"
     mailguard: Path | None = None
     """mailguard's configuration, which may be missing where it is not given."""
@@ -192,6 +193,9 @@ def _postfix(places: Places) -> Postfix:
     directory = places.config_directory
     if directory is None and places.root != Path("/"):
         directory = str(places.root / "etc/postfix")
+    elif directory is None:
+        # As postmulti(1) -x sets it. Where the commands that are shown will be run, it may not be set.
+        directory = os.environ.get("MAIL_CONFIG") or None
     prefix = [program]
     if directory is not None:
         # While main.cf is younger than two seconds, Postfix 3.10 names /etc/postfix whatever -c says.

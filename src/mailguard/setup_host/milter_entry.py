@@ -92,6 +92,13 @@ def is_listener(entry: Entry, listener: Listener, *, queue_directory: str) -> bo
     return kind == "inet" and port == str(address.port) and named in (address.ip, _reached(listener))
 
 
+def is_below(listener: Listener, *, queue_directory: str) -> bool:
+    """Whether its socket is below the queue directory, where Postfix finds it from a chroot as well."""
+    address = listener.socket_address
+    queue = posixpath.normpath(queue_directory)
+    return address.family == "unix" and posixpath.normpath(address.path).startswith(f"{queue}/")
+
+
 def is_in_our_directory(entry: Entry) -> bool:
     """Whether an entry leads to a socket where ours are, whether or not a listener is there."""
     kind, _, path = entry.address.partition(":")
@@ -124,7 +131,7 @@ def postfix_address(listener: Listener, *, queue_directory: str, chrooted: Seque
     if not chrooted:
         return listener.address
     path, queue = posixpath.normpath(address.path), posixpath.normpath(queue_directory)
-    if path.startswith(f"{queue}/"):
+    if is_below(listener, queue_directory=queue):
         # All daemons of Postfix work in the queue directory, in a chroot or not.
         return f"unix:{posixpath.relpath(path, queue)}"
     suggested = f"{queue}/mailguard/{posixpath.basename(path)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from mailguard.audit.postfix import MX_PORTS, SUBMISSION_PORTS, Postfix, Service
 from mailguard.audit.restriction_list import effective, words
 from mailguard.audit.smuggling import BARE_NEWLINE, GOOD, NORMALIZE, PIPELINING
 from mailguard.config import Config, Listener
-from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_in_our_directory, is_listener
+from mailguard.setup_host.milter_entry import TEMPFAIL, Entry, entries, is_below, is_in_our_directory, is_listener
 from mailguard.setup_host.milter_list import BRACES_SINCE, MILTERS, OTHER_MILTERS, MilterLists, Written, is_ours
 
 __all__ = [
@@ -148,13 +149,19 @@ def _refuses(facts: HostFacts, service: Service) -> bool:
     )
 
 
-def _listener_for(config: Config, roles: Sequence[str], present: Sequence[Entry], queue: str) -> Listener | None:
-    """The listener of the first of these roles that there is; of several, the one that Postfix has already."""
+def _listener_for(
+    config: Config, roles: Sequence[str], present: Sequence[Entry], queue: str, *, in_chroot: bool
+) -> Listener | None:
+    """The listener of the first of these roles that there is; of several, the one that Postfix has already, or which
+    is meant for this instance of it: below its queue directory, or an address where its chroot hides the other paths.
+    """
     for role in roles:
         found = [each for each in config.listeners if each.role == role]
         named = [each for each in found if any(is_listener(one, each, queue_directory=queue) for one in present)]
+        below = [each for each in found if is_below(each, queue_directory=queue)]
+        addresses = [each for each in found if in_chroot and each.socket_address.family != "unix"]
         if found:
-            return (named or found)[0]
+            return (named or below or addresses or found)[0]
     return None
 
 
@@ -198,8 +205,9 @@ class _Planner:
         present = entries(self._postfix.value(MILTERS))
         per_service = (each for s in self._services for each in entries(self._postfix.value(MILTERS, s)))
         present = (*present, *per_service)
-        self._strangers = _listener_for(config, ("verify", "auto"), present, self._queue)
-        self._users = _listener_for(config, ("sign", "auto"), present, self._queue)
+        of_role = partial(_listener_for, config, present=present, queue=self._queue, in_chroot=bool(places))
+        self._strangers = of_role(("verify", "auto"))
+        self._users = of_role(("sign", "auto"))
 
     def plan(self) -> MilterPlan:
         settings = [*self._milters(), *self._of_other_mail(), *self._everywhere(), *macro_settings(self._postfix)]
