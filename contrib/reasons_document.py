@@ -112,7 +112,8 @@ DAEMON: Mapping[str, Advice] = {
     "internal error": Advice(
         "A fault of mailguard; nothing is concluded from it: the reply is 451 4.3.0.",
         "",
-        "see the daemon's messages for the traceback, and report it",
+        "see the daemon's messages for the traceback, and report it; with libmilter, `cannot add header` and"
+        " `cannot change header` say that Postfix closed the connection while it was told of them: its log says why",
     ),
 }
 """How what conclusion.py, session.py and the engines say by themselves begins, in the log and in replies."""
