@@ -25,7 +25,7 @@ from mailguard.cli.doctor_probe import (
     is_open_to_all,
     is_readable_by_all,
     is_synchronised,
-    load_key,
+    load_keys,
     newest_file,
     owner_name,
     probe,
@@ -38,7 +38,7 @@ from mailguard.cli.key_check import CheckedKey, KeyOutcome, check_keys
 from mailguard.cli.postconf import host_options
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.tree_report import show
-from mailguard.cli.waiting import waiting
+from mailguard.cli.waiting import counted, waiting
 from mailguard.config import Config, Listener, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions
@@ -50,7 +50,7 @@ from mailguard.errors import ConfigError
 from mailguard.explain import Explanation
 from mailguard.key_places import WantedKey, keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
-from mailguard.scorecard.card import Mark, card, finding
+from mailguard.scorecard.card import MAX_SHOWN, Mark, card, finding, in_few
 from mailguard.scorecard.host_name_card import TITLE, host_name_card
 from mailguard.setup_host.doctor_cards import (
     Probe,
@@ -124,8 +124,9 @@ def diagnosis(config_file: str, config_directory: str | None, postconf: str) -> 
     with waiting("asking the DNS"):
         cards.append(_resolver_card(asked))
         cards += resolver_program_cards(asked)
-        cards.append(_records_card(wanted, config, asked))
-        if facts is not None:
+    cards.append(_records_card(wanted, config, asked))
+    if facts is not None:
+        with waiting("asking the DNS"):
             cards.append(_host_name_card(facts, asked))
     worst = max((Mark(each.status) for each in cards), key=_ORDER.index)
     return Explanation(title="mailguard on this host", status=worst.value, children=tuple(cards))
@@ -240,8 +241,10 @@ def _postfix_cards(
 def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Explanation:
     found = []
     permissions = KeyPermissions(config.sign.key_permissions)
-    for each in wanted if not eyes.lacks_daemon else ():
-        fault = load_key(eyes.daemon, each, permissions)
+    faults: list[str] = []
+    if not eyes.lacks_daemon:
+        faults = counted("reading the keys", load_keys(eyes.daemon, wanted, permissions), len(wanted))
+    for each, fault in zip(wanted, faults, strict=False):
         if fault and not eyes.is_root:
             found.append(finding(Mark.UNKNOWN, fault, "run it as root"))
         elif fault:
@@ -250,10 +253,13 @@ def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Expl
             found.append(finding(Mark.PROBLEM, f"{config.user} cannot sign with it: {fault}", advice))
     if eyes.lacks_daemon:
         found = [finding(Mark.UNKNOWN, f'there is no user "{config.user}" to read them')]
+    found = in_few(found, "keys", "mailguard key test shows all")
     if eyes.postfix is not None:
-        found += _within_reach(wanted, config, eyes.postfix)
-    found += _not_loaded(wanted, config)
-    shown = [(f"{selector}._domainkey.{domain}", file) for domain, selector, file in wanted]
+        found += in_few(list(_within_reach(wanted, config, eyes.postfix)), "keys", "do the same for the others")
+    found += in_few(list(_not_loaded(wanted, config)), "domains", "one reload is for all")
+    shown = [(f"{selector}._domainkey.{domain}", file) for domain, selector, file in wanted[:MAX_SHOWN]]
+    if more := len(wanted) - len(shown):
+        shown.append((f"{more} more", "mailguard key list"))
     return card("keys", found or [finding(Mark.OK, f"{config.user} can sign with each")], facts=shown)
 
 
@@ -344,13 +350,11 @@ def _records_card(wanted: Sequence[WantedKey], config: Config, resolver_config: 
         said = finding(Mark.NOTE, detail, advice)
         return card("records of the keys", [said])
     with open_resolver(resolver_config) as resolver:
-        checked = check_keys(
-            wanted,
-            resolver,
-            permissions=KeyPermissions(config.sign.key_permissions),
-            deadline=time.monotonic() + LOOKUP_TIME_S,
-        )
-    return card("records of the keys", [_record(each) for each in checked])
+        permissions = KeyPermissions(config.sign.key_permissions)
+        each_checked = check_keys(wanted, resolver, permissions=permissions, time_s=LOOKUP_TIME_S)
+        checked = counted("asking the DNS for the records of the keys", each_checked, len(wanted))
+    found = in_few([_record(each) for each in checked], "keys", "mailguard key test shows all")
+    return card("records of the keys", found)
 
 
 def _host_name_card(facts: HostFacts, resolver_config: ResolverConfig) -> Explanation:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+from collections import Counter
 from datetime import UTC, datetime
 
 import click
@@ -19,7 +19,7 @@ from mailguard.cli.key_list import list_
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
 from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, as_domain, as_selector, as_selectors
 from mailguard.cli.rotate import rotate
-from mailguard.cli.waiting import waiting
+from mailguard.cli.waiting import counted
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
@@ -30,6 +30,9 @@ from mailguard.pipeline import LOOKUP_TIME_S
 from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
 
 __all__ = ["DEFAULT_DIRECTORY", "default_selector", "key", "zone_line"]
+
+# With so many, who reads them is told how many of them are wrong.
+MANY_KEYS = 10
 
 
 @click.group(no_args_is_help=False)
@@ -168,14 +171,20 @@ def test(
         permissions = KeyPermissions(config.sign.key_permissions)
         wanted = keys_of(config)
         asked = resolver_config(config.dns, zone_file=zone)
-    with waiting("asking the DNS for the records"), open_resolver(asked) as resolver:
-        deadline = time.monotonic() + LOOKUP_TIME_S
-        checked = check_keys(wanted, resolver, permissions=permissions, deadline=deadline)
+    with open_resolver(asked) as resolver:
+        each_checked = check_keys(wanted, resolver, permissions=permissions, time_s=LOOKUP_TIME_S)
+        checked = counted("asking the DNS for the records", each_checked, len(wanted))
     if as_json:
         click.echo(json.dumps([_checked_as_json(each) for each in checked], indent=2))
     else:
         for each in checked:
             click.echo(_checked_as_text(each))
+        if len(checked) >= MANY_KEYS:
+            counts = Counter(each.outcome.value for each in checked)
+            click.echo(
+                f"mailguard: {len(checked)} keys: {', '.join(f'{count} {name}' for name, count in counts.items())}",
+                err=True,
+            )
     if not checked:
         click.echo("mailguard: no key signs by the configuration; mailguard key list shows those that come", err=True)
         return ExitCode.CONFIGURATION

@@ -6,7 +6,8 @@ RFC 6376 §3.6.2 (where the record is), RFC 6376 §6.1.2 (how a verifier takes i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -24,6 +25,9 @@ from mailguard.key_places import WantedKey
 from mailguard.scorecard.dkim_card import MAX_SHOWN_TEXTS, ONE_RECORD, is_in_pieces, misplaced_at, wrong_places
 
 __all__ = ["CheckedKey", "KeyOutcome", "check_keys"]
+
+# Asked for together, and given the time of one message: a resolver refuses thousands at a time (dns/lookups.py).
+BATCH_KEYS = 200
 
 _MISSING = frozenset({Status.NXDOMAIN, Status.NODATA})
 
@@ -78,9 +82,17 @@ class CheckedKey:
 
 
 def check_keys(
-    wanted: Sequence[WantedKey], resolver: Resolver, *, permissions: KeyPermissions, deadline: float
+    wanted: Sequence[WantedKey], resolver: Resolver, *, permissions: KeyPermissions, time_s: float
+) -> Iterator[CheckedKey]:
+    """Check each key. BATCH_KEYS are looked up together, within `time_s`."""
+    for start in range(0, len(wanted), BATCH_KEYS):
+        batch = wanted[start : start + BATCH_KEYS]
+        yield from _check_batch(batch, resolver, permissions, deadline=time.monotonic() + time_s)
+
+
+def _check_batch(
+    wanted: Sequence[WantedKey], resolver: Resolver, permissions: KeyPermissions, *, deadline: float
 ) -> list[CheckedKey]:
-    """Check each key; the look-ups are made together and end at `deadline` (`time.monotonic()` seconds)."""
     questions = {(domain, selector): _question(domain, selector) for domain, selector, _ in wanted}
     answers = dict(resolver.resolve(set(questions.values()), deadline=deadline))
     missing = [key for key, question in questions.items() if answers[question].status in _MISSING]

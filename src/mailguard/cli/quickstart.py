@@ -23,7 +23,7 @@ from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, war
 from mailguard.cli.dns import dns
 from mailguard.cli.doctor import diagnosis
 from mailguard.cli.doctor_child import Person
-from mailguard.cli.doctor_probe import engine_found, load_key
+from mailguard.cli.doctor_probe import engine_found, load_keys
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.key import DEFAULT_DIRECTORY, default_selector
 from mailguard.cli.key_files import Owner, find_owner, store_keys
@@ -333,8 +333,9 @@ def _refuse_unusable(start: _Start) -> None:
     """Mail of a domain with a key that cannot be used waits."""
     person = Person.named(start.config.user) if os.geteuid() == 0 else None
     permissions = KeyPermissions(start.config.sign.key_permissions)
-    for _, selector, file in start.used_keys:
-        if fault := load_key(person, (start.domain, selector, file), permissions):
+    wanted = [(start.domain, selector, file) for _, selector, file in start.used_keys]
+    for (_, _, file), fault in zip(wanted, load_keys(person, wanted, permissions), strict=True):
+        if fault:
             raise ConfigError(
                 f"{file} is there already, and {start.config.user} cannot sign with it: {fault}; correct it or move"
                 " it away; nothing was changed"

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Timer
+from typing import TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["waiting"]
+__all__ = ["counted", "waiting"]
+
+T = TypeVar("T")
 
 # What takes less needs no explanation, and would only flicker.
 SILENT_S = 1.0
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """While the body runs, which must not print. On standard error, and only where that is a terminal."""
+def waiting(text: str) -> Iterator[Callable[[str], None]]:
+    """While the body runs, which must not print. On standard error, and only where that is a terminal.
+
+    What the body is given changes the line.
+    """
     console = Console(stderr=True)
     # Text and never markup: rich would take brackets for a style.
     status = console.status(Text(text))
@@ -26,9 +32,19 @@ def waiting(text: str) -> Iterator[None]:
     if console.is_terminal:
         timer.start()
     try:
-        yield
+        yield lambda changed: status.update(Text(changed))
     finally:
         timer.cancel()
         if timer.ident is not None:
             timer.join()
         status.stop()
+
+
+def counted(text: str, found: Iterable[T], total: int) -> list[T]:
+    """All of `found`, while a line says how many of `total` there are. One comes after the other."""
+    gathered: list[T] = []
+    with waiting(text) as say:
+        for each in found:
+            gathered.append(each)
+            say(f"{text}: {len(gathered)} of {total}")
+    return gathered

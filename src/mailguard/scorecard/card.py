@@ -8,7 +8,10 @@ from enum import Enum
 from mailguard.domain import Domain
 from mailguard.explain.explanation import Explanation
 
-__all__ = ["Mark", "card", "finding", "mark_of", "scorecard"]
+__all__ = ["Mark", "card", "finding", "in_few", "mark_of", "scorecard"]
+
+# Of one kind in one card. Who has more of them to put right does it with a program.
+MAX_SHOWN = 20
 
 
 class Mark(Enum):
@@ -34,6 +37,24 @@ def mark_of(found: Iterable[Explanation]) -> Mark:
     """The worst of what was found."""
     marks = [Mark(each.title) for each in found if each.title in {mark.value for mark in Mark}]
     return max(marks, key=_ORDER.index, default=Mark.OK)
+
+
+def in_few(found: Sequence[Explanation], what: str, advice: str) -> list[Explanation]:
+    """At most MAX_SHOWN of each mark, worst first, and how many more there are. Many that are ok are only counted.
+
+    `what` they are, in the plural; `advice` is for the rest.
+    """
+    if len(found) <= MAX_SHOWN:
+        return list(found)
+    shown: list[Explanation] = []
+    for mark in reversed(_ORDER):
+        alike = [each for each in found if each.title == mark.value]
+        head = alike[: 0 if mark is Mark.OK else MAX_SHOWN]
+        shown += head
+        if rest := len(alike) - len(head):
+            detail = f"{rest} more {what}" if head else f"{rest} of {len(found)} {what}"
+            shown.append(finding(mark, detail, advice if head else ""))
+    return shown
 
 
 def card(
