@@ -24,10 +24,13 @@ from mailguard.cli.live_records import live_records
 from mailguard.dkim.signing_key import generate_ed25519
 from mailguard.dmarc.report_uri import ReportUri
 from mailguard.dns.authoritative import (
+    ATTEMPTS,
     MAX_ADDRESSES,
     MAX_SERVERS,
+    MAX_SILENCES,
     AuthoritativeDns,
     NameServer,
+    Published,
     Unreachable,
 )
 from mailguard.dns.validation import Validation, ValidationStatus
@@ -280,6 +283,34 @@ def test_a_server_that_is_silent_is_asked_twice_and_no_more() -> None:
             while silent.recv(4096):
                 heard += 1
     assert heard == 2
+
+
+def test_a_server_that_was_silent_for_some_zones_is_not_asked_for_thousands() -> None:
+    """`mailguard key rotate --all` on a host whose second name server is down."""
+    silences: dict[str, int] = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((SILENT, 53))
+        silent.setblocking(False)
+        for number in range(MAX_SILENCES + 3):
+            authoritative = AuthoritativeDns([FIRST], timeout_s=0.05, silences=silences)
+            said = (
+                "no answer: The DNS" if number < MAX_SILENCES else "no answer: it has not answered for 3 zones before"
+            )
+            for _ in range(2):
+                with pytest.raises(Unreachable, match=said):
+                    authoritative.ask(NameServer("ns", SILENT), f"d{number}.test", "MX")
+        heard = 0
+        with contextlib.suppress(BlockingIOError):
+            while silent.recv(4096):
+                heard += 1
+    assert heard == ATTEMPTS * MAX_SILENCES
+
+
+def test_a_server_that_answers_again_counts_anew(both: tuple[Nsd, Nsd]) -> None:
+    silences = {FIRST: MAX_SILENCES - 1, SECOND: MAX_SILENCES}
+    authoritative = AuthoritativeDns([FIRST], silences=silences)
+    assert isinstance(authoritative.ask(NameServer("ns", FIRST), "us.test", "MX"), Published)
+    assert silences == {SECOND: MAX_SILENCES}
 
 
 def test_all_questions_together_have_an_end(both: tuple[Nsd, Nsd]) -> None:

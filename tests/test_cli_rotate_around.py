@@ -43,6 +43,17 @@ def test_a_dry_run_changes_nothing(rotation_site: RotationSite) -> None:
     assert site.state.read_bytes() == before
 
 
+def test_of_many_domains_it_is_said_how_many_want_what(rotation_site: RotationSite) -> None:
+    site = rotation_site
+    site.rotate()
+    gone = "".join(f'[domains."d{each}.test"]\nrotation = "{site.directory}/d{each}.json"\n' for each in range(11))
+    site.configure(f'{gone}[domains."us.test"]\nrotation = "{site.state}"\n')
+    site.publish()
+    done = site.rotate("--all", domain="")
+    assert (done.code, site.stages()) == (78, ["published"])
+    assert done.err.endswith("mailguard: 12 domains: 11 not looked at, 1 in order\n")
+
+
 def test_a_whole_host_at_once(rotation_site: RotationSite, mailguard_command: Command) -> None:
     site = rotation_site
     assert site.rotate("--all", domain="").code == 0, "nothing to do"

@@ -123,15 +123,17 @@ class _Survey:
         return found
 
 
-def live_records(authoritative: AuthoritativeDns, records: Iterable[Record]) -> Mapping[_Key, Mapping[str, Found]]:
+def live_records(
+    authoritative: AuthoritativeDns, records: Iterable[Record], *, is_quiet: bool = False
+) -> Mapping[_Key, Mapping[str, Found]]:
     """By name and type, and then by server. Where no server can be found, that is what one of them says.
 
-    Where a server has an alias, each server of the target says what is there.
+    Where a server has an alias, each server of the target says what is there. Quiet: without progress.
     """
     keys = dict.fromkeys((record.name, record.rdtype) for record in records if not record.held_back)
     live: dict[_Key, dict[str, Found]] = {key: {} for key in keys}
     console = Console(stderr=True)
-    progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+    progress = Progress(console=console, transient=True, disable=is_quiet or not console.is_terminal)
     with at_once(PARALLEL) as threads, progress:
         survey = _Survey(authoritative, threads, progress)
         visits = {_Visit(key, key[0]): None for key in keys}

@@ -20,6 +20,7 @@ from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_settings import Settings
 from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
 from mailguard.cli.rotation_turn import WAITING, Turn
+from mailguard.cli.waiting import counted_without_thread
 from mailguard.clock import clock_that_never_sleeps
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.domain import Domain
@@ -36,6 +37,15 @@ DEFAULT_DAYS = 180
 HOUR_S = 3_600
 # What follows from it must be a time that the state can have.
 MAX_NOW = MAX_NUMBER // 2
+# With so many, who reads them is told how many of them want something.
+MANY_DOMAINS = 10
+_WORDS = {
+    ExitCode.CONFIGURATION: "not looked at",
+    ExitCode.FAIL: "with something wrong",
+    ExitCode.TEMPORARY: "to be asked again",
+    WAITING: "with something to do",
+    ExitCode.PASS: "in order",
+}
 _WORST_FIRST = (ExitCode.CONFIGURATION, ExitCode.FAIL, ExitCode.TEMPORARY, WAITING)
 
 
@@ -162,6 +172,7 @@ def rotate(
         discard=discard,
         clock_is_right=clock_is_right,
         is_dry=is_dry,
+        is_one_of_many=all_domains,
     )
     domains = (
         [domain] if domain is not None else [Domain.parse(each) for each, r in config.domains.items() if r.rotation]
@@ -175,6 +186,9 @@ def rotate(
     else:
         for turn in turns:
             _show(turn)
+    if len(domains) >= MANY_DOMAINS:
+        said = ", ".join(f"{codes.count(code)} {word}" for code, word in _WORDS.items() if code in codes)
+        click.echo(f"mailguard: {len(domains)} domains: {said}", err=True)
     return next((each for each in _WORST_FIRST if each in codes), ExitCode.PASS)
 
 
@@ -186,7 +200,7 @@ def _taken(
     turns: list[Turn] = []
     daemon = SigningDaemon(settings.config)
     with StateLocks() as locks:
-        for domain in domains:
+        for domain in counted_without_thread("asking about the keys of domains", domains):
             try:
                 path, is_named = _state_file(settings.config, domain, state_directory)
                 store = RotationStore(path, domain)

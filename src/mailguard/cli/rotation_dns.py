@@ -43,14 +43,18 @@ _ByServer = Mapping[str, Found]
 class RotationDns:
     """The servers of one domain, asked within one half minute."""
 
-    def __init__(self, config: DnsConfig, domain: Domain) -> None:
-        """Raises Unreachable, and ConfigError for a domain with too long a name."""
+    def __init__(self, config: DnsConfig, domain: Domain, silences: dict[str, int], *, is_quiet: bool) -> None:
+        """`silences` are the servers' (dns/authoritative.py), of all domains of one command. Quiet: without progress.
+
+        Raises Unreachable, and ConfigError for a domain with too long a name.
+        """
         if len(domain) > MAX_ROTATED_CHARS:
             raise ConfigError(
                 f"its name is too long for the selectors of rotation (over {MAX_ROTATED_CHARS} characters)"
             )
         self._domain = domain
-        self._servers = AuthoritativeDns(config.nameservers, port=config.port)
+        self._servers = AuthoritativeDns(config.nameservers, port=config.port, silences=silences)
+        self._is_quiet = is_quiet
         self._zones: set[str] = set()
         self.any_ttl_s = 0
         """So long a cache may keep what a wildcard says of the names that `free_names` gave."""
@@ -118,7 +122,7 @@ class RotationDns:
 
     def _live(self, names: Sequence[str]) -> dict[str, _ByServer]:
         records = [Record(name=name, rdtype="TXT", value="", why="") for name in dict.fromkeys(names)]
-        live = live_records(self._servers, records) if records else {}
+        live = live_records(self._servers, records, is_quiet=self._is_quiet) if records else {}
         self._zones |= {found.zone for by_server in live.values() for found in by_server.values() if found.zone}
         return {name: found for (name, _), found in live.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mailguard.cli.key_files import Owner
@@ -35,6 +35,10 @@ class Settings:
     discard: bool = False
     clock_is_right: bool = False
     is_dry: bool = False
+    is_one_of_many: bool = False
+    """With --all."""
+    silences: dict[str, int] = field(default_factory=dict)
+    """Which servers were silent, and for how many domains one after the other."""
 
 
 def date_of(at: float) -> str:

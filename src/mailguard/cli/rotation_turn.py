@@ -78,7 +78,8 @@ class Turn:
         self._trust_clock()
         usable = self._is_usable()
         try:
-            dns = RotationDns(self._settings.config.dns, self.domain)
+            chosen = self._settings
+            dns = RotationDns(chosen.config.dns, self.domain, chosen.silences, is_quiet=chosen.is_one_of_many)
             seen = dns.seen(self.rotation)
             negative_ttl_s = 0
             if self.rotation.at(Stage.CREATED, Stage.PUBLISHED):
@@ -92,7 +93,6 @@ class Turn:
             self._seen = {each.keys: Seen(silent=(str(error),)) for each in self.rotation.generations}
             return
         self._seen = {each.keys: there for each, there in zip(self.rotation.generations, seen, strict=True)}
-        chosen = self._settings
         loaded = self._daemon.loaded()
         told = loaded.domains.get(self.domain) if loaded is not None else None
         taken = step(

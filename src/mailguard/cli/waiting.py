@@ -1,16 +1,20 @@
-"""waiting: a line that says what is waited for, on a terminal, beyond a second; gone when it is over."""
+"""waiting: a line that says what is waited for, on a terminal, beyond a second; gone when it is over.
+
+`counted` says how many of many are done; `counted_without_thread` does so for work that forks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Timer
 from typing import TypeVar
 
+import click
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["counted", "waiting"]
+__all__ = ["counted", "counted_without_thread", "waiting"]
 
 T = TypeVar("T")
 
@@ -48,3 +52,18 @@ def counted(text: str, found: Iterable[T], total: int) -> list[T]:
             gathered.append(each)
             say(f"{text}: {len(gathered)} of {total}")
     return gathered
+
+
+def counted_without_thread(text: str, each: Sequence[T]) -> Iterator[T]:
+    """`each`, one after the other, while a line says how many are done. The body may fork, and print lines."""
+    is_shown = len(each) > 1 and Console(stderr=True).is_terminal
+    shown = ""
+    try:
+        for done, one in enumerate(each):
+            if is_shown:
+                shown = f"{text}: {done} of {len(each)}"
+                click.echo(f"{shown}\r", nl=False, err=True)
+            yield one
+    finally:
+        if shown:
+            click.echo(f"{' ' * len(shown)}\r", nl=False, err=True)

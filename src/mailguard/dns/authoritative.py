@@ -42,6 +42,8 @@ MAX_ADDRESSES = 16
 MAX_PARENTS = 2
 # UDP loses a packet now and then; who says nothing twice is not asked again.
 ATTEMPTS = 2
+# Silent for so many zones one after the other: thousands of others need not wait for it, six seconds each.
+MAX_SILENCES = 3
 # All questions of one command together.
 TOTAL_TIME_S = 30.0
 
@@ -96,10 +98,12 @@ class AuthoritativeDns:
         port: int = 53,
         timeout_s: float = 3.0,
         total_time_s: float = TOTAL_TIME_S,
+        silences: dict[str, int] | None = None,
     ) -> None:
         """`nameservers` recurse, at `port`; none: those of /etc/resolv.conf. Raises Unreachable if it has none.
 
-        The total time begins now; what is asked after it is Unreachable.
+        The total time begins now; what is asked after it is Unreachable. `silences` goes from one object to the next:
+        which addresses were silent, and how often since they last said anything.
         """
         try:
             self._resolver = dns.resolver.Resolver(configure=not nameservers)
@@ -113,6 +117,7 @@ class AuthoritativeDns:
         # Two threads may find the same at the same time, which does no harm.
         self._servers: dict[str, tuple[NameServer, ...]] = {}
         self._silent: dict[str, str] = {}
+        self._silences = {} if silences is None else silences
 
     def zone_of(self, name: str) -> str:
         """The zone that `name` is in: the nearest name upwards that has a SOA record; empty for the root.
@@ -250,11 +255,16 @@ class AuthoritativeDns:
         return Published()
 
     def _reply(self, query: dns.message.Message, address: str) -> dns.message.Message:
+        if (times := self._silences.get(address, 0)) >= MAX_SILENCES:
+            self._silent.setdefault(address, f"it has not answered for {times} zones before, and is not asked again")
         for _ in range(ATTEMPTS):
             if address in self._silent:
                 break
             try:
-                return dns.query.udp_with_fallback(query, address, timeout=min(self._timeout_s, self._patience()))[0]
+                patience_s = min(self._timeout_s, self._patience())
+                reply = dns.query.udp_with_fallback(query, address, timeout=patience_s)[0]
+                self._silences.pop(address, None)
+                return reply
             except dns.exception.Timeout as error:
                 reason = str(error)
             except (dns.exception.DNSException, OSError, EOFError) as error:
@@ -262,6 +272,8 @@ class AuthoritativeDns:
                     raise NotFromHere(f"not asked from here: {error.strerror}") from None
                 raise Unreachable(f"no answer: {error or type(error).__name__}") from None
         else:
+            if address not in self._silent:
+                self._silences[address] = self._silences.get(address, 0) + 1
             self._silent[address] = reason
         raise Unreachable(f"no answer: {self._silent[address]}")
 
