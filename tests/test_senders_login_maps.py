@@ -27,7 +27,7 @@ from mailguard.senders.login_maps import LoginMaps
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps
 from mailguard.senders.permission import Asked, Permission, PermissionStatus
 from mailguard.senders.table import Found, InMemoryTable, Table, TableDown, UnionTable, key_of
-from mailguard.senders.table_file import LOOK_EVERY_S, read_text
+from mailguard.senders.table_file import LOOK_EVERY_S, MAX_DATABASE_BYTES, MAX_FILE_BYTES, read_text
 from postfix_commands import write_main_cf
 
 GRANTED, DENIED = PermissionStatus.GRANTED, PermissionStatus.DENIED
@@ -314,6 +314,27 @@ def test_a_file_that_cannot_be_read_is_unavailable_until_it_can(tmp_path: Path) 
     write(path, "a@us.test bob\n", age_s=0)
     clock.now += LOOK_EVERY_S
     assert made.find("a@us.test").owners == ("bob",)
+
+
+def test_a_database_of_postmap_may_be_larger_than_a_text(tmp_path: Path) -> None:
+    """hash: has 80 MB for half a million entries that have 30 MB as text."""
+    listing = write(tmp_path / "postmap", "#!/bin/sh\nprintf 'a@us.test\\talice\\n'\n")
+    listing.chmod(stat.S_IRWXU)
+    database = tmp_path / "logins.db"
+    with database.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    assert table(tmp_path / "logins", Clock(), "hash", str(listing)).find("a@us.test").owners == ("alice",)
+    with database.open("wb") as file:
+        file.truncate(MAX_DATABASE_BYTES + 1)
+    with pytest.raises(TableDown, match="octets; put them into a database, which is asked for one at a time"):
+        table(tmp_path / "logins", Clock(), "hash", str(listing)).find("a@us.test")
+
+
+def test_more_entries_than_can_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailguard.senders.login_maps.MAX_ACCOUNTS", 1)
+    everyone = maps("inline:{a@us.test=alice, b@us.test=bob}").everyone()
+    assert everyone.status is ListingStatus.UNLISTABLE
+    assert "too many to list; mailguard senders test asks for one" in everyone.reason
 
 
 @pytest.mark.attack("L10")

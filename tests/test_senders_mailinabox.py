@@ -196,6 +196,13 @@ def test_a_host_with_more_accounts_than_an_answer_may_have_rows_can_be_listed(tm
     source.close()
 
 
+def test_more_users_than_can_be_listed(source: MailInABox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailguard.senders.mailinabox.MAX_ACCOUNTS", 1)
+    listed = source.everyone()
+    assert listed.status is ListingStatus.UNLISTABLE
+    assert "too many to list" in listed.reason
+
+
 @pytest.mark.attack("L01")
 def test_two_users_that_differ_in_case_alone(tmp_path: Path) -> None:
     path = make(tmp_path / "users.sqlite")

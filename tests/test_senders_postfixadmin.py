@@ -292,6 +292,15 @@ def test_a_host_with_more_accounts_than_an_answer_may_have_rows_can_be_listed(se
     source.close()
 
 
+def test_more_mailboxes_than_can_be_listed(source: PostfixAdmin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is there and answers: who tries it again gets nothing else."""
+    monkeypatch.setattr("mailguard.senders.postfixadmin_tables.MAX_ACCOUNTS", 1)
+    listed = source.everyone()
+    assert (listed.status, listed.accounts) == (ListingStatus.UNLISTABLE, {})
+    assert "too many to list; mailguard senders test asks for one" in listed.reason
+    assert ask(source, "alice@us.test", "sales@us.test").is_granted
+
+
 def test_a_table_prefix(server: Server) -> None:
     access = server.create("prefixed", statements(server.dialect, "pa_"))
     source = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules(), table_prefix="pa_")

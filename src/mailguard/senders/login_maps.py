@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from mailguard.domain import Domain
 from mailguard.senders.accounts import Accounts
 from mailguard.senders.identity import Address, Login, LoginRules, folded_text, without_tag
-from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus
+from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus, too_many_to_list
 from mailguard.senders.permission import Asked, Entry, Permission
 from mailguard.senders.source import Source
 from mailguard.senders.table import Table, TableDown
@@ -94,7 +94,7 @@ class LoginMaps(Source):
                         grants.setdefault(owner.exact, {}).setdefault(what, Grant(what, rule))
                         count += 1
                 if count > MAX_GRANTS or len(grants) > MAX_ACCOUNTS:
-                    return Listing(self.name, ListingStatus.UNLISTABLE, reason="there are too many entries to list")
+                    return Listing(self.name, ListingStatus.UNLISTABLE, reason=too_many_to_list())
             seen.update(entries)
         if left_out and len(left_out) == len(self._tables):
             return Listing(self.name, ListingStatus.UNLISTABLE, reason="; ".join(left_out))

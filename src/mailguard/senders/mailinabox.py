@@ -17,10 +17,10 @@ import re
 
 from mailguard.senders.accounts import Accounts
 from mailguard.senders.identity import Address, Login, LoginRules, without_tag
-from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus
+from mailguard.senders.listing import MAX_ACCOUNTS, MAX_GRANTS, Grant, Listing, ListingStatus, too_many_to_list
 from mailguard.senders.permission import Entry, Permission
 from mailguard.senders.source import Source
-from mailguard.senders.sql import Asking, Database, DatabaseDown
+from mailguard.senders.sql import Asking, Database, DatabaseDown, TooManyRows
 from mailguard.senders.table import key_of
 
 __all__ = ["MailInABox"]
@@ -50,6 +50,8 @@ class MailInABox(Source):
         """Reads both tables."""
         try:
             users, aliases = self._database.ask(_read_everything, deadline_s=LISTING_DEADLINE_S)
+        except TooManyRows:
+            return Listing(self.name, ListingStatus.UNLISTABLE, reason=too_many_to_list())
         except DatabaseDown as error:
             return Listing(self.name, ListingStatus.UNAVAILABLE, reason=str(error))
         entries = {

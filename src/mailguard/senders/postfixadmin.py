@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from mailguard.senders.identity import Address, Login, LoginRules, without_tag
-from mailguard.senders.listing import Listing, ListingStatus
+from mailguard.senders.listing import Listing, ListingStatus, too_many_to_list
 from mailguard.senders.permission import Entry, Permission
 from mailguard.senders.postfixadmin_aliases import levels
 from mailguard.senders.postfixadmin_listing import accounts_of
 from mailguard.senders.postfixadmin_tables import AliasRow, TablesReader
 from mailguard.senders.source import Source
-from mailguard.senders.sql import Database, DatabaseDown
+from mailguard.senders.sql import Database, DatabaseDown, TooManyRows
 
 __all__ = ["PostfixAdmin"]
 
@@ -65,6 +65,8 @@ class PostfixAdmin(Source):
                 lambda asking: TablesReader(asking, self._prefix, self.rules).read_everything(),
                 deadline_s=LISTING_DEADLINE_S,
             )
+        except TooManyRows:
+            return Listing(self.name, ListingStatus.UNLISTABLE, reason=too_many_to_list())
         except DatabaseDown as error:
             return Listing(self.name, ListingStatus.UNAVAILABLE, reason=str(error))
         accounts = accounts_of(tables, delimiters=self._delimiters, forwards=self._forwards)

@@ -37,7 +37,7 @@ except ModuleNotFoundError as error:
         f"asking a database needs SQLAlchemy; install it with: {install_command('sql')}"
     ) from error
 
-__all__ = ["DEFAULT_DEADLINE_S", "Asking", "Database", "DatabaseDown"]
+__all__ = ["DEFAULT_DEADLINE_S", "Asking", "Database", "DatabaseDown", "TooManyRows"]
 
 T = TypeVar("T")
 
@@ -69,12 +69,17 @@ class DatabaseDown(Exception):
     """The database did not answer. The text says why, and has no password."""
 
 
+class TooManyRows(DatabaseDown):
+    """The database answers, with more than was asked for."""
+
+
 class _Fault(Exception):
     """What a driver has raised, in words. `is_lost`: nothing can be asked on this connection any more."""
 
-    def __init__(self, words: str, *, is_lost: bool) -> None:
+    def __init__(self, words: str, *, is_lost: bool, told_as: type[DatabaseDown] = DatabaseDown) -> None:
         super().__init__(words)
         self.is_lost = is_lost
+        self.told_as = told_as
 
 
 class Asking:
@@ -106,7 +111,7 @@ class Asking:
             words = _words(error)
             raise _Fault(words, is_lost=words == _NO_ANSWER or not self._is_alive()) from None
         if len(found) > limit:
-            raise _Fault(f"the answer has more than {limit} rows", is_lost=False)
+            raise _Fault(f"the answer has more than {limit} rows", is_lost=False, told_as=TooManyRows)
         return found
 
     def _is_alive(self) -> bool:
@@ -187,7 +192,7 @@ class Database:
                 except _Fault as fault:
                     trouble = f"{place}: {fault}{_of_its_file(place.path, str(fault))}"
                     if not fault.is_lost:
-                        raise DatabaseDown(self._told(trouble)) from None
+                        raise fault.told_as(self._told(trouble)) from None
                     engine.dispose()
                     if is_last or self._clock() > began + allowed / 3:
                         troubles.append(trouble)

@@ -27,9 +27,12 @@ from mailguard.senders.table import Found, Table, TableDown, key_of, owners_of
 
 __all__ = ["FILE_KINDS", "FileTable", "read_text", "text_lines"]
 
-# Twice what a host with 100,000 addresses has. The entries take about four times as much memory.
+# A million entries have 60 MB as text, and take four times as much memory.
 MAX_FILE_BYTES = 64 * 1024 * 1024
+# Half of what Postfix makes of them is room for more: 160 MB for a million entries of hash:.
+MAX_DATABASE_BYTES = 256 * 1024 * 1024
 MAX_ENTRIES = 1_000_000
+ASK_A_DATABASE = "put them into a database, which is asked for one at a time: sqlite:, mysql: or pgsql:"
 LOOK_EVERY_S = 2.0
 # As Postfix: what was written a moment ago may be half of it. Until then, what was read before holds.
 SETTLED_AFTER_S = 2.0
@@ -101,8 +104,9 @@ class FileTable(Table):
         status = os.stat(self._file)
         if not stat.S_ISREG(status.st_mode):
             raise TableDown("it is not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise TableDown(f"it has more than {MAX_FILE_BYTES} octets")
+        most = MAX_FILE_BYTES if self._kind == "texthash" else MAX_DATABASE_BYTES
+        if status.st_size > most:
+            raise TableDown(f"it has more than {most} octets; {ASK_A_DATABASE}")
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def _load(self) -> Mapping[str, tuple[str, ...]]:
@@ -189,6 +193,6 @@ def _collected(entries: Iterable[tuple[str, str]]) -> Mapping[str, tuple[str, ..
         if not value:
             continue  # postmap(1) ignores a line without value
         if len(collected) >= MAX_ENTRIES:
-            raise TableDown(f"it has more than {MAX_ENTRIES} entries")
+            raise TableDown(f"it has more than {MAX_ENTRIES} entries; {ASK_A_DATABASE}")
         collected.setdefault(key_of(unicodedata.normalize("NFC", key)), owners_of(value))
     return collected
