@@ -26,6 +26,7 @@ from mailguard.config import (
     VerifyConfig,
     load,
 )
+from mailguard.config_file import MAX_SENTENCES
 from mailguard.config_inbound import DmarcConfig, ResultsConfig, SpfConfig, TraceConfig
 from mailguard.errors import ConfigError
 from mailguard.judging import inbound_rules
@@ -263,6 +264,15 @@ def test_refused(tmp_path: Path, text: str | bytes, expected: list[str] | None) 
         # One problem, one sentence; the line is part of it.
         assert len(said) == 1, said
         assert said[0].partition(":")[0].isdigit(), said
+
+
+def test_of_thousands_of_problems_the_first_are_told(tmp_path: Path) -> None:
+    """A program that writes the domains of a provider makes its mistake with each."""
+    many = "".join(f'[domains."d{number}.test"]\nselector = []\n' for number in range(MAX_SENTENCES + 30))
+    told = refusal(write(tmp_path, many))
+    assert len(told) == MAX_SENTENCES + 1
+    assert told[0].startswith("2: ")
+    assert told[-1].endswith("and 30 problems more")
 
 
 def test_all_problems_are_told_in_the_order_of_the_lines(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Reading a TOML file for a strict model: is it safe to trust, where is each key, what is wrong, in sentences.
 
 TOML 1.0 through tomllib. A file that others could have written is refused; a value that the model refuses is
-named by file, line and dotted key path, and every problem is told, not only the first. Knows nothing of what
+named by file, line and dotted key path, and not only the first problem is told. Knows nothing of what
 the keys mean: that is config.py. Left out: includes and variables. Functions without state, safe on any
 thread.
 """
@@ -29,6 +29,8 @@ KeyPath = tuple[str | int, ...]
 # The longest value for which line numbers are worked out: each of its lines costs one attempt to parse it.
 MAX_STATEMENT_LINES = 500
 MAX_SHOWN_VALUE_CHARS = 60
+# A program that writes thousands of domains makes the same mistake with each.
+MAX_SENTENCES = 50
 # With less, "domains" would be taken for "logins".
 MIN_LIKENESS = 0.7
 
@@ -203,6 +205,8 @@ def sentences(
 ) -> list[str]:
     """One sentence for each problem: file, line, key path, what is wrong. In the order of the lines.
 
+    Of more than MAX_SENTENCES the first, and how many more there are.
+
     `unknown_key` may give a reason of its own for a key that `model` does not have.
     """
     lines = file.lines()
@@ -216,7 +220,9 @@ def sentences(
         name = f"{_dotted(path)}: " if path else ""
         what = _what(detail, path, model, unknown_key)
         told.setdefault(f"{place}: {name}{what}", line)
-    return sorted(told, key=lambda sentence: told[sentence])
+    ordered = sorted(told, key=lambda sentence: told[sentence])
+    more = len(ordered) - MAX_SENTENCES
+    return ordered if more <= 0 else [*ordered[:MAX_SENTENCES], f"{file.path}: and {more} problems more"]
 
 
 def _line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int:
