@@ -12,10 +12,10 @@ import pytest
 import mailguard.cli.key
 from cli_process import Command
 from mailguard.cli.doctor_probe import CHILD_KEYS, load_keys
-from mailguard.cli.key_check import BATCH_KEYS
+from mailguard.cli.key_check import BATCH_KEYS, KeyOutcome, check_keys
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
 from mailguard.dns.lookups import MAX_UNDER_WAY
-from mailguard.dns.question import Answer, Question
+from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.domain import Domain
 from mailguard.scorecard.card import MAX_SHOWN, Mark, finding, in_few
@@ -69,6 +69,22 @@ def test_a_resolver_is_not_asked_for_more_than_it_takes(
     deadlines = sorted({deadline for _, deadline in resolver.asked})
     assert len(deadlines) == -(-COUNT // BATCH_KEYS)
     assert all(one < other for one, other in pairwise(deadlines))
+
+
+def test_a_resolver_that_is_down_is_not_waited_for_again_and_again(key_file: Path) -> None:
+    asked: list[int] = []
+
+    class Down(ZoneResolver):
+        def resolve(self, questions: Iterable[Question], *, deadline: float) -> dict[Question, Answer]:
+            found = {each: Answer(each, Status.TEMPFAIL, detail="no answer") for each in questions}
+            asked.append(len(found))
+            return found
+
+    wanted = [(Domain(f"d{number}.test"), "s", str(key_file)) for number in range(COUNT)]
+    checked = list(check_keys(wanted, Down({}), permissions=KeyPermissions.STRICT, time_s=8.0))
+    assert [each.outcome for each in checked] == [KeyOutcome.UNKNOWN] * COUNT
+    assert sum(asked) == BATCH_KEYS
+    assert checked[-1].detail.endswith("not asked: of 200 keys before, none could be looked up")
 
 
 def test_doctor_reads_many_keys_in_few_processes(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -84,17 +84,31 @@ class CheckedKey:
 def check_keys(
     wanted: Sequence[WantedKey], resolver: Resolver, *, permissions: KeyPermissions, time_s: float
 ) -> Iterator[CheckedKey]:
-    """Check each key. BATCH_KEYS are looked up together, within `time_s`."""
+    """Check each key. BATCH_KEYS are looked up together, within `time_s`; if none of them is answered, no others."""
+    is_down = False
     for start in range(0, len(wanted), BATCH_KEYS):
         batch = wanted[start : start + BATCH_KEYS]
-        yield from _check_batch(batch, resolver, permissions, deadline=time.monotonic() + time_s)
+        questions = {_question(domain, selector) for domain, selector, _ in batch}
+        deadline = time.monotonic() + time_s
+        answers = _unasked(questions) if is_down else dict(resolver.resolve(questions, deadline=deadline))
+        is_down |= len(batch) == BATCH_KEYS and all(each.has_failed for each in answers.values())
+        yield from _check_batch(batch, answers, resolver, permissions, deadline=deadline)
+
+
+def _unasked(questions: Iterable[Question]) -> dict[Question, Answer]:
+    why = f"not asked: of {BATCH_KEYS} keys before, none could be looked up"
+    return {each: Answer(each, Status.TEMPFAIL, detail=why) for each in questions}
 
 
 def _check_batch(
-    wanted: Sequence[WantedKey], resolver: Resolver, permissions: KeyPermissions, *, deadline: float
+    wanted: Sequence[WantedKey],
+    answers: dict[Question, Answer],
+    resolver: Resolver,
+    permissions: KeyPermissions,
+    *,
+    deadline: float,
 ) -> list[CheckedKey]:
     questions = {(domain, selector): _question(domain, selector) for domain, selector, _ in wanted}
-    answers = dict(resolver.resolve(set(questions.values()), deadline=deadline))
     missing = [key for key, question in questions.items() if answers[question].status in _MISSING]
     places = {(domain, selector): wrong_places(selector, domain) for domain, selector in missing}
     answers |= resolver.resolve({place for each in places.values() for place in each}, deadline=deadline)
