@@ -10,7 +10,7 @@ __all__ = ["IMPORTERS", "IMPURE", "LAYERS", "MILTER_LAYERS", "PROGRAMS", "PURE",
 # Lowest first. A module imports only from lower layers, never from its own, except inside a name that ends with
 # ".*", which is one package. A name that does not exist yet has its place here all the same.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("mailguard.errors", "mailguard.argument", "mailguard.rule", "mailguard.clock"),
+    ("mailguard.errors", "mailguard.argument", "mailguard.rule", "mailguard.clock", "mailguard.toml_text"),
     ("mailguard.domain", "mailguard.taglist", "mailguard.database_file"),
     ("mailguard.address",),
     ("mailguard.message", "mailguard.envelope", "mailguard.dns.question"),
@@ -190,7 +190,6 @@ PURE = (
     "mailguard.migration.policyd_spf",
     "mailguard.migration.signing_plan",
     "mailguard.migration.signing_table",
-    "mailguard.migration.toml_text",
     "mailguard.senders.accounts",
     "mailguard.senders.cache",
     "mailguard.senders.combine",
@@ -218,6 +217,7 @@ PURE = (
     "mailguard.tlspolicy.policy_text",
     "mailguard.tlspolicy.reply_cache",
     "mailguard.tlspolicy.socketmap",
+    "mailguard.toml_text",
     "mailguard.trace",
     "mailguard_milter.actions",
     "mailguard_milter.arrival",

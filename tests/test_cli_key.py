@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import stat
+import tomllib
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -63,6 +64,17 @@ def test_a_key_is_never_overwritten(mailguard_command: Command, tmp_path: Path, 
     assert f"{taken} is there already and is never overwritten" in done.err
     assert (directory / taken).read_text() == "precious"
     assert os.listdir(directory) == [taken]
+
+
+def test_what_is_for_the_configuration_is_toml_wherever_the_keys_are(
+    mailguard_command: Command, tmp_path: Path
+) -> None:
+    directory = tmp_path / 'k\u00fc "\\ \U0001f511'
+    done = mailguard_command("key", "new", "example.com", "--only", "ed25519", "--directory", directory)
+    _, _, snippet = done.out.partition("; for mailguard.toml:\n")
+    found = tomllib.loads(snippet.replace(";", ""))
+    (made,) = found["domains"]["example.com"]["selectors"]
+    SigningKey.load(made["key_file"], domain="example.com", selector=made["name"])
 
 
 def test_of_a_pair_that_the_disk_has_no_room_for_nothing_stays(tmp_path: Path) -> None:

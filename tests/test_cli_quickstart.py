@@ -19,6 +19,7 @@ import pytest
 from audit_site import POSTCONF
 from cli_process import Command
 from mailguard.config import load
+from mailguard.setup_host.first_configuration import with_domain
 from mailguard.setup_host.whole_file import put_file
 from postfix_site import ALICE, PASSWORD
 from sandbox import PostfixSandbox
@@ -178,6 +179,12 @@ def test_a_first_configuration(mailguard_command: Command, site: Site, chroot: s
     undone = mailguard_command("quickstart", "--undo", undo_directory(done.out))
     assert undone.code == 0, undone.err
     assert site.files() == before
+
+
+def test_a_domain_whose_keys_are_anywhere() -> None:
+    place = "/k\u00fc/\U0001f511\x7f.pem"
+    found = tomllib.loads(with_domain("", "us.test", [("s", place)]))
+    assert found["domains"]["us.test"]["selectors"] == [{"name": "s", "key_file": place}]
 
 
 def test_a_second_domain(mailguard_command: Command, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

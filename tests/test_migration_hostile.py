@@ -15,7 +15,7 @@ from mailguard.migration.importing import PROGRAMS, import_files
 from mailguard.migration.note import NoteKind
 from mailguard.migration.option_lines import MAX_INCLUDES_DEEP, MAX_LINE_CHARS
 from mailguard.migration.text_files import MAX_FILE_BYTES
-from mailguard.migration.toml_text import comment, toml_text
+from mailguard.toml_text import comment, toml_text
 from migration_site import Site, at, configuration, migration_site, said
 
 __all__ = ["migration_site"]

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mailguard.errors import ConfigError
+from mailguard.toml_text import toml_key
 
 __all__ = ["KeyPath", "TomlFile", "did_you_mean", "sentences"]
 
@@ -38,7 +39,6 @@ _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)
 _LEADING_ZERO = re.compile(r"=\s*0[0-9]+\s*(?:#|$)")
 # As SQLAlchemy and others take a database.
 _URL_PASSWORD = re.compile(r"://[^@]*@")
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class TomlFile:
@@ -238,8 +238,7 @@ def _dotted(path: KeyPath) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            quoted = part if _BARE_KEY.fullmatch(part) else json.dumps(part, ensure_ascii=False)
-            text += f".{quoted}" if text else quoted
+            text += f".{toml_key(part)}" if text else toml_key(part)
     return text
 
 

@@ -28,6 +28,7 @@ from mailguard.domain import Domain
 from mailguard.key_places import keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
 from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
+from mailguard.toml_text import toml_value
 
 __all__ = ["DEFAULT_DIRECTORY", "default_selector", "key", "zone_line"]
 
@@ -128,9 +129,7 @@ def _new_as_zone(domain: Domain, made: list[tuple[SigningKey, str]]) -> str:
             "",
         ]
     lines += ["; for mailguard.toml:", f';   [domains."{domain}"]', ";   selectors = ["]
-    lines += [
-        f";     {{ name = {json.dumps(each.selector)}, key_file = {json.dumps(path)} }}," for each, path in made
-    ]
+    lines += [f";     {toml_value({'name': each.selector, 'key_file': path})}," for each, path in made]
     return "\n".join([*lines, ";   ]"])
 
 

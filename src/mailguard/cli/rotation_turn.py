@@ -7,7 +7,6 @@ told, and that the old ones retire after the daemon has said so.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,6 +38,7 @@ from mailguard.rotation.step import (
     with_loaded,
 )
 from mailguard.rotation.words import UNASKED, said_of
+from mailguard.toml_text import toml_value
 
 __all__ = ["WAITING", "Turn"]
 
@@ -325,7 +325,7 @@ class Turn:
         else:
             self._note(
                 f'put this into {chosen.config_file} under [domains."{self.domain}"], in place of selectors, and'
-                f" reload the daemon: rotation = {json.dumps(self.file)}",
+                f" reload the daemon: rotation = {toml_value(self.file)}",
                 WAITING,
             )
 

@@ -8,7 +8,6 @@ any table, and asks no table behind it.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from mailguard.errors import ConfigError, DomainError, MissingExtraError
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps, split_union
 from mailguard.senders.table import Table, TableDown
 from mailguard.senders.table_file import FILE_KINDS, text_lines
+from mailguard.toml_text import comment, toml_value
 
 __all__ = ["PostfixSettings", "read_postfix"]
 
@@ -69,17 +69,17 @@ class PostfixSettings:
 
     def toml(self) -> str:
         """The section, with comments on what is left out."""
-        lines = ["[senders]", f"sources = {_quoted(list(self.sources))}"]
+        lines = ["[senders]", f"sources = {toml_value(list(self.sources))}"]
         if self.delimiter:
-            lines.append(f"recipient_delimiter = {_quoted(self.delimiter)}")
+            lines.append(f"recipient_delimiter = {toml_value(self.delimiter)}")
         if self.own_address:
             lines += ["", "[senders.inline]", "own_address = true"]
         if self.maps:
-            lines += ["", "[senders.postfix]", f"# from {self.place}", f"maps = {_quoted(self.maps)}"]
+            lines += ["", "[senders.postfix]", f"# from {self.place}", f"maps = {toml_value(self.maps)}"]
             if self.local_domains:
-                lines.append(f"local_domains = {_quoted(list(self.local_domains))}")
+                lines.append(f"local_domains = {toml_value(list(self.local_domains))}")
         comments = [*(f"not read: {each}" for each in self.left_out), *self.notes]
-        return "\n".join([*lines, *(f"# {_one_line(each)}" for each in comments)]) + "\n"
+        return "\n".join([*lines, *map(comment, comments)]) + "\n"
 
     def to_json(self) -> dict[str, Any]:
         """For `json.dumps`."""
@@ -229,12 +229,3 @@ def _is_own_address(name: str) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     return bool(lines) and all(_OWN_ADDRESS.fullmatch(line.strip()) for line in lines)
-
-
-def _quoted(value: object) -> str:
-    """A string or a list of strings; JSON's are TOML's."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)

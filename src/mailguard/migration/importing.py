@@ -30,7 +30,7 @@ from mailguard.migration.policyd_spf import read_policyd_spf
 from mailguard.migration.private_keys import KeyCopy, Prepared, found_by_pattern, prepare_keys
 from mailguard.migration.signing_plan import PatternKey, merged
 from mailguard.migration.text_files import read_text
-from mailguard.migration.toml_text import comment, toml_text
+from mailguard.toml_text import comment, toml_text
 
 __all__ = ["PROGRAMS", "Imported", "Program", "import_files"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Sequence
 
 from mailguard.audit.facts import HostFacts
 from mailguard.config import DEFAULT_USER
+from mailguard.toml_text import toml_value
 
 __all__ = ["first_address", "first_configuration", "with_domain"]
 
@@ -29,18 +29,18 @@ def first_configuration(facts: HostFacts, *, address: str, user: str, engine: st
         "",
         "# It signs and annotates and refuses nothing. What enforcing would refuse: mailguard enforce --dry-run",
         'mode = "monitor"',
-        f"authserv_id = {json.dumps(facts.postfix.value('myhostname'))}",
+        f"authserv_id = {toml_value(facts.postfix.value('myhostname'))}",
     ]
     if engine != DEFAULT_ENGINE:
-        lines.append(f"engine = {json.dumps(engine)}")
+        lines.append(f"engine = {toml_value(engine)}")
     if user != DEFAULT_USER:
-        lines.append(f"user = {json.dumps(user)}")
-    return "\n".join([*lines, "", "[[listeners]]", f"address = {json.dumps(address)}", ""])
+        lines.append(f"user = {toml_value(user)}")
+    return "\n".join([*lines, "", "[[listeners]]", f"address = {toml_value(address)}", ""])
 
 
 def with_domain(text: str, domain: str, keys: Sequence[tuple[str, str]]) -> str:
     """With a table for the domain at the end; `keys` are selectors and files."""
-    named = [f"  {{ name = {json.dumps(name)}, key_file = {json.dumps(file)} }}," for name, file in keys]
+    named = [f"  {toml_value({'name': name, 'key_file': file})}," for name, file in keys]
     table = [f'[domains."{domain}"]', "selectors = [", *named, "]"]
     before = text if text.endswith("\n") or not text else f"{text}\n"
     return before + "\n".join(["", *table, ""])
