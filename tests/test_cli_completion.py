@@ -198,7 +198,7 @@ def test_only_what_is_called_is_imported() -> None:
         [sys.executable, "-c", program], env={**os.environ, **asked}, capture_output=True, text=True, check=True
     )
     assert "plain,quickstart\n" in done.stdout
-    modules = {f"mailguard.cli.{name}" for name in ("exit_code", "group", "printable")}
+    modules = {f"mailguard.cli.{name}" for name in ("exit_code", "group", "printable", "standard_error")}
     assert set(done.stdout.splitlines()[-1].split()) == modules
 
 

@@ -10,6 +10,7 @@ import click
 
 from mailguard.cli.doctor_probe import probe
 from mailguard.cli.printable import file_line
+from mailguard.cli.standard_error import tell
 from mailguard.config import Config, Mode
 from mailguard.setup_host.file_changes import Journal, undo
 from mailguard.setup_host.milter_list import MILTERS, OTHER_MILTERS
@@ -31,7 +32,7 @@ def carry_out(journal: Journal, others: Callable[[], None] = lambda: None) -> No
         journal.carry_out(others)
     except KeyboardInterrupt:
         # Whatever else happens, click says that it was interrupted.
-        click.echo("mailguard: all is as it was before", err=True)
+        tell("all is as it was before")
         raise
 
 

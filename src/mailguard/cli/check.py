@@ -11,6 +11,7 @@ import click
 from mailguard.cli.dane_settings import settings
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain, as_selectors
+from mailguard.cli.standard_error import note
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
@@ -92,6 +93,6 @@ def _policy_file(domain: Domain, resolver: Resolver) -> FetchOutcome | None:
     try:
         from mailguard.mtasts.fetch import PolicyFetcher
     except MissingExtraError as error:
-        click.echo(f"mailguard: note: {error}", err=True)
+        note(str(error))
         return None
     return PolicyFetcher(resolver).fetch(domain)

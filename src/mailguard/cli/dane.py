@@ -16,6 +16,7 @@ from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, Settings, 
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
+from mailguard.cli.standard_error import note, tell
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.dane.certificate import Certificate
@@ -107,15 +108,12 @@ def tlsa(
             shown = _shown(target, port, name, found)
         if shown.status is not HandshakeStatus.DONE:
             said = Explanation(target, detail=shown.detail)
-            click.echo(f"mailguard: {said.title}: {said.detail}", err=True)
+            tell(f"{said.title}: {said.detail}")
             return ExitCode.TEMPORARY
         chain = shown.chain
-        click.echo(
-            f"mailguard: note: this is what {shown.address} shows now; whether it is {target} is for you to know",
-            err=True,
-        )
+        note(f"this is what {shown.address} shows now; whether it is {target} is for you to know")
     if usage in (CertificateUsage.PKIX_TA, CertificateUsage.PKIX_EE):
-        click.echo("mailguard: note: senders of mail ignore usages 0 and 1 (RFC 7672, section 3.1.3)", err=True)
+        note("senders of mail ignore usages 0 and 1 (RFC 7672, section 3.1.3)")
     record = record_for(chain, usage=usage, selector=selector, matching_type=matching_type)
     owner = f"_{port}._tcp.{name}"
     if as_json:

@@ -12,6 +12,7 @@ import click
 
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE
+from mailguard.cli.standard_error import tell
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.dane.discover import InsecureMx
@@ -78,7 +79,7 @@ def validating(found: Settings) -> ResolverConfig:
         case ValidationStatus.VALIDATES | ValidationStatus.SOME_UNTRUSTED:
             return only_trusted(found.resolver)
         case ValidationStatus.NO_ANSWER:
-            click.echo(f"mailguard: {validation.message}", err=True)
+            tell(validation.message)
             raise click.exceptions.Exit(ExitCode.TEMPORARY)
         case _:
             raise ConfigError(validation.message.rstrip())

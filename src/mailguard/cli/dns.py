@@ -18,6 +18,7 @@ from mailguard.cli.mail_hosts import NoAnswer, host_name, mail_hosts, with_certi
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
 from mailguard.cli.record_zones import zones_of
 from mailguard.cli.rotation_settings import date_of
+from mailguard.cli.standard_error import note, tell
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.configured_dns import resolver_config
@@ -120,7 +121,7 @@ def dns(
             with waiting(f"asking the DNS about {domain}"):
                 hosts, takes_mail = mail_hosts(domain, mx, resolver)
         except NoAnswer as error:
-            click.echo(f"mailguard: {error}", err=True)
+            tell(str(error))
             return ExitCode.TEMPORARY
         # --diff asks every server itself.
         published_spf = "" if diff else _published_spf(domain, resolver)
@@ -140,18 +141,18 @@ def dns(
         zone=zone or "",
     )
     signer = signer_of(config, domain) if config is not None else None
-    for note in _notes(choices, signer, config_file or DEFAULT_PATH):
-        click.echo(f"mailguard: note: {note}", err=True)
+    for each in _notes(choices, signer, config_file or DEFAULT_PATH):
+        note(each)
     try:
         authoritative = _authoritative(config, TOTAL_TIME_S if diff else ZONE_TIME_S)
     except Unreachable as error:
-        click.echo(f"mailguard: {error}", err=True)
+        tell(str(error))
         return ExitCode.TEMPORARY
     if not diff:
         with waiting(f"asking for the zone of {domain}"):
             found = zones_of(choices, authoritative)
-        for note in found.notes:
-            click.echo(f"mailguard: note: {note}", err=True)
+        for each in found.notes:
+            note(each)
         choices = replace(choices, zone=found.zone, zones=found.zones)
     wanted = records(choices)
     _check_names(wanted)

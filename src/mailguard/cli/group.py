@@ -13,7 +13,7 @@ from importlib import import_module
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.printable import file_line
+from mailguard.cli.standard_error import tell
 from mailguard.errors import ConfigError, DomainError, MailguardError, MissingExtraError, SigningRefused, ZoneError
 
 __all__ = ["run"]
@@ -122,7 +122,5 @@ def _drop_unwritable_output() -> None:
 
 
 def _say(text: str, code: ExitCode) -> int:
-    # It may have the name of a file in it, which somebody else chose.
-    for line in text.splitlines():
-        click.echo(f"mailguard: {file_line(line)}", err=True)
+    tell(text)
     return code

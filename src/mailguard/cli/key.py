@@ -19,6 +19,7 @@ from mailguard.cli.key_list import list_
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
 from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, as_domain, as_selector, as_selectors
 from mailguard.cli.rotate import rotate
+from mailguard.cli.standard_error import note, tell
 from mailguard.cli.waiting import counted
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
@@ -96,7 +97,7 @@ def new(
     made = [(signing_key, os.path.abspath(path)) for signing_key, path in zip(keys, paths, strict=True)]
     click.echo(json.dumps(_new_as_json(domain, made), indent=2) if as_json else _new_as_zone(domain, made))
     if os.geteuid() == 0 and ids is None:
-        click.echo("mailguard: note: the files belong to root; --owner gives them to the daemon's user", err=True)
+        note("the files belong to root; --owner gives them to the daemon's user")
 
 
 def _new_as_json(domain: Domain, made: list[tuple[SigningKey, str]]) -> dict[str, object]:
@@ -180,12 +181,9 @@ def test(
             click.echo(_checked_as_text(each))
         if len(checked) >= MANY_KEYS:
             counts = Counter(each.outcome.value for each in checked)
-            click.echo(
-                f"mailguard: {len(checked)} keys: {', '.join(f'{count} {name}' for name, count in counts.items())}",
-                err=True,
-            )
+            tell(f"{len(checked)} keys: {', '.join(f'{count} {name}' for name, count in counts.items())}")
     if not checked:
-        click.echo("mailguard: no key signs by the configuration; mailguard key list shows those that come", err=True)
+        tell("no key signs by the configuration; mailguard key list shows those that come")
         return ExitCode.CONFIGURATION
     return max((each.outcome.exit_code for each in checked), default=ExitCode.PASS)
 

@@ -13,6 +13,7 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE, JSON_OPTION
 from mailguard.cli.rotation_keys import adopted
 from mailguard.cli.rotation_settings import date_of
+from mailguard.cli.standard_error import tell
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.dkim.signing_key import KeyCheck
 from mailguard.domain import Domain
@@ -57,7 +58,7 @@ def list_(config_file: str, as_json: bool) -> ExitCode:
     rows.sort(key=lambda row: str(row["domain"]))
     click.echo(json.dumps(rows, indent=2)) if as_json else _show(rows)
     for fault in faults:
-        click.echo(f"mailguard: {fault}", err=True)
+        tell(fault)
     return ExitCode.CONFIGURATION if faults else ExitCode.PASS
 
 

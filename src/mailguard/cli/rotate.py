@@ -20,6 +20,7 @@ from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_settings import Settings
 from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
 from mailguard.cli.rotation_turn import WAITING, Turn
+from mailguard.cli.standard_error import note, tell
 from mailguard.cli.waiting import counted_without_thread
 from mailguard.clock import clock_that_never_sleeps
 from mailguard.config import DEFAULT_PATH, Config, load
@@ -178,7 +179,7 @@ def rotate(
         [domain] if domain is not None else [Domain.parse(each) for each, r in config.domains.items() if r.rotation]
     )
     if not domains:
-        click.echo(f"mailguard: note: {config_file} has no domain whose keys are rotated", err=True)
+        note(f"{config_file} has no domain whose keys are rotated")
     turns, codes = _taken(domains, settings, state_directory, wait_s)
     if as_json:
         shown = [_as_json(turn) for turn in turns]
@@ -233,7 +234,7 @@ def _taken(
 
 def _told(domain: Domain | None, error: ConfigError) -> ExitCode:
     for line in str(error).splitlines():
-        click.echo(f"mailguard: {f'{domain}: ' if domain is not None else ''}{line}", err=True)
+        tell(f"{f'{domain}: ' if domain is not None else ''}{line}")
     return ExitCode.TEMPORARY if isinstance(error, Busy) else ExitCode.CONFIGURATION
 
 

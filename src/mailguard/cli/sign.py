@@ -12,6 +12,7 @@ import click
 
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
 from mailguard.cli.parameters import FILE, POSIX_SECONDS, as_domain, as_selectors
+from mailguard.cli.standard_error import note
 from mailguard.dkim.canonical import Canonicalization
 from mailguard.dkim.sign import SigningRules
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
@@ -87,5 +88,4 @@ def _note_other_author(message: Message, domain: Domain) -> None:
     # up here: domains of which one is above the other are taken to have it, of others nothing is known.
     for author in message.author.domains:
         if not author.is_equal_or_below(domain) and not domain.is_equal_or_below(author):
-            text = f"From is of {author}, not of {domain}: DMARC gains only if both have one Organizational Domain"
-            click.echo(f"mailguard: note: {text}", err=True)
+            note(f"From is of {author}, not of {domain}: DMARC gains only if both have one Organizational Domain")

@@ -14,6 +14,7 @@ import click
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE, JSON_OPTION
 from mailguard.cli.printable import printable
+from mailguard.cli.standard_error import tell
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.config_values import SocketAddress
@@ -63,7 +64,7 @@ def serve(config_file: str) -> ExitCode:
         _serve(config_file)
     except (CannotListen, OSError) as error:
         # Not the code of a bad configuration, after which systemd would not start it again.
-        click.echo(f"mailguard: {(isinstance(error, OSError) and error.strerror) or error}", err=True)
+        tell((isinstance(error, OSError) and error.strerror) or str(error))
         return ExitCode.TEMPORARY
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
