@@ -5,7 +5,6 @@ What stands in configuration files is escaped: nothing in it can move the cursor
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from mailguard.audit.baseline import Baseline
 from mailguard.audit.finding import Check, Found, Result, Severity
+from mailguard.cli.json_report import print_json
 from mailguard.cli.printable import cell, printable
 
 __all__ = ["AuditReport", "show"]
@@ -84,7 +84,7 @@ class AuditReport:
 def show(report: AuditReport, *, as_json: bool) -> None:
     """Print it to standard output."""
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
+        print_json(report.to_json())
         return
     found = report.open
     console = Console(highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from mailguard.cli.dane_rollover import rollover_tree
 from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, Settings, settings, validating
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
 from mailguard.cli.standard_error import note, tell
 from mailguard.cli.tree_report import show
@@ -118,7 +118,7 @@ def tlsa(
     owner = f"_{port}._tcp.{name}"
     if as_json:
         made = {"name": owner, "type": "TLSA", "ttl": DEFAULT_TTL_S, "value": str(record)}
-        click.echo(json.dumps(made, indent=2))
+        print_json(made)
         return ExitCode.PASS
     for node in certificate_nodes(chain[-1:] if usage in (0, 2) else chain[:1], (), now=time.time()):
         click.echo("".join(f"; {name}: {value}\n" for name, value in node.facts if name != "record"), nl=False)

@@ -13,6 +13,7 @@ import click
 
 from mailguard.cli.dns_report import comparison_json, comparison_text, exit_code
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.live_records import live_records
 from mailguard.cli.mail_hosts import NoAnswer, host_name, mail_hosts, with_certificates
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
@@ -162,7 +163,7 @@ def dns(
         return ExitCode.PASS
     with waiting(f"asking the name servers of {domain}"):
         compared = compare(wanted, live_records(authoritative, wanted), normal=normal_rdata)
-    click.echo(comparison_json(compared) if as_json else comparison_text(compared))
+    print_json(comparison_json(compared)) if as_json else click.echo(comparison_text(compared))
     return exit_code(compared)
 
 

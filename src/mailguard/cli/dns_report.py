@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -21,23 +20,20 @@ def exit_code(compared: Sequence[Comparison]) -> ExitCode:
     return ExitCode.TEMPORARY if State.BROKEN in states else ExitCode.PASS
 
 
-def comparison_json(compared: Sequence[Comparison]) -> str:
+def comparison_json(compared: Sequence[Comparison]) -> list[dict[str, object]]:
     """Everything, for programs."""
-    return json.dumps(
-        [
-            {
-                "state": each.state.value,
-                "name": each.name,
-                "type": each.rdtype,
-                "server": each.server,
-                "wanted": each.wanted or None,
-                "found": list(each.found),
-                "detail": each.detail or None,
-            }
-            for each in compared
-        ],
-        indent=2,
-    )
+    return [
+        {
+            "state": each.state.value,
+            "name": each.name,
+            "type": each.rdtype,
+            "server": each.server,
+            "wanted": each.wanted or None,
+            "found": list(each.found),
+            "detail": each.detail or None,
+        }
+        for each in compared
+    ]
 
 
 def comparison_text(compared: Sequence[Comparison]) -> str:

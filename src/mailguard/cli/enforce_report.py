@@ -6,7 +6,6 @@ lines elsewhere, or JSON.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mailguard.cli.json_report import print_json
 from mailguard.cli.printable import cell
 from mailguard.submission import ACTION_KEYS
 
@@ -158,7 +158,7 @@ def _rows(groups: Mapping[_Key, _Group]) -> list[dict[str, object]]:
 def show(report: Report, *, as_json: bool) -> None:
     """Print it to standard output."""
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
+        print_json(report.to_json())
         return
     rows = report.rows(most=MAX_SHOWN_GROUPS)
     console = Console(highlight=False)

@@ -5,7 +5,6 @@ RFC 6376 §3.6 (the record), RFC 8301 §3.2 (2048 bits), RFC 8463 §4 (Ed25519),
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.key_check import CheckedKey, check_keys
 from mailguard.cli.key_files import find_owner, store_keys
 from mailguard.cli.key_list import list_
@@ -95,7 +95,7 @@ def new(
     ids = find_owner(owner) if owner else None
     paths = store_keys(directory, domain, list(zip(names, pems, strict=True)), owner=ids)
     made = [(signing_key, os.path.abspath(path)) for signing_key, path in zip(keys, paths, strict=True)]
-    click.echo(json.dumps(_new_as_json(domain, made), indent=2) if as_json else _new_as_zone(domain, made))
+    print_json(_new_as_json(domain, made)) if as_json else click.echo(_new_as_zone(domain, made))
     if os.geteuid() == 0 and ids is None:
         note("the files belong to root; --owner gives them to the daemon's user")
 
@@ -175,7 +175,7 @@ def test(
         each_checked = check_keys(wanted, resolver, permissions=permissions, time_s=LOOKUP_TIME_S)
         checked = counted("asking the DNS for the records", each_checked, len(wanted))
     if as_json:
-        click.echo(json.dumps([_checked_as_json(each) for each in checked], indent=2))
+        print_json([_checked_as_json(each) for each in checked])
     else:
         for each in checked:
             click.echo(_checked_as_text(each))

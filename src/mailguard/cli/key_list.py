@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import click
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.parameters import FILE, JSON_OPTION
 from mailguard.cli.rotation_keys import adopted
 from mailguard.cli.rotation_settings import date_of
@@ -56,7 +56,7 @@ def list_(config_file: str, as_json: bool) -> ExitCode:
             rows += _of_rotation(rotation)
     rows += [_of_file(config, each) for each in _by_hand(config, rotated)]
     rows.sort(key=lambda row: str(row["domain"]))
-    click.echo(json.dumps(rows, indent=2)) if as_json else _show(rows)
+    print_json(rows) if as_json else _show(rows)
     for fault in faults:
         tell(fault)
     return ExitCode.CONFIGURATION if faults else ExitCode.PASS

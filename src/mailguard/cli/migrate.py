@@ -5,7 +5,6 @@ Nothing of theirs is changed, and no file is ever overwritten.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import click
 
 from mailguard.audit.gather import run_postconf
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.key_files import Owner, find_owner, store_keys
 from mailguard.cli.parameters import DIRECTORY, FILE, POSTCONF_OPTION
 from mailguard.config import DEFAULT_USER
@@ -74,7 +74,7 @@ def import_(
     if output is not None:
         _write(output, imported.text)
     if as_json:
-        click.echo(json.dumps(imported.to_json(), indent=2))
+        print_json(imported.to_json())
     elif output is None:
         click.echo(imported.text, nl=False)
     else:

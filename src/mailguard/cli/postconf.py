@@ -5,7 +5,6 @@ Nothing is changed without --apply, and then all of it can be undone.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, DIRECTORY, FILE, JSON_OPTION, POSTCONF_OPTION
 from mailguard.cli.printable import file_line
 from mailguard.config import DEFAULT_PATH, load
@@ -90,7 +90,7 @@ def postconf(
     if as_json:
         if journal is not None:
             carry_out(journal)
-        click.echo(json.dumps(_as_json(facts, plan, notes, change, journal), indent=2))
+        print_json(_as_json(facts, plan, notes, change, journal))
         return ExitCode.PASS
     for line in _shown(facts, plan, notes, change):
         click.echo(line)

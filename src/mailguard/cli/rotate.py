@@ -5,13 +5,13 @@ Each call takes the next step, whatever it finds: it can be run by hand or by a 
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.key_files import Owner, find_owner
 from mailguard.cli.key_use import KeyUse
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY
@@ -183,7 +183,7 @@ def rotate(
     turns, codes = _taken(domains, settings, state_directory, wait_s)
     if as_json:
         shown = [_as_json(turn) for turn in turns]
-        click.echo(json.dumps(shown if all_domains else next(iter(shown), None), indent=2))
+        print_json(shown if all_domains else next(iter(shown), None))
     else:
         for turn in turns:
             _show(turn)

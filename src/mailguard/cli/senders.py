@@ -5,7 +5,6 @@ What is printed of a login, an address or a table is escaped: nothing in it can 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, FILE, JSON_OPTION, POSTCONF_OPTION
 from mailguard.cli.senders_import import read_postfix
 from mailguard.cli.senders_report import audit_json, audit_lines, listing_json, listing_lines
@@ -57,7 +57,7 @@ def test(login: str, address: str, config_file: str, as_json: bool) -> ExitCode:
     with _opened(config_file) as sources, waiting("asking the sources"):
         permission = sources.ask(os.fsencode(login), os.fsencode(address))
     if as_json:
-        click.echo(json.dumps(permission.to_json(), indent=2))
+        print_json(permission.to_json())
     else:
         show(_explained(permission), as_json=False)
     return _EXIT_CODES[permission.status]
@@ -79,7 +79,7 @@ def list_(login: str, config_file: str, as_json: bool) -> ExitCode:
         with waiting("asking the sources"):
             listings = sources.listings(who)
     if as_json:
-        click.echo(json.dumps(listing_json(who, listings), indent=2))
+        print_json(listing_json(who, listings))
     else:
         click.echo("\n".join(listing_lines(who, listings)))
     return _completeness(listings)
@@ -101,7 +101,7 @@ def audit(config_file: str, as_json: bool) -> ExitCode:
             listings = sources.everyone()
         rules = sources.rules
     if as_json:
-        click.echo(json.dumps(audit_json(listings, rules), indent=2))
+        print_json(audit_json(listings, rules))
     else:
         click.echo("\n".join(audit_lines(listings, rules)))
     return _completeness(listings)
@@ -119,7 +119,7 @@ def import_(postconf: str, config_directory: str | None, as_json: bool) -> ExitC
     """
     found = read_postfix(postconf, config_directory)
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        print_json(found.to_json())
     else:
         click.echo(found.toml(), nl=False)
     return ExitCode.FAIL if found.left_out else ExitCode.PASS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ import socket
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.parameters import FILE, JSON_OPTION
 from mailguard.cli.printable import printable
 from mailguard.cli.standard_error import tell
@@ -116,7 +116,7 @@ def query(key: str, config_file: str, tlsrpt: bool, server: bool, as_json: bool)
         reply, reason, detail = _found(config, key, with_tlsrpt=tlsrpt)
     if as_json:
         found = {"key": key, "status": reply.status.value, "text": reply.text, "reason": reason, "detail": detail}
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
         # Who took the port while the server was down says what he likes.
         click.echo(f"{key}: {reply.status.value}{' ' if reply.text else ''}{printable(reply.text)}")
@@ -140,7 +140,7 @@ def check(config_file: str, as_json: bool) -> ExitCode:
     is_well = validation.status in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED)
     if as_json:
         found = {"resolver": validation.status.value, "detail": validation.message, "postfix": faults}
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
         click.echo(validation.message.rstrip())
         if faults is None:

@@ -6,13 +6,12 @@ drawn in ASCII where the terminal knows nothing else (rich sees to both).
 
 from __future__ import annotations
 
-import json
-
 import click
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from mailguard.cli.json_report import print_json
 from mailguard.explain import Explanation
 
 __all__ = ["show"]
@@ -25,7 +24,7 @@ _STATUS_COLOURS = {**dict.fromkeys(_GOOD, "green"), **dict.fromkeys(_BAD, "red")
 def show(explanation: Explanation, *, as_json: bool) -> None:
     """Print it to standard output."""
     if as_json:
-        click.echo(json.dumps(explanation.to_json(), indent=2))
+        print_json(explanation.to_json())
         return
     console = Console(highlight=False)
     if not console.is_terminal:

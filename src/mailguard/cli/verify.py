@@ -5,13 +5,13 @@ Left out: SPF and DMARC, which need the SMTP session.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.json_report import print_json
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
 from mailguard.cli.parameters import FILE, POSIX_SECONDS
 from mailguard.cli.verify_report import Judged, as_json, show
@@ -49,7 +49,7 @@ def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, no
         judged, ignored = _judge(message, raw, resolver, now=judged_at, ask_dkimpy=ask_dkimpy)
     code = _exit_code(message, judged, ignored)
     if as_json_text:
-        click.echo(json.dumps(as_json(message, judged, ignored, code), indent=2))
+        print_json(as_json(message, judged, ignored, code))
     else:
         show(message, judged, ignored, code)
     return code
