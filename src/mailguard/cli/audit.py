@@ -17,7 +17,8 @@ from mailguard.audit.finding import Severity
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.audit_report import AuditReport, show
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, JSON_OPTION, POSIX_SECONDS, POSTCONF_OPTION
+from mailguard.cli.host_options import CONFIG_DIRECTORY_OPTION, POSTCONF_OPTION
+from mailguard.cli.parameters import JSON_OPTION, POSIX_SECONDS
 from mailguard.errors import ConfigError
 from mailguard.setup_host.whole_file import write_whole
 

@@ -11,7 +11,7 @@ import click
 from mailguard.cli.dane_certificates import certificate_nodes, read_chain, record_for, record_words
 from mailguard.cli.dane_report import EXIT_CODES, dane_tree
 from mailguard.cli.dane_rollover import rollover_tree
-from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, Settings, settings, validating
+from mailguard.cli.dane_settings import LOOKUP_TIME_S, RESOLVER_CONFIG_OPTION, Settings, settings, validating
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.json_report import print_json
@@ -44,7 +44,7 @@ def dane() -> None:
 @dane.command()
 @click.argument("destination", metavar="DOMAIN")
 @click.option("--port", type=click.IntRange(1, 65_535), help="That of the servers.  [default: 25]")
-@CONFIG_OPTION
+@RESOLVER_CONFIG_OPTION
 @click.option("--no-connect", is_flag=True, help="Ask the DNS alone.")
 @JSON_OPTION
 def check(destination: str, port: int | None, config_file: str | None, no_connect: bool, as_json: bool) -> ExitCode:
@@ -82,7 +82,7 @@ def check(destination: str, port: int | None, config_file: str | None, no_connec
 @click.option("--usage", type=click.IntRange(0, 3), default=int(CertificateUsage.DANE_EE), show_default=True)
 @click.option("--selector", type=click.IntRange(0, 1), default=int(Selector.SPKI), show_default=True)
 @click.option("--matching-type", type=click.IntRange(0, 2), default=int(MatchingType.SHA2_256), show_default=True)
-@CONFIG_OPTION
+@RESOLVER_CONFIG_OPTION
 @JSON_OPTION
 def tlsa(
     target: str,
@@ -132,7 +132,7 @@ def tlsa(
 @click.argument("certificate", type=FILE, metavar="CERT")
 @click.option("--host", callback=as_domain, required=True, help="The server that is to have it.")
 @_PORT
-@CONFIG_OPTION
+@RESOLVER_CONFIG_OPTION
 @JSON_OPTION
 def rollover(certificate: str, host: Domain, port: int, config_file: str | None, as_json: bool) -> ExitCode:
     """Say whether senders that know DANE would accept CERT (PEM, with its chain) on HOST, before it is put there.

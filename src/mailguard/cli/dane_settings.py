@@ -21,13 +21,13 @@ from mailguard.dns.question import Question, RecordType
 from mailguard.dns.validation import PROBE, ValidationStatus, check_validation, only_trusted
 from mailguard.errors import ConfigError
 
-__all__ = ["CONFIG_OPTION", "LOOKUP_TIME_S", "Settings", "settings", "validating"]
+__all__ = ["LOOKUP_TIME_S", "RESOLVER_CONFIG_OPTION", "Settings", "settings", "validating"]
 
 # All look-ups together, and the test of the resolver: nothing waits for it but the one who asks.
 LOOKUP_TIME_S = 20.0
 VALIDATION_TIME_S = 10.0
 
-CONFIG_OPTION = click.option(
+RESOLVER_CONFIG_OPTION = click.option(
     "-c",
     "--config",
     "config_file",

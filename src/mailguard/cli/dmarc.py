@@ -7,7 +7,7 @@ import time
 import click
 
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
+from mailguard.cli.parameters import FILE, JSON_OPTION, ZONE_OPTION, as_domain
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.dmarc.suffixes import PublicSuffixes
@@ -37,7 +37,7 @@ def dmarc() -> None:
 @click.option(
     "--suffix-list", type=FILE, metavar="FILE", help="That list. Default: the one of the package publicsuffixlist."
 )
-@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
+@ZONE_OPTION
 @JSON_OPTION
 def check(domain: Domain, compare_7489: bool, suffix_list: str | None, zone: str | None, as_json: bool) -> int:
     """Show which DMARC policy holds for mail from DOMAIN, where it comes from, and what is wrong with it.

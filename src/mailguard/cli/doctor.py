@@ -33,9 +33,9 @@ from mailguard.cli.doctor_probe import (
 )
 from mailguard.cli.doctor_resolver import resolver_program_cards
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import host_options
 from mailguard.cli.key import zone_line
 from mailguard.cli.key_check import CheckedKey, KeyOutcome, check_keys
-from mailguard.cli.postconf import host_options
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import counted, waiting

@@ -20,10 +20,11 @@ from rich.progress import Progress
 
 from mailguard.cli.enforce_report import Report, show
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import CONFIG_OPTION
 from mailguard.cli.log_lines import Lost, Unreadable, read_lines
 from mailguard.cli.message_file import STANDARD_INPUT
 from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS
-from mailguard.config import DEFAULT_PATH, load
+from mailguard.config import load
 from mailguard.trace_reader import TraceReader
 
 __all__ = ["enforce"]
@@ -47,7 +48,7 @@ PROGRESS_EVERY = 1000
 @click.option(
     "--days", type=click.IntRange(1, 366), default=DEFAULT_DAYS, show_default=True, help="How far to look back."
 )
-@click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+@CONFIG_OPTION
 @click.option(
     "--log",
     "logs",

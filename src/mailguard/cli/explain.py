@@ -14,7 +14,7 @@ import click
 from mailguard.cli.client_options import ClientAddress, client_options, reverse_path
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
-from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS
+from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS, ZONE_OPTION
 from mailguard.cli.recorded import judge_recorded, looks_like_queue_id
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
@@ -47,7 +47,7 @@ _EXIT_CODES = {
 @click.option(
     "-c", "--config", "config_file", type=FILE, metavar="CONFIG", help="Judge by this configuration of the daemon."
 )
-@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
+@ZONE_OPTION
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge as at this POSIX time.")
 @JSON_OPTION
 def explain(

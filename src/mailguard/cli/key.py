@@ -17,7 +17,7 @@ from mailguard.cli.key_check import CheckedKey, check_keys
 from mailguard.cli.key_files import find_owner, store_keys
 from mailguard.cli.key_list import list_
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
-from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, as_domain, as_selector, as_selectors
+from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, ZONE_OPTION, as_domain, as_selector, as_selectors
 from mailguard.cli.rotate import rotate
 from mailguard.cli.standard_error import note, tell
 from mailguard.cli.waiting import counted
@@ -141,7 +141,7 @@ def _new_as_zone(domain: Domain, made: list[tuple[SigningKey, str]]) -> str:
 @click.option(
     "-c", "--config", "config_file", type=FILE, metavar="CONFIG", help="Test every key of this configuration."
 )
-@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
+@ZONE_OPTION
 @click.option("--group-readable", is_flag=True, help="Accept a key file that its group can read.")
 @JSON_OPTION
 def test(

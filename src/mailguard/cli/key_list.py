@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import CONFIG_OPTION
 from mailguard.cli.json_report import print_json
-from mailguard.cli.parameters import FILE, JSON_OPTION
+from mailguard.cli.parameters import JSON_OPTION
 from mailguard.cli.rotation_keys import adopted
 from mailguard.cli.rotation_settings import date_of
 from mailguard.cli.standard_error import tell
-from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.config import Config, load
 from mailguard.dkim.signing_key import KeyCheck
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
@@ -32,7 +33,7 @@ _Row = dict[str, str | None]
 
 
 @click.command("list")
-@click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+@CONFIG_OPTION
 @JSON_OPTION
 def list_(config_file: str, as_json: bool) -> ExitCode:
     """Show every key of the configuration: which sign, which come and go, and what their next step is.

@@ -14,9 +14,10 @@ import click
 
 from mailguard.audit.gather import run_postconf
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import POSTCONF_OPTION
 from mailguard.cli.json_report import print_json
 from mailguard.cli.key_files import Owner, find_owner, store_keys
-from mailguard.cli.parameters import DIRECTORY, FILE, POSTCONF_OPTION
+from mailguard.cli.parameters import DIRECTORY, FILE
 from mailguard.config import DEFAULT_USER
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.migration.importing import PROGRAMS, Imported, import_files

@@ -7,7 +7,7 @@ import time
 import click
 
 from mailguard.cli.dane_report import EXIT_CODES
-from mailguard.cli.dane_settings import CONFIG_OPTION, LOOKUP_TIME_S, settings
+from mailguard.cli.dane_settings import LOOKUP_TIME_S, RESOLVER_CONFIG_OPTION, settings
 from mailguard.cli.dane_visits import Visit, addresses_of, visits
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.mta_sts_report import MxHosts, hosts_of, sts_tree
@@ -30,7 +30,7 @@ def mta_sts() -> None:
 
 @mta_sts.command()
 @click.argument("domain", callback=as_domain)
-@CONFIG_OPTION
+@RESOLVER_CONFIG_OPTION
 @click.option("--ca-file", type=FILE, metavar="FILE", help="Trust these authorities (PEM) in place of the system's.")
 @click.option("--no-connect", is_flag=True, help="Connect to no mail server. The policy is fetched all the same.")
 @JSON_OPTION

@@ -17,12 +17,11 @@ from mailguard.domain import Domain
 from mailguard.errors import DomainError
 
 __all__ = [
-    "CONFIG_DIRECTORY_OPTION",
     "DIRECTORY",
     "FILE",
     "JSON_OPTION",
     "POSIX_SECONDS",
-    "POSTCONF_OPTION",
+    "ZONE_OPTION",
     "as_domain",
     "as_selector",
     "as_selectors",
@@ -43,12 +42,7 @@ DIRECTORY = _Directory(readable=False)
 POSIX_SECONDS = click.IntRange(0, 10**12)
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-CONFIG_DIRECTORY_OPTION = click.option(
-    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
-)
-POSTCONF_OPTION = click.option(
-    "--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf."
-)
+ZONE_OPTION = click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
 
 
 def as_domain(ctx: click.Context, param: click.Parameter, value: str | None) -> Domain | None:

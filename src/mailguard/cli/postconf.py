@@ -6,9 +6,8 @@ Nothing is changed without --apply, and then all of it can be undone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -16,30 +15,16 @@ from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
 from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import host_options
 from mailguard.cli.json_report import print_json
-from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, DIRECTORY, FILE, JSON_OPTION, POSTCONF_OPTION
+from mailguard.cli.parameters import DIRECTORY
 from mailguard.cli.printable import file_line
-from mailguard.config import DEFAULT_PATH, load
+from mailguard.config import load
 from mailguard.setup_host.file_changes import Journal
 from mailguard.setup_host.milter_plan import MilterPlan, milter_plan
 from mailguard.setup_host.postfix_files import Edit, edit, read_chroots, read_written
 
-__all__ = ["host_options", "postconf"]
-
-
-def host_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which configuration and which Postfix are meant."""
-    options = (
-        click.option(
-            "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
-        ),
-        CONFIG_DIRECTORY_OPTION,
-        POSTCONF_OPTION,
-        JSON_OPTION,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+__all__ = ["postconf"]
 
 
 @click.command()

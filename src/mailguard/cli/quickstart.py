@@ -25,12 +25,13 @@ from mailguard.cli.doctor import diagnosis
 from mailguard.cli.doctor_child import Person
 from mailguard.cli.doctor_probe import engine_found, load_keys
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import CONFIG_DIRECTORY_OPTION, CONFIG_OPTION, POSTCONF_OPTION
 from mailguard.cli.key import DEFAULT_DIRECTORY, default_selector
 from mailguard.cli.key_files import Owner, find_owner, store_keys
-from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, DIRECTORY, FILE, POSTCONF_OPTION, as_domain
+from mailguard.cli.parameters import DIRECTORY, as_domain
 from mailguard.cli.printable import file_line
 from mailguard.cli.tree_report import show
-from mailguard.config import DEFAULT_PATH, DEFAULT_USER, Config, load
+from mailguard.config import DEFAULT_USER, Config, load
 from mailguard.dkim.signing_key import KeyPermissions, generate_ed25519, generate_rsa
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
@@ -62,7 +63,7 @@ _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 
 @click.command()
 @click.argument("domain", callback=as_domain, required=False)
-@click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+@CONFIG_OPTION
 @CONFIG_DIRECTORY_OPTION
 @POSTCONF_OPTION
 @click.option(

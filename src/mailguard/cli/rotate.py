@@ -11,11 +11,12 @@ import time
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import CONFIG_OPTION
 from mailguard.cli.json_report import print_json
 from mailguard.cli.key_files import Owner, find_owner
 from mailguard.cli.key_use import KeyUse
 from mailguard.cli.new_keys import DEFAULT_DIRECTORY
-from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, as_domain
+from mailguard.cli.parameters import DIRECTORY, JSON_OPTION, as_domain
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_settings import Settings
 from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
@@ -23,7 +24,7 @@ from mailguard.cli.rotation_turn import WAITING, Turn
 from mailguard.cli.standard_error import note, tell
 from mailguard.cli.waiting import counted_without_thread
 from mailguard.clock import clock_that_never_sleeps
-from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.config import Config, load
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, KeyFileError
 from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
@@ -53,7 +54,7 @@ _WORST_FIRST = (ExitCode.CONFIGURATION, ExitCode.FAIL, ExitCode.TEMPORARY, WAITI
 @click.command()
 @click.argument("domain", callback=as_domain, required=False)
 @click.option("--all", "all_domains", is_flag=True, help="Every domain whose keys are rotated: for a timer.")
-@click.option("-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True)
+@CONFIG_OPTION
 @click.option(
     "--directory",
     type=DIRECTORY,

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import CONFIG_DIRECTORY_OPTION, CONFIG_OPTION, POSTCONF_OPTION
 from mailguard.cli.json_report import print_json
-from mailguard.cli.parameters import CONFIG_DIRECTORY_OPTION, FILE, JSON_OPTION, POSTCONF_OPTION
+from mailguard.cli.parameters import JSON_OPTION
 from mailguard.cli.senders_import import read_postfix
 from mailguard.cli.senders_report import audit_json, audit_lines, listing_json, listing_lines
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
-from mailguard.config import DEFAULT_PATH, load
+from mailguard.config import load
 from mailguard.explain import Explanation
 from mailguard.sender_sources import open_senders
 from mailguard.senders.combine import Senders
@@ -34,9 +35,6 @@ _EXIT_CODES = {
     PermissionStatus.UNKNOWN: ExitCode.FAIL,
     PermissionStatus.UNAVAILABLE: ExitCode.TEMPORARY,
 }
-_CONFIG = click.option(
-    "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
-)
 
 
 @click.group(no_args_is_help=False)
@@ -47,7 +45,7 @@ def senders() -> None:
 @senders.command()
 @click.argument("login")
 @click.argument("address")
-@_CONFIG
+@CONFIG_OPTION
 @JSON_OPTION
 def test(login: str, address: str, config_file: str, as_json: bool) -> ExitCode:
     """Show whether LOGIN may use ADDRESS, by which rule of which source, and what was asked for it.
@@ -65,7 +63,7 @@ def test(login: str, address: str, config_file: str, as_json: bool) -> ExitCode:
 
 @senders.command("list")
 @click.argument("login")
-@_CONFIG
+@CONFIG_OPTION
 @JSON_OPTION
 def list_(login: str, config_file: str, as_json: bool) -> ExitCode:
     """Show what LOGIN may use, by each source, and which sources cannot be listed.
@@ -86,7 +84,7 @@ def list_(login: str, config_file: str, as_json: bool) -> ExitCode:
 
 
 @senders.command()
-@_CONFIG
+@CONFIG_OPTION
 @JSON_OPTION
 def audit(config_file: str, as_json: bool) -> ExitCode:
     """Show which accounts can send as whom, the one with the widest reach first.

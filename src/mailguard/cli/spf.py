@@ -8,7 +8,7 @@ import click
 
 from mailguard.cli.client_options import ClientAddress, client_options, reverse_path
 from mailguard.cli.exit_code import ExitCode
-from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS
+from mailguard.cli.parameters import JSON_OPTION, POSIX_SECONDS, ZONE_OPTION
 from mailguard.cli.tree_report import show
 from mailguard.cli.waiting import waiting
 from mailguard.dns.answers import Answers, evaluate
@@ -30,7 +30,7 @@ def spf() -> None:
 
 @spf.command()
 @client_options
-@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
+@ZONE_OPTION
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Check as at this POSIX time.")
 @JSON_OPTION
 def check(

@@ -24,10 +24,10 @@ from mailguard.audit.gather import Places as HostPlaces
 from mailguard.audit.gather import gather
 from mailguard.cli.delivered_copy import find_copy
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import host_options
 from mailguard.cli.mail_log import MailLog, Places, default_places, distinct
 from mailguard.cli.mail_trail import Trail
 from mailguard.cli.parameters import FILE
-from mailguard.cli.postconf import host_options
 from mailguard.cli.trail_cards import Trial, cards, copy_card, exit_code_of
 from mailguard.cli.tree_report import show
 from mailguard.cli.trial_message import Handed, MailAddress, SmtpPlace, TrialMessage, by_sendmail, by_smtp

@@ -11,12 +11,13 @@ import socket
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import CONFIG_OPTION
 from mailguard.cli.json_report import print_json
-from mailguard.cli.parameters import FILE, JSON_OPTION
+from mailguard.cli.parameters import JSON_OPTION
 from mailguard.cli.printable import printable
 from mailguard.cli.standard_error import tell
 from mailguard.cli.waiting import waiting
-from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.config import Config, load
 from mailguard.config_values import SocketAddress
 from mailguard.dns.validation import ValidationStatus
 from mailguard.errors import ConfigError
@@ -40,9 +41,6 @@ _EXIT_CODES = {
     ReplyStatus.PERMANENT: ExitCode.TEMPORARY,
 }
 _FAMILIES = {"unix": socket.AF_UNIX, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
-_CONFIG = click.option(
-    "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
-)
 
 
 @click.group(no_args_is_help=False)
@@ -51,7 +49,7 @@ def tlspolicy() -> None:
 
 
 @tlspolicy.command()
-@_CONFIG
+@CONFIG_OPTION
 def serve(config_file: str) -> ExitCode:
     """Answer Postfix's smtp_tls_policy_maps until SIGTERM. docs/tlspolicy.md says what goes into main.cf.
 
@@ -98,7 +96,7 @@ def _serve(config_file: str) -> None:
 
 @tlspolicy.command()
 @click.argument("key")
-@_CONFIG
+@CONFIG_OPTION
 @click.option("--tlsrpt", is_flag=True, help="With what Postfix 3.10 reports (the map QUERYwithTLSRPT).")
 @click.option("--server", is_flag=True, help="Ask the server that runs, not the DNS and the policy host.")
 @JSON_OPTION
@@ -126,7 +124,7 @@ def query(key: str, config_file: str, tlsrpt: bool, server: bool, as_json: bool)
 
 
 @tlspolicy.command()
-@_CONFIG
+@CONFIG_OPTION
 @JSON_OPTION
 def check(config_file: str, as_json: bool) -> ExitCode:
     """Check what the server needs: a resolver that validates DNSSEC, and Postfix's settings.

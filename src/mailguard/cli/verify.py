@@ -13,7 +13,7 @@ import click
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.json_report import print_json
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
-from mailguard.cli.parameters import FILE, POSIX_SECONDS
+from mailguard.cli.parameters import FILE, POSIX_SECONDS, ZONE_OPTION
 from mailguard.cli.verify_report import Judged, as_json, show
 from mailguard.cli.waiting import waiting
 from mailguard.dkim.canonical import BodyDigests
@@ -33,7 +33,7 @@ __all__ = ["verify"]
 @click.argument("file", type=FILE, default=STANDARD_INPUT)
 @click.option("--second-opinion", "ask_dkimpy", is_flag=True, help="Show the verdict of dkimpy beside ours.")
 @click.option("--json", "as_json_text", is_flag=True, help="Write JSON.")
-@click.option("--zone", type=FILE, metavar="FILE", help="Take the DNS answers from this master file.")
+@ZONE_OPTION
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge as at this POSIX time.")
 def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, now: int | None) -> int:
     """Verify the DKIM signatures of the message in FILE (or standard input).

@@ -1,0 +1,30 @@
+"""The options that say which configuration and which Postfix of this host are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION
+from mailguard.config import DEFAULT_PATH
+
+__all__ = ["CONFIG_DIRECTORY_OPTION", "CONFIG_OPTION", "POSTCONF_OPTION", "host_options"]
+
+CONFIG_OPTION = click.option(
+    "-c", "--config", "config_file", type=FILE, metavar="CONFIG", default=DEFAULT_PATH, show_default=True
+)
+CONFIG_DIRECTORY_OPTION = click.option(
+    "--config-directory", type=DIRECTORY, metavar="DIRECTORY", help="Postfix's, where it is not the default one."
+)
+POSTCONF_OPTION = click.option(
+    "--postconf", metavar="PROGRAM", default="postconf", show_default=True, help="Postfix's postconf."
+)
+
+
+def host_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """All of them, and --json."""
+    for option in (JSON_OPTION, POSTCONF_OPTION, CONFIG_DIRECTORY_OPTION, CONFIG_OPTION):
+        function = option(function)
+    return function
