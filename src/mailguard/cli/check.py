@@ -12,7 +12,7 @@ from mailguard.cli.dane_settings import settings
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain, as_selectors
 from mailguard.cli.standard_error import note
-from mailguard.cli.tree_report import show
+from mailguard.cli.tree_report import show_scorecard
 from mailguard.cli.waiting import waiting
 from mailguard.config import DEFAULT_PATH, load
 from mailguard.configured_dns import resolver_config
@@ -24,19 +24,12 @@ from mailguard.domain import Domain
 from mailguard.errors import MissingExtraError
 from mailguard.key_places import keys_of
 from mailguard.mtasts.result import FetchOutcome
-from mailguard.scorecard.card import Mark
 from mailguard.scorecard.domain_card import domain_card
 
 __all__ = ["check"]
 
 # All look-ups together: nothing waits for it but the one who asks.
 LOOKUP_TIME_S = 20.0
-_EXIT_CODES = {
-    Mark.OK: ExitCode.PASS,
-    Mark.NOTE: ExitCode.PASS,
-    Mark.UNKNOWN: ExitCode.TEMPORARY,
-    Mark.PROBLEM: ExitCode.FAIL,
-}
 
 
 @click.command()
@@ -80,8 +73,7 @@ def check(
             resolver,
             deadline=deadline,
         )
-    show(card, as_json=as_json)
-    return _EXIT_CODES[Mark(card.status)]
+    return show_scorecard(card, as_json=as_json)
 
 
 def _policy_file(domain: Domain, resolver: Resolver) -> FetchOutcome | None:

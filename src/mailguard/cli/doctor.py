@@ -37,7 +37,7 @@ from mailguard.cli.host_options import host_options
 from mailguard.cli.key import zone_line
 from mailguard.cli.key_check import CheckedKey, KeyOutcome, check_keys
 from mailguard.cli.rotation_daemon import SigningDaemon
-from mailguard.cli.tree_report import show
+from mailguard.cli.tree_report import show_scorecard
 from mailguard.cli.waiting import counted, waiting
 from mailguard.config import Config, Listener, load
 from mailguard.configured_dns import resolver_config
@@ -50,7 +50,7 @@ from mailguard.errors import ConfigError
 from mailguard.explain import Explanation
 from mailguard.key_places import WantedKey, keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
-from mailguard.scorecard.card import MAX_SHOWN, Mark, card, finding, in_few
+from mailguard.scorecard.card import MAX_SHOWN, Mark, card, finding, in_few, scorecard
 from mailguard.scorecard.host_name_card import TITLE, host_name_card
 from mailguard.setup_host.doctor_cards import (
     Probe,
@@ -68,13 +68,6 @@ from mailguard.setup_host.trust_cards import own_clients_card, proxy_card, smugg
 
 __all__ = ["diagnosis", "doctor"]
 
-_EXIT_CODES = {
-    Mark.OK: ExitCode.PASS,
-    Mark.NOTE: ExitCode.PASS,
-    Mark.UNKNOWN: ExitCode.TEMPORARY,
-    Mark.PROBLEM: ExitCode.FAIL,
-}
-_ORDER = tuple(Mark)
 _INSTALL_RESOLVER = 'apt install unbound, and set nameservers = ["127.0.0.1"] in [dns]; mailguard tlspolicy says more'
 
 
@@ -87,14 +80,7 @@ def doctor(config_file: str, config_directory: str | None, postconf: str, as_jso
     (something could be better), a problem, or unknown. Ends with 0 if there is no problem, 1 if there is one, 75 if
     something could not be told and nothing else is wrong.
     """
-    tree = diagnosis(config_file, config_directory, postconf)
-    show(tree, as_json=as_json)
-    return _exit_code_of(tree)
-
-
-def _exit_code_of(tree: Explanation) -> ExitCode:
-    """That of the command."""
-    return _EXIT_CODES[Mark(tree.status)]
+    return show_scorecard(diagnosis(config_file, config_directory, postconf), as_json=as_json)
 
 
 def diagnosis(config_file: str, config_directory: str | None, postconf: str) -> Explanation:
@@ -128,8 +114,7 @@ def diagnosis(config_file: str, config_directory: str | None, postconf: str) -> 
     if facts is not None:
         with waiting("asking the DNS"):
             cards.append(_host_name_card(facts, asked))
-    worst = max((Mark(each.status) for each in cards), key=_ORDER.index)
-    return Explanation(title="mailguard on this host", status=worst.value, children=tuple(cards))
+    return scorecard("mailguard on this host", cards)
 
 
 class _Eyes:

@@ -190,7 +190,7 @@ def rotate(
             _show(turn)
     if len(domains) >= MANY_DOMAINS:
         said = ", ".join(f"{codes.count(code)} {word}" for code, word in _WORDS.items() if code in codes)
-        click.echo(f"mailguard: {len(domains)} domains: {said}", err=True)
+        tell(f"{len(domains)} domains: {said}")
     return next((each for each in _WORST_FIRST if each in codes), ExitCode.PASS)
 
 

@@ -37,11 +37,10 @@ from mailguard.configured_dns import resolver_config
 from mailguard.dkim.result import DkimResult
 from mailguard.dns.live import open_resolver
 from mailguard.errors import ConfigError, DomainError
-from mailguard.explain import Explanation
 from mailguard.key_places import keys_of
 from mailguard.message import Message
 from mailguard.pipeline import verify_dkim
-from mailguard.scorecard.card import Mark
+from mailguard.scorecard.card import scorecard
 from mailguard.setup_host.milter_plan import MilterPlan, milter_plan
 from mailguard.setup_host.postfix_files import read_chroots
 
@@ -55,7 +54,6 @@ LINGER_S = 2.0
 WAKE_AFTER_S = 2.0
 COMMAND_TIMEOUT_S = 20.0
 MAX_PASSWORD_BYTES = 1_024
-_ORDER = tuple(Mark)
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> MailAddress | None:
@@ -169,8 +167,7 @@ def test(
     shown = list(cards(trial, trail))
     if mailbox is not None and not (handed.fault or handed.code):
         shown.append(copy_card(trial, mailbox, results))
-    worst = max((Mark(each.status) for each in shown), key=_ORDER.index)
-    show(Explanation(f"test message to {recipient}", worst.value, children=tuple(shown)), as_json=as_json)
+    show(scorecard(f"test message to {recipient}", shown), as_json=as_json)
     return exit_code_of(trial, trail, results, is_copy_wanted=is_copy_wanted)
 
 

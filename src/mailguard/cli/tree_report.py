@@ -11,14 +11,22 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.json_report import print_json
 from mailguard.explain import Explanation
+from mailguard.scorecard.card import Mark
 
-__all__ = ["show"]
+__all__ = ["show", "show_scorecard"]
 
 _GOOD = frozenset({"pass", "accept", "ok", "aligned", "usable"})
 _BAD = frozenset({"fail", "permerror", "reject", "quarantine", "malformed", "not aligned", "unusable"})
 _STATUS_COLOURS = {**dict.fromkeys(_GOOD, "green"), **dict.fromkeys(_BAD, "red")}
+_SCORECARD_CODES = {
+    Mark.OK: ExitCode.PASS,
+    Mark.NOTE: ExitCode.PASS,
+    Mark.UNKNOWN: ExitCode.TEMPORARY,
+    Mark.PROBLEM: ExitCode.FAIL,
+}
 
 
 def show(explanation: Explanation, *, as_json: bool) -> None:
@@ -31,6 +39,12 @@ def show(explanation: Explanation, *, as_json: bool) -> None:
         click.echo(explanation.text())
         return
     console.print(_branch(explanation))
+
+
+def show_scorecard(scorecard: Explanation, *, as_json: bool) -> ExitCode:
+    """Print it; how the command ends."""
+    show(scorecard, as_json=as_json)
+    return _SCORECARD_CODES[Mark(scorecard.status)]
 
 
 def _branch(explanation: Explanation) -> Tree:

@@ -1,14 +1,13 @@
-"""The parts of a scorecard: how each is marked, and the whole domain's tree. Pure."""
+"""The parts of a scorecard: how each is marked, and the tree of all. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from mailguard.domain import Domain
 from mailguard.explain.explanation import Explanation
 
-__all__ = ["Mark", "card", "finding", "in_few", "mark_of", "scorecard"]
+__all__ = ["Mark", "card", "finding", "in_few", "mark_of", "scorecard", "worst"]
 
 # Of one kind in one card. Who has more of them to put right does it with a program.
 MAX_SHOWN = 20
@@ -28,6 +27,11 @@ class Mark(Enum):
 _ORDER = tuple(Mark)
 
 
+def worst(marks: Iterable[Mark]) -> Mark:
+    """Of none, OK."""
+    return max(marks, key=_ORDER.index, default=Mark.OK)
+
+
 def finding(mark: Mark, detail: str, advice: str = "") -> Explanation:
     """One thing to know, and what to do about it."""
     return Explanation(title=mark.value, detail=detail, advice=advice)
@@ -35,8 +39,7 @@ def finding(mark: Mark, detail: str, advice: str = "") -> Explanation:
 
 def mark_of(found: Iterable[Explanation]) -> Mark:
     """The worst of what was found."""
-    marks = [Mark(each.title) for each in found if each.title in {mark.value for mark in Mark}]
-    return max(marks, key=_ORDER.index, default=Mark.OK)
+    return worst(Mark(each.title) for each in found if each.title in {mark.value for mark in Mark})
 
 
 def in_few(found: Sequence[Explanation], what: str, advice: str) -> list[Explanation]:
@@ -71,7 +74,7 @@ def card(
     )
 
 
-def scorecard(domain: Domain, cards: Sequence[Explanation]) -> Explanation:
+def scorecard(title: str, cards: Sequence[Explanation]) -> Explanation:
     """All parts, marked as the worst of them."""
-    worst = max((Mark(each.status) for each in cards), key=_ORDER.index)
-    return Explanation(title=f"mail of {domain}", status=worst.value, children=tuple(cards))
+    mark = worst(Mark(each.status) for each in cards)
+    return Explanation(title=title, status=mark.value, children=tuple(cards))

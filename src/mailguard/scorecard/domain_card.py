@@ -12,7 +12,7 @@ from mailguard.explain.dmarc_check import Usability, check_domain
 from mailguard.explain.dmarc_problem import DmarcProblem
 from mailguard.explain.explanation import Explanation
 from mailguard.mtasts.result import FetchOutcome
-from mailguard.scorecard.card import Mark, mark_of, scorecard
+from mailguard.scorecard.card import Mark, mark_of, scorecard, worst
 from mailguard.scorecard.dkim_card import dkim_card
 from mailguard.scorecard.spf_card import spf_card
 from mailguard.scorecard.transport_card import dane_card, mta_sts_card, mx_card, tls_report_card
@@ -56,13 +56,13 @@ def domain_card(
             is_missing = True  # the other parts may ask in the same round
     if is_missing:
         raise Unanswered("the scorecard")
-    return scorecard(domain, cards)
+    return scorecard(f"mail of {domain}", cards)
 
 
 def _dmarc_card(domain: Domain, answers: Answers) -> Explanation:
     checked = check_domain(domain, answers)
     children = tuple(map(_marked, checked.explanation.children))
-    status = max((_DMARC_MARKS[checked.usability], mark_of(children)), key=list(Mark).index).value
+    status = worst((_DMARC_MARKS[checked.usability], mark_of(children))).value
     return replace(checked.explanation, title="DMARC", status=status, reason="", children=children)
 
 
