@@ -17,7 +17,7 @@ import pytest
 
 from cli_process import PYTHON, Command
 from mailguard.cli import rotation_keys
-from mailguard.cli.doctor_child import run_as
+from mailguard.cli.doctor_child import fault_as
 from mailguard.cli.key_files import store_keys
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_store import Busy, RotationStore, StateLocks
@@ -434,11 +434,11 @@ def test_the_keys_of_a_domain_are_looked_at_in_one_process(
     site.started()
     looks: list[object] = []
 
-    def counted(*arguments: Any, **more: Any) -> dict[str, object]:
+    def counted(*arguments: Any, **more: Any) -> str:
         looks.append(arguments)
-        return run_as(*arguments, **more)
+        return fault_as(*arguments, **more)
 
-    monkeypatch.setattr(rotation_keys, "run_as", counted)
+    monkeypatch.setattr(rotation_keys, "fault_as", counted)
     assert (site.rotate().code, len(looks)) == (0, 1)
 
 

@@ -297,9 +297,9 @@ def _way_to(path: str, person: Person | None) -> str:
 def _senders_card(config: Config, eyes: _Eyes) -> Explanation:
     if not config.senders.sources:
         return card("senders", [finding(Mark.OK, "no source is named: nobody is held to an address")])
-    is_up, fault = ask_senders(eyes.daemon, config)
+    fault = ask_senders(eyes.daemon, config)
     shown = [("sources", ", ".join(config.senders.sources))]
-    if is_up:
+    if not fault:
         return card("senders", [finding(Mark.OK, "the sources answer")], facts=shown)
     advice = (
         "mailguard senders test LOGIN ADDRESS, as the daemon's user; mail of your users waits (451) until they do"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Person", "run_as"]
+__all__ = ["Person", "fault_as", "run_as"]
 
 # The child has an alarm of its own; this is for one that does not even get so far.
 GRACE_S = 2.0
@@ -80,6 +80,12 @@ def run_as(
     except ValueError:
         return {"error": f"no answer within {timeout_s:g} s"}
     return found if isinstance(found, dict) else {"error": "no answer"}
+
+
+def fault_as(person: Person | None, work: Callable[[], str], *, timeout_s: float) -> str:
+    """`run_as` for work that returns what is wrong, or nothing."""
+    found = run_as(person, lambda: {"error": work()}, timeout_s=timeout_s)
+    return str(found["error"])
 
 
 def _child(

@@ -20,7 +20,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mailguard.cli.doctor_child import Person, run_as
+from mailguard.cli.doctor_child import Person, fault_as, run_as
 from mailguard.config import Config
 from mailguard.dkim.signing_key import KeyCheck, KeyPermissions, SigningKey
 from mailguard.errors import KeyFileError, MailguardError
@@ -206,15 +206,14 @@ def group_name(gid: int) -> str:
 def readable_by(person: Person | None, path: str) -> str:
     """Empty if the person can read the file; otherwise why not."""
 
-    def work() -> dict[str, object]:
+    def work() -> str:
         try:
             with open(path, "rb"):
-                return {"fault": ""}
+                return ""
         except OSError as error:
-            return {"fault": error.strerror or str(error)}
+            return error.strerror or str(error)
 
-    found = run_as(person, work, timeout_s=FILE_TIMEOUT_S)
-    return str(found.get("fault", found.get("error", "")))
+    return fault_as(person, work, timeout_s=FILE_TIMEOUT_S)
 
 
 def load_keys(person: Person | None, wanted: Sequence[WantedKey], permissions: KeyPermissions) -> Iterator[str]:
@@ -253,23 +252,21 @@ def owner_name(path: str) -> str:
         return str(uid)
 
 
-def ask_senders(person: Person | None, config: Config) -> tuple[bool, str]:
-    """Whether the sources can be asked, and what went wrong: about an address that nobody has."""
+def ask_senders(person: Person | None, config: Config) -> str:
+    """Empty if the sources can be asked, which are asked about an address that nobody has; otherwise why not."""
 
-    def work() -> dict[str, object]:
+    def work() -> str:
         try:
             sources = open_senders(config.senders)
             if sources is None:
-                return {"fault": ""}
+                return ""
             permission = sources.ask(b"nobody@mailguard.invalid", b"nobody@mailguard.invalid")
         except MailguardError as error:
-            return {"fault": str(error)}
+            return str(error)
         is_down = permission.status is PermissionStatus.UNAVAILABLE
-        return {"fault": f"{permission.source}: {permission.reason}" if is_down else ""}
+        return f"{permission.source}: {permission.reason}" if is_down else ""
 
-    found = run_as(person, work, timeout_s=config.senders.deadline_s + FILE_TIMEOUT_S)
-    fault = str(found.get("fault", found.get("error", "")))
-    return not fault, fault
+    return fault_as(person, work, timeout_s=config.senders.deadline_s + FILE_TIMEOUT_S)
 
 
 def is_synchronised() -> bool | None:

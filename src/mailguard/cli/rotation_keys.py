@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from mailguard.cli.doctor_child import Person, run_as
+from mailguard.cli.doctor_child import Person, fault_as
 from mailguard.cli.key_files import Owner, store_keys
 from mailguard.cli.new_keys import GENERATORS
 from mailguard.config import Config
@@ -69,9 +69,9 @@ def adopted(config: Config, wanted: WantedKey, *, check: KeyCheck = KeyCheck.FUL
 def unusable(config: Config, domain: Domain, keys: Sequence[RotatedKey], *, check: KeyCheck) -> str:
     """Why the daemon's user cannot sign with them; empty if that user can. While there is one thread."""
 
-    def look() -> dict[str, object]:
+    def look() -> str:
         faults = ((key.selector, _fault(config, domain, key, check)) for key in keys)
-        return {"fault": "; ".join(f"{selector}: {fault}" for selector, fault in faults if fault)}
+        return "; ".join(f"{selector}: {fault}" for selector, fault in faults if fault)
 
     if not keys:
         return ""
@@ -79,8 +79,7 @@ def unusable(config: Config, domain: Domain, keys: Sequence[RotatedKey], *, chec
     if os.geteuid() == 0 and daemon is None:
         return f'there is no user "{config.user}" to read {keys[0].file}'
     # One process for all: a host may have many domains.
-    found = run_as(daemon, look, timeout_s=LOOK_TIMEOUT_S)
-    fault = str(found.get("fault", found.get("error", "")))
+    fault = fault_as(daemon, look, timeout_s=LOOK_TIMEOUT_S)
     return f"{config.user if daemon else 'this user'} cannot sign with {fault}" if fault else ""
 
 
