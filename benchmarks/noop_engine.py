@@ -40,7 +40,7 @@ TICK_S = 0.25
 class OneField:
     """What every message comes to."""
 
-    actions: tuple[Action, ...] = (InsertHeader(0, b"X-Noop", b" yes"), Accept())
+    actions: tuple[Action, ...] = (InsertHeader(b"X-Noop", b" yes"), Accept())
     record: Mapping[str, object] = field(default_factory=dict)
     trace: Trace | None = None
 

@@ -126,7 +126,7 @@ class StandIn:
             "threads": threading.active_count(),
             "strangers": len(STRANGERS),
         }
-        actions: list[Any] = [InsertHeader(0, b"X-Events", b" " + json.dumps(notes).encode())]
+        actions: list[Any] = [InsertHeader(b"X-Events", b" " + json.dumps(notes).encode())]
         last: list[Any] = [Accept()]
         for order in self.orders:
             match order.split(" "):
@@ -143,7 +143,7 @@ class StandIn:
                 case ["quarantine", *words]:
                     actions.append(Quarantine(" ".join(words)))
                 case ["insert", name, value]:
-                    actions.append(InsertHeader(0, name.encode(), bytes.fromhex(value)))
+                    actions.append(InsertHeader(name.encode(), bytes.fromhex(value)))
                 case ["delete", name, index]:
                     actions.append(DeleteHeader(name.encode(), int(index)))
         return Conclusion((*actions, *last), {"from": "x@evil.test", "action": "accept"})

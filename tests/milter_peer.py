@@ -128,7 +128,6 @@ def delivered(fields: Sequence[Field], body: bytes, conclusion: Conclusion) -> b
             del header[places[action.index - 1]]
         else:
             assert isinstance(action, InsertHeader)
-            assert action.index == 0
             header.insert(0, (action.name, action.value))
     text = b"".join(name + b":" + value + b"\n" for name, value in header)
     return text.replace(b"\n", b"\r\n") + b"\r\n" + body

@@ -35,13 +35,13 @@ GOOD_HEADERS = [(b"X-A", b" a"), (b"X-A", b""), (b"X-A", b" a\n b\n\tc"), (b"X-A
 @pytest.mark.parametrize(("name", "value"), BAD_HEADERS)
 def test_a_header_field_that_would_break_out_cannot_be_made(name: bytes, value: bytes) -> None:
     with pytest.raises(ValueError, match="header field"):
-        InsertHeader(0, name, value)
+        InsertHeader(name, value)
 
 
 @pytest.mark.attack("P06")
 @pytest.mark.parametrize(("name", "value"), GOOD_HEADERS)
 def test_a_header_field_that_is_one_can_be_made(name: bytes, value: bytes) -> None:
-    assert InsertHeader(0, name, value).value == value
+    assert InsertHeader(name, value).value == value
 
 
 @pytest.mark.attack("P06")
@@ -53,7 +53,7 @@ def test_a_header_field_that_is_one_can_be_made(name: bytes, value: bytes) -> No
 )
 def test_what_can_be_inserted_is_one_field(name: bytes, value: bytes) -> None:
     try:
-        action = InsertHeader(0, name, value)
+        action = InsertHeader(name, value)
     except ValueError:
         return
     raw = action.name + b":" + action.value.replace(b"\n", b"\r\n") + b"\r\nNext: 1\r\n\r\n"

@@ -37,7 +37,7 @@ class Verbose(StandIn):
     """Its answer is more than the sockets between us hold."""
 
     def end_of_message(self, answers: Answers, *, now: float) -> Conclusion:
-        large = InsertHeader(0, b"X-Large", b" " + b"x" * 60_000)
+        large = InsertHeader(b"X-Large", b" " + b"x" * 60_000)
         return Conclusion((*[large] * FIELDS, Accept()), {"action": "accept"})
 
 

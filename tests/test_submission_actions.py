@@ -43,7 +43,7 @@ def test_what_each_action_does(keys: Path, word: str, kind: list[type], action: 
     assert ("noted" in conclusion.record) is (word == "log")
     assert ("rule" in conclusion.record) is (word not in ("off", "log"))
     if word == "header":
-        assert conclusion.actions[0] == InsertHeader(0, b"X-Mailguard-Policy", b" sender-from")
+        assert conclusion.actions[0] == InsertHeader(b"X-Mailguard-Policy", b" sender-from")
     if word == "quarantine":
         text = "mailguard: login alice@us.test may not use bob@us.test in From [sender-from]"
         assert Quarantine(text) in conclusion.actions

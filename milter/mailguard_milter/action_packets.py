@@ -21,8 +21,8 @@ def action_packets(actions: Sequence[Action], *, adds_space: bool) -> list[bytes
         match action:
             case DeleteHeader(name, index):
                 packets.append(change_header(index, name, b""))
-            case InsertHeader(index, name, value):
-                packets.append(insert_header(index, name, value.removeprefix(b" ") if adds_space else value))
+            case InsertHeader(name, value):
+                packets.append(insert_header(0, name, value.removeprefix(b" ") if adds_space else value))
             case Quarantine(reason):
                 packets.append(quarantine(reason.encode()))
             case Reply():

@@ -31,12 +31,11 @@ class DeleteHeader:
 
 @dataclass(frozen=True, slots=True)
 class InsertHeader:
-    """Insert a field at position `index`, 0 being above the MTA's own Received.
+    """Insert a field above all others, the MTA's own Received included.
 
     `value` has its leading space and folds of a bare LF, as libmilter wants them when SMFIP_HDR_LEADSPC holds.
     """
 
-    index: int
     name: bytes
     value: bytes
 

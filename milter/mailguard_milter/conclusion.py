@@ -247,7 +247,7 @@ def _actions(service: Service, state: Transaction, outcome: Outcome) -> list[Act
 
 
 def _policy_field(rule: Rule) -> InsertHeader:
-    return InsertHeader(0, POLICY_FIELD_NAME.encode(), f" {rule.value}".encode())
+    return InsertHeader(POLICY_FIELD_NAME.encode(), f" {rule.value}".encode())
 
 
 def _results(judged: Judged) -> dict[str, object]:
@@ -326,7 +326,7 @@ def _deletions(found: Sequence[DeleteHeader]) -> list[Action]:
 
 def _insertion(field: HeaderField) -> InsertHeader:
     """On top, as results (RFC 8601 §4.1) and signatures (RFC 6376 §5.6) have to be."""
-    return InsertHeader(0, field.name, field.value.replace(b"\r\n", b"\n"))
+    return InsertHeader(field.name, field.value.replace(b"\r\n", b"\n"))
 
 
 def _one_line(text: str) -> str:

@@ -444,10 +444,10 @@ class Engine:
             match action:
                 case DeleteHeader(name, index):
                     context.chgheader(name.decode(), index, "")
-                case InsertHeader(index, name, value):
+                case InsertHeader(name, value):
                     if conversation.adds_space:
                         value = value.removeprefix(b" ")
-                    context.addheader(name.decode(), value.decode(), index)
+                    context.addheader(name.decode(), value.decode(), 0)
                 case Quarantine(reason):
                     context.quarantine(reason)
                 case Reply():
