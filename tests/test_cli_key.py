@@ -19,12 +19,13 @@ import mailguard.cli.key
 import mailguard.cli.key_files
 import mailguard.cli.verify
 from cli_process import Command, Keys
-from mailguard.cli.key import default_selector, zone_line
 from mailguard.cli.key_files import store_keys
+from mailguard.cli.new_keys import default_selector
 from mailguard.dkim.signing_key import KeyCheck, SigningKey, generate_rsa
 from mailguard.dns.question import Question, RecordType, Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import KeyFileError
+from mailguard.records.record import zone_line
 
 # key new
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 
 from mailguard.cli.doctor_probe import probe
+from mailguard.cli.parameters import DIRECTORY
 from mailguard.cli.printable import file_line
 from mailguard.cli.standard_error import tell
 from mailguard.config import Config, Mode
@@ -16,9 +17,19 @@ from mailguard.setup_host.file_changes import Journal, undo
 from mailguard.setup_host.milter_list import MILTERS, OTHER_MILTERS
 from mailguard.setup_host.milter_plan import Setting
 
-__all__ = ["BACKUPS", "carry_out", "undo_command", "undone", "warnings"]
+__all__ = ["BACKUPS_OPTION", "UNDO_OPTION", "carry_out", "undo_command", "undone", "warnings"]
 
-BACKUPS = "/var/backups/mailguard"
+BACKUPS_OPTION = click.option(
+    "--backups",
+    type=DIRECTORY,
+    metavar="DIRECTORY",
+    default="/var/backups/mailguard",
+    show_default=True,
+    help="Where old files are kept.",
+)
+UNDO_OPTION = click.option(
+    "--undo", "kept", type=DIRECTORY, metavar="DIRECTORY", help="Put back what an earlier run has kept there."
+)
 
 
 def undo_command(verb: str, journal: Journal) -> str:

@@ -34,7 +34,6 @@ from mailguard.cli.doctor_probe import (
 from mailguard.cli.doctor_resolver import resolver_program_cards
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.host_options import host_options
-from mailguard.cli.key import zone_line
 from mailguard.cli.key_check import CheckedKey, KeyOutcome, check_keys
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.tree_report import show_scorecard
@@ -356,7 +355,7 @@ def _host_name_card(facts: HostFacts, resolver_config: ResolverConfig) -> Explan
 def _record(checked: CheckedKey) -> Explanation:
     detail = f"{checked.name}: {checked.detail}"
     if checked.is_to_be_published:
-        return finding(Mark.PROBLEM, detail, f"publish: {zone_line(checked.name, checked.record.encode('ascii'))}")
+        return finding(Mark.PROBLEM, detail, f"publish: {checked.zone_line}")
     marks = {
         KeyOutcome.PUBLISHED: Mark.OK,
         KeyOutcome.TESTING: Mark.NOTE,

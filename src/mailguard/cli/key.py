@@ -16,8 +16,8 @@ from mailguard.cli.json_report import print_json
 from mailguard.cli.key_check import CheckedKey, check_keys
 from mailguard.cli.key_files import find_owner, store_keys
 from mailguard.cli.key_list import list_
-from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
-from mailguard.cli.parameters import DIRECTORY, FILE, JSON_OPTION, ZONE_OPTION, as_domain, as_selector, as_selectors
+from mailguard.cli.new_keys import GENERATORS, KEY_DIRECTORY_OPTION, default_selector
+from mailguard.cli.parameters import FILE, JSON_OPTION, ZONE_OPTION, as_domain, as_selector, as_selectors
 from mailguard.cli.rotate import rotate
 from mailguard.cli.standard_error import note, tell
 from mailguard.cli.waiting import counted
@@ -28,10 +28,10 @@ from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.domain import Domain
 from mailguard.key_places import keys_of
 from mailguard.pipeline import LOOKUP_TIME_S
-from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
+from mailguard.records.record import zone_line
 from mailguard.toml_text import toml_value
 
-__all__ = ["DEFAULT_DIRECTORY", "default_selector", "key", "zone_line"]
+__all__ = ["key"]
 
 # With so many, who reads them is told how many of them are wrong.
 MANY_KEYS = 10
@@ -46,11 +46,6 @@ key.add_command(list_)
 key.add_command(rotate)
 
 
-def zone_line(name: str, record: bytes) -> str:
-    """A TXT record as a line of a zone file; `name` without trailing dot."""
-    return f"{name}. {DEFAULT_TTL_S} IN TXT {quoted_strings(record)}"
-
-
 @key.command()
 @click.argument("domain", callback=as_domain)
 @click.option(
@@ -62,14 +57,7 @@ def zone_line(name: str, record: bytes) -> str:
     help="Name of the RSA key, and given again that of the Ed25519 key. Default: made from the month.",
 )
 @click.option("--only", type=click.Choice(list(GENERATORS)), help="Make one key instead of both.")
-@click.option(
-    "--directory",
-    type=DIRECTORY,
-    default=DEFAULT_DIRECTORY,
-    show_default=True,
-    metavar="DIR",
-    help="Where keys are kept.",
-)
+@KEY_DIRECTORY_OPTION
 @click.option("--owner", metavar="USER", help="As root: give the files to this user, as whom the daemon runs.")
 @JSON_OPTION
 def new(
@@ -205,5 +193,5 @@ def _checked_as_text(checked: CheckedKey) -> str:
     text = f"{checked.outcome.value}: {checked.name}: {checked.detail}"
     if checked.is_to_be_published:
         text += "".join(f"\n  published: {each}" for each in checked.published)
-        text += f"\n  publish: {zone_line(checked.name, checked.record.encode('ascii'))}"
+        text += f"\n  publish: {checked.zone_line}"
     return text

@@ -22,6 +22,7 @@ from mailguard.domain import Domain
 from mailguard.errors import KeyFileError
 from mailguard.explain.explanation import MAX_TEXT_CHARS
 from mailguard.key_places import WantedKey
+from mailguard.records.record import zone_line
 from mailguard.scorecard.dkim_card import MAX_SHOWN_TEXTS, ONE_RECORD, is_in_pieces, misplaced_at, wrong_places
 
 __all__ = ["CheckedKey", "KeyOutcome", "check_keys"]
@@ -74,6 +75,11 @@ class CheckedKey:
     def name(self) -> str:
         """Where the record belongs."""
         return key_name(self.selector, self.domain)
+
+    @property
+    def zone_line(self) -> str:
+        """`record` for a zone file."""
+        return zone_line(self.name, self.record.encode("ascii"))
 
     @property
     def is_to_be_published(self) -> bool:

@@ -13,11 +13,10 @@ import click
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
-from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
+from mailguard.cli.applying import BACKUPS_OPTION, UNDO_OPTION, carry_out, undo_command, undone, warnings
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.host_options import host_options
 from mailguard.cli.json_report import print_json
-from mailguard.cli.parameters import DIRECTORY
 from mailguard.cli.printable import file_line
 from mailguard.config import load
 from mailguard.setup_host.file_changes import Journal
@@ -29,18 +28,9 @@ __all__ = ["postconf"]
 
 @click.command()
 @host_options
-@click.option(
-    "--backups",
-    type=DIRECTORY,
-    metavar="DIRECTORY",
-    default=BACKUPS,
-    show_default=True,
-    help="Where old files are kept.",
-)
+@BACKUPS_OPTION
 @click.option("--apply", "applied", is_flag=True, help="Change the files, and keep the old ones.")
-@click.option(
-    "--undo", "kept", type=DIRECTORY, metavar="DIRECTORY", help="Put back what an earlier run has kept there."
-)
+@UNDO_OPTION
 def postconf(
     config_file: str,
     config_directory: str | None,

@@ -19,20 +19,20 @@ import click
 
 from mailguard.audit.facts import HostFacts
 from mailguard.audit.gather import Places, gather
-from mailguard.cli.applying import BACKUPS, carry_out, undo_command, undone, warnings
+from mailguard.cli.applying import BACKUPS_OPTION, UNDO_OPTION, carry_out, undo_command, undone, warnings
 from mailguard.cli.dns import dns
 from mailguard.cli.doctor import diagnosis
 from mailguard.cli.doctor_child import Person
 from mailguard.cli.doctor_probe import engine_found, load_keys
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.host_options import CONFIG_DIRECTORY_OPTION, CONFIG_OPTION, POSTCONF_OPTION
-from mailguard.cli.key import DEFAULT_DIRECTORY, default_selector
 from mailguard.cli.key_files import Owner, find_owner, store_keys
+from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_selector
 from mailguard.cli.parameters import DIRECTORY, as_domain
 from mailguard.cli.printable import file_line
 from mailguard.cli.tree_report import show
 from mailguard.config import DEFAULT_USER, Config, load
-from mailguard.dkim.signing_key import KeyPermissions, generate_ed25519, generate_rsa
+from mailguard.dkim.signing_key import KeyPermissions
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
 from mailguard.guarded_file import named
@@ -58,7 +58,6 @@ RELOAD = "systemctl reload-or-restart mailguard-milter"
 UNIT_DIRECTORY = "/var/spool/postfix/mailguard"
 # A pattern may find keys of thousands of domains.
 MAX_DOMAINS_SHOWN = 20
-_GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 
 
 @click.command()
@@ -76,18 +75,9 @@ _GENERATORS = {"rsa": generate_rsa, "ed25519": generate_ed25519}
 )
 @click.option("--user", metavar="USER", help=f"As whom the daemon runs, if it is new. [default: {DEFAULT_USER}]")
 @click.option("--listener", metavar="ADDRESS", help="Where Postfix reaches mailguard, if it is new.")
-@click.option(
-    "--backups",
-    type=DIRECTORY,
-    metavar="DIRECTORY",
-    default=BACKUPS,
-    show_default=True,
-    help="Where old files are kept.",
-)
+@BACKUPS_OPTION
 @click.option("--apply", "applied", is_flag=True, help="Do it.")
-@click.option(
-    "--undo", "kept", type=DIRECTORY, metavar="DIRECTORY", help="Put back what an earlier run has kept there."
-)
+@UNDO_OPTION
 def quickstart(
     domain: Domain | None,
     config_file: str,
@@ -197,7 +187,7 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
     signed = _signed(host.config, domain) if host.config is not None else ""
     if not signed and domain not in _parsed(text, host.config_file).domains:
         today = datetime.now(UTC).date()
-        named = [(each, default_selector(each, today)) for each in _GENERATORS]
+        named = [(each, default_selector(each, today)) for each in GENERATORS]
         files = [(kind, name, os.path.join(os.path.abspath(keys), domain, f"{name}.pem")) for kind, name in named]
         text = with_domain(text, domain, [(name, file) for _, name, file in files])
         # What is there already is used.
@@ -326,7 +316,7 @@ def _make(start: _Start, owner: Owner | None) -> None:
         else:
             make_directory(path, 0o755)
     if start.keys:
-        pems = [(name, _GENERATORS[kind]()) for kind, name, _ in start.keys]
+        pems = [(name, GENERATORS[kind]()) for kind, name, _ in start.keys]
         store_keys(start.key_directory, start.domain, pems, owner=owner)
 
 

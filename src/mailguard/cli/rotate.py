@@ -15,7 +15,7 @@ from mailguard.cli.host_options import CONFIG_OPTION
 from mailguard.cli.json_report import print_json
 from mailguard.cli.key_files import Owner, find_owner
 from mailguard.cli.key_use import KeyUse
-from mailguard.cli.new_keys import DEFAULT_DIRECTORY
+from mailguard.cli.new_keys import KEY_DIRECTORY_OPTION
 from mailguard.cli.parameters import DIRECTORY, JSON_OPTION, as_domain
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.rotation_settings import Settings
@@ -55,14 +55,7 @@ _WORST_FIRST = (ExitCode.CONFIGURATION, ExitCode.FAIL, ExitCode.TEMPORARY, WAITI
 @click.argument("domain", callback=as_domain, required=False)
 @click.option("--all", "all_domains", is_flag=True, help="Every domain whose keys are rotated: for a timer.")
 @CONFIG_OPTION
-@click.option(
-    "--directory",
-    type=DIRECTORY,
-    default=DEFAULT_DIRECTORY,
-    show_default=True,
-    metavar="DIR",
-    help="Where keys are kept.",
-)
+@KEY_DIRECTORY_OPTION
 @click.option(
     "--state",
     "state_directory",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_TTL_S", "Record", "quoted_strings"]
+__all__ = ["DEFAULT_TTL_S", "Record", "quoted_strings", "zone_line"]
 
 DEFAULT_TTL_S = 3_600
 # RFC 1035 §3.3.
@@ -18,6 +18,11 @@ def quoted_strings(octets: bytes) -> str:
     """`octets` as the character-strings of a TXT record in a zone file."""
     pieces = [octets[start : start + MAX_STRING_OCTETS] for start in range(0, len(octets), MAX_STRING_OCTETS)]
     return " ".join(f'"{"".join(map(_escaped, piece))}"' for piece in pieces or [b""])
+
+
+def zone_line(name: str, record: bytes) -> str:
+    """A TXT record as a line of a zone file; `name` without trailing dot."""
+    return f"{name}. {DEFAULT_TTL_S} IN TXT {quoted_strings(record)}"
 
 
 def _escaped(octet: int) -> str:
