@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 
 import click
 
@@ -12,7 +11,7 @@ from mailguard.cli.dane_certificates import certificate_nodes, read_chain, recor
 from mailguard.cli.dane_report import EXIT_CODES, dane_tree
 from mailguard.cli.dane_rollover import rollover_tree
 from mailguard.cli.dane_settings import LOOKUP_TIME_S, RESOLVER_CONFIG_OPTION, Settings, settings, validating
-from mailguard.cli.dane_visits import Visit, addresses_of, visits
+from mailguard.cli.dane_visits import Visit, addresses_of, starttls, visits
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.json_report import print_json
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
@@ -55,21 +54,21 @@ def check(destination: str, port: int | None, config_file: str | None, no_connec
     """
     _destination(destination)
     found = settings(config_file)
-    shake = None if no_connect else _shake(found.ca_file)
+    client = None if no_connect else starttls(found.ca_file)
     trusted = validating(found)
     with waiting(f"asking the DNS about {destination}"), open_resolver(trusted) as resolver:
         policy = check_dane(destination, resolver=resolver, port=port, insecure_mx=found.insecure_mx)
         unasked = [host.name for host in policy.hosts if host.reason is HostReason.INSECURE_MX]
         deadline = time.monotonic() + LOOKUP_TIME_S
-        others = addresses_of(unasked, resolver, deadline=deadline) if shake is not None else {}
+        others = addresses_of(unasked, resolver, deadline=deadline) if client is not None else {}
     shown = None
-    if shake is not None:
+    if client is not None:
         hosts = [
             Visit(host.name, host.base_domain or host.name, host.addresses or others.get(host.name, ()))
             for host in policy.hosts
         ]
         with waiting(f"connecting to the servers of {destination}"):
-            shown = visits(lambda address, name, end: shake(address, policy.port, name, end), hosts)
+            shown = visits(client, policy.port, hosts)
     tree, mark = dane_tree(policy, shown, now=time.time())
     show(tree, as_json=as_json)
     return EXIT_CODES[mark]
@@ -173,22 +172,14 @@ def _first_name(der: bytes) -> Domain:
     raise click.UsageError("the certificate has no name of a host: give it with --host")
 
 
-def _shake(ca_file: str | None) -> Callable[[str, int, str, float], Handshake]:
-    # The extra [dane] is needed to connect, and for nothing else.
-    from mailguard.starttls.handshake import StartTls
-
-    server = StartTls(ca_file=ca_file)
-    return lambda address, port, name, end: server.shake(address, port, server_name=name, deadline=end)
-
-
 def _shown(target: str, port: int, name: Domain, found: Settings) -> Handshake:
     """What the first address that can be reached shows."""
     deadline = time.monotonic() + LOOKUP_TIME_S
-    shake = _shake(found.ca_file)
+    client = starttls(found.ca_file)
     host = _host(target)
     with open_resolver(found.resolver) as resolver:
         addresses = addresses_of([host], resolver, deadline=deadline)[host]
-    shown = visits(lambda address, sni, end: shake(address, port, sni, end), [Visit(host, name, addresses)])[host]
+    shown = visits(client, port, [Visit(host, name, addresses)])[host]
     detail = "it has no address that is known, and is no file"
     none = Handshake(address="", port=port, status=HandshakeStatus.UNREACHABLE, detail=detail)
     return next((each for each in shown if each.status is HandshakeStatus.DONE), (*shown, none)[0])

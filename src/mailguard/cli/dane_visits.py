@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mailguard.cli.at_once import at_once
 from mailguard.dns.answers import Answers, Resolver, evaluate
 from mailguard.dns.question import Question, RecordType
 from mailguard.starttls.presented import Handshake
 
-__all__ = ["Visit", "addresses_of", "visits"]
+if TYPE_CHECKING:
+    from mailguard.starttls.handshake import StartTls
+
+__all__ = ["Visit", "addresses_of", "starttls", "visits"]
 
 # Of one host: the largest have about ten, which show the same.
 MAX_ADDRESSES = 4
 AT_ONCE = 8
 TOTAL_TIME_S = 60.0
-
-Shake = Callable[[str, str, float], Handshake]
-"""(address, name for SNI, deadline): see StartTls.shake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,21 @@ class Visit:
     addresses: tuple[str, ...]
 
 
-def visits(shake: Shake, hosts: Iterable[Visit]) -> Mapping[str, tuple[Handshake, ...]]:
+def starttls(ca_file: str | None) -> StartTls:
+    """What shakes hands. Raises MissingExtraError: the extra [dane] is needed to connect, and for nothing else."""
+    from mailguard.starttls.handshake import StartTls
+
+    return StartTls(ca_file=ca_file)
+
+
+def visits(client: StartTls, port: int, hosts: Iterable[Visit]) -> Mapping[str, tuple[Handshake, ...]]:
     """By the name of the host, in the order of its addresses."""
     deadline = time.monotonic() + TOTAL_TIME_S
     with at_once(AT_ONCE) as pool:
         begun = {
             host.name: [
-                pool.submit(shake, address, host.server_name, deadline) for address in host.addresses[:MAX_ADDRESSES]
+                pool.submit(client.shake, address, port, server_name=host.server_name, deadline=deadline)
+                for address in host.addresses[:MAX_ADDRESSES]
             ]
             for host in hosts
         }

@@ -8,7 +8,7 @@ import click
 
 from mailguard.cli.dane_report import EXIT_CODES
 from mailguard.cli.dane_settings import LOOKUP_TIME_S, RESOLVER_CONFIG_OPTION, settings
-from mailguard.cli.dane_visits import Visit, addresses_of, visits
+from mailguard.cli.dane_visits import Visit, addresses_of, starttls, visits
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.mta_sts_report import MxHosts, hosts_of, sts_tree
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain
@@ -59,16 +59,10 @@ def check(domain: Domain, config_file: str | None, ca_file: str | None, no_conne
             fetched = fetcher.fetch(domain)
         shown = None
         if not no_connect:
-            # The extra [dane] is needed to connect, and for nothing else.
-            from mailguard.starttls.handshake import StartTls
-
-            server = StartTls(ca_file=authorities)
+            client = starttls(authorities)
             deadline = time.monotonic() + LOOKUP_TIME_S
             addresses = addresses_of([name for _, name in hosts.named], resolver, deadline=deadline)
-            shown = visits(
-                lambda address, name, end: server.shake(address, SMTP_PORT, server_name=name, deadline=end),
-                [Visit(name, name, addresses[name]) for _, name in hosts.named],
-            )
+            shown = visits(client, SMTP_PORT, [Visit(name, name, addresses[name]) for _, name in hosts.named])
     tree, mark = sts_tree(domain, discovery, fetched, hosts, shown, now=time.time())
     show(tree, as_json=as_json)
     return EXIT_CODES[mark]
