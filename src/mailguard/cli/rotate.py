@@ -27,7 +27,7 @@ from mailguard.clock import clock_that_never_sleeps
 from mailguard.config import Config, load
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, KeyFileError
-from mailguard.records.record import DEFAULT_TTL_S, quoted_strings
+from mailguard.records.record import zone_line
 from mailguard.rotation.step import DAY_S
 from mailguard.rotation.strict_json import MAX_NUMBER
 
@@ -266,6 +266,6 @@ def _show(turn: Turn) -> None:
     for line in turn.said:
         click.echo(f"{turn.domain}: {line}")
     for name, record in turn.to_publish():
-        click.echo(f"{name}. {DEFAULT_TTL_S} IN TXT {quoted_strings(record.encode('ascii'))}")
+        click.echo(zone_line(name, record.encode("ascii")))
     for name in turn.to_remove():
         click.echo(f"; remove: {name}. TXT")

@@ -13,8 +13,8 @@ import click
 from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.json_report import print_json
 from mailguard.cli.message_file import STANDARD_INPUT, read_message
-from mailguard.cli.parameters import FILE, POSIX_SECONDS, ZONE_OPTION
-from mailguard.cli.verify_report import Judged, as_json, show
+from mailguard.cli.parameters import FILE, JSON_OPTION, POSIX_SECONDS, ZONE_OPTION
+from mailguard.cli.verify_report import Judged, report_json, show
 from mailguard.cli.waiting import waiting
 from mailguard.dkim.canonical import BodyDigests
 from mailguard.dkim.result import DkimStatus
@@ -32,10 +32,10 @@ __all__ = ["verify"]
 @click.command()
 @click.argument("file", type=FILE, default=STANDARD_INPUT)
 @click.option("--second-opinion", "ask_dkimpy", is_flag=True, help="Show the verdict of dkimpy beside ours.")
-@click.option("--json", "as_json_text", is_flag=True, help="Write JSON.")
+@JSON_OPTION
 @ZONE_OPTION
 @click.option("--now", type=POSIX_SECONDS, metavar="SECONDS", help="Judge as at this POSIX time.")
-def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, now: int | None) -> int:
+def verify(file: str, ask_dkimpy: bool, as_json: bool, zone: str | None, now: int | None) -> int:
     """Verify the DKIM signatures of the message in FILE (or standard input).
 
     Ends with 0 if a signature passes and the message is not malformed, such as by two From fields: which of them a
@@ -48,8 +48,8 @@ def verify(file: str, ask_dkimpy: bool, as_json_text: bool, zone: str | None, no
         judged_at = time.time() if now is None else now
         judged, ignored = _judge(message, raw, resolver, now=judged_at, ask_dkimpy=ask_dkimpy)
     code = _exit_code(message, judged, ignored)
-    if as_json_text:
-        print_json(as_json(message, judged, ignored, code))
+    if as_json:
+        print_json(report_json(message, judged, ignored, code))
     else:
         show(message, judged, ignored, code)
     return code

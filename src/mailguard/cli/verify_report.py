@@ -22,7 +22,7 @@ from mailguard.explain.check_advice import DKIM
 from mailguard.explain.dkim_node import signature_names
 from mailguard.message import MalformedReason, Message
 
-__all__ = ["Judged", "as_json", "show"]
+__all__ = ["Judged", "report_json", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Judged:
     opinion: SecondOpinion | None
 
 
-def as_json(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> dict[str, object]:
+def report_json(message: Message, judged: Sequence[Judged], ignored: int, code: ExitCode) -> dict[str, object]:
     """The report as a value for json.dumps; statuses and reasons are the words that DkimResult has."""
     return {
         "result": _verdict_word(code),
