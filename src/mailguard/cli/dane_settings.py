@@ -75,11 +75,9 @@ def validating(found: Settings) -> ResolverConfig:
     deadline = time.monotonic() + VALIDATION_TIME_S
     with waiting("asking the resolver whether it validates DNSSEC"):
         validation = check_validation(found.resolver, deadline=deadline, probe=found.probe)
-    match validation.status:
-        case ValidationStatus.VALIDATES | ValidationStatus.SOME_UNTRUSTED:
-            return only_trusted(found.resolver)
-        case ValidationStatus.NO_ANSWER:
-            tell(validation.message)
-            raise click.exceptions.Exit(ExitCode.TEMPORARY)
-        case _:
-            raise ConfigError(validation.message.rstrip())
+    if validation.status is ValidationStatus.NO_ANSWER:
+        tell(validation.message)
+        raise click.exceptions.Exit(ExitCode.TEMPORARY)
+    if not validation.status.is_reliable:
+        raise ConfigError(validation.message.rstrip())
+    return only_trusted(found.resolver)

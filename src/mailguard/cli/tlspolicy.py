@@ -19,7 +19,6 @@ from mailguard.cli.standard_error import tell
 from mailguard.cli.waiting import waiting
 from mailguard.config import Config, load
 from mailguard.config_values import SocketAddress
-from mailguard.dns.validation import ValidationStatus
 from mailguard.errors import ConfigError
 from mailguard.tlspolicy.listening import CannotListen
 from mailguard.tlspolicy.log_lines import LineHandler
@@ -135,7 +134,6 @@ def check(config_file: str, as_json: bool) -> ExitCode:
     overrides_of(config)
     with waiting("asking the resolver whether it validates DNSSEC"):
         validation, faults = check_surroundings(config)
-    is_well = validation.status in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED)
     if as_json:
         found = {"resolver": validation.status.value, "detail": validation.message, "postfix": faults}
         print_json(found)
@@ -147,7 +145,7 @@ def check(config_file: str, as_json: bool) -> ExitCode:
             click.echo(f"{fault[0].upper()}{fault[1:]}.")
         if faults == []:
             click.echo("Postfix's settings are as they have to be.")
-    return ExitCode.PASS if is_well and not faults else ExitCode.FAIL
+    return ExitCode.PASS if validation.status.is_reliable and not faults else ExitCode.FAIL
 
 
 def _found(config: Config, key: str, *, with_tlsrpt: bool) -> tuple[Reply, str, str]:

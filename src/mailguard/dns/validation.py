@@ -51,6 +51,11 @@ class ValidationStatus(Enum):
     NO_ANSWER = "no-answer"
     """A trusted server does not answer, or finds bogus what is not: its trust anchor or its clock is wrong."""
 
+    @property
+    def is_reliable(self) -> bool:
+        """Whether the word of the trusted servers counts."""
+        return self in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Validation:

@@ -28,7 +28,6 @@ __all__ = ["Reload", "ReplaceableResolver", "trust_fields"]
 LINGER_S = 60.0
 # Of [tlspolicy], what a running server can change.
 _CHANGED_AT_ONCE = frozenset({"overrides", "insecure_mx", "mixed", "dnssec_probe", "postconf"})
-_VALIDATES = (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED)
 _LOGGER = "mailguard"
 
 
@@ -143,11 +142,11 @@ class Reload:
             return False
         if trust_word(named) == "trusted":
             found = await in_thread(lambda: validation_of(config, named))
-            if found.status in _VALIDATES:
+            if found.status.is_reliable:
                 return False
         # Only what is there can be lost. One that does not answer now may have gone with the old resolv.conf.
         before = await in_thread(lambda: validation_of(config, asked))
-        return before.status in (*_VALIDATES, ValidationStatus.NO_ANSWER)
+        return before.status.is_reliable or before.status is ValidationStatus.NO_ANSWER
 
     def _take_over(self, config: Config, named: tuple[ServerAddress, ...]) -> bool:
         """Whether there was anything to take over."""

@@ -89,7 +89,7 @@ class ResolverWatch:
         self._before = validation.status
         if validation.status is before:
             pass
-        elif validation.status not in (ValidationStatus.VALIDATES, ValidationStatus.SOME_UNTRUSTED):
+        elif not validation.status.is_reliable:
             fields = {
                 "status": validation.status.value,
                 "cause": validation.message.partition("\n")[0],
