@@ -15,7 +15,7 @@ import idna
 
 from mailguard.errors import DomainError
 
-__all__ = ["Domain"]
+__all__ = ["Domain", "is_equal_or_below"]
 
 # RFC 1035 §2.3.4: 255 octets on the wire are 253 characters of text.
 MAX_DOMAIN_CHARS = 253
@@ -72,12 +72,17 @@ class Domain(str):
 
     def is_equal_or_below(self, ancestor: str) -> bool:
         """Whether this name is `ancestor` or one of its subdomains."""
-        return self == ancestor or self.endswith("." + ancestor)
+        return is_equal_or_below(self, ancestor)
 
     @property
     def unicode(self) -> str:
         """The name with U-labels, for people and for comparison with EAI header fields. Symbols stay as they are."""
         return ".".join([_u_label(label) if label.startswith("xn--") else label for label in self.split(".")])
+
+
+def is_equal_or_below(name: str, ancestor: str) -> bool:
+    """Whether `name` is `ancestor` or one of its subdomains; both in lower case and without trailing dot."""
+    return name == ancestor or name.endswith("." + ancestor)
 
 
 def _to_ascii(text: str) -> tuple[str, Collection[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mailguard.cli.at_once import at_once
 from mailguard.dns.authoritative import AuthoritativeDns, Unreachable
+from mailguard.domain import is_equal_or_below
 from mailguard.records.choices import Choices
 
 __all__ = ["RecordZones", "zones_of"]
@@ -29,7 +30,7 @@ def zones_of(choices: Choices, authoritative: AuthoritativeDns) -> RecordZones:
     names.update((host.name, None) for host in choices.hosts if host.key_digests)
     names.update((name, None) for name, _ in choices.host_keys)
     reports = choices.report_address.rpartition("@")[2]
-    if reports and not f".{reports}".endswith(f".{choices.domain}"):
+    if reports and not is_equal_or_below(reports, choices.domain):
         names[reports] = None
     names.update((name, None) for name in choices.delegable)
     with at_once(PARALLEL) as threads:

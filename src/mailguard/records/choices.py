@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mailguard.domain import Domain
+from mailguard.domain import Domain, is_equal_or_below
 
 __all__ = ["Choices", "MailHost", "PublicKey", "Stage"]
 
@@ -83,4 +83,4 @@ class Choices:
         if (known := self.zones.get(owner)) is not None:
             return "" if known == own else known
         # Unasked, what is below the domain is taken to be in its zone, and all else in a zone of its own.
-        return "" if name == own or name.endswith(f".{own}") else owner
+        return "" if is_equal_or_below(name, own) else owner

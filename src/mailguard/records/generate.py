@@ -11,6 +11,7 @@ from hashlib import sha256
 from urllib.parse import quote
 
 from mailguard.dane.destination import SMTP_PORT
+from mailguard.domain import is_equal_or_below
 from mailguard.records.choices import Choices, MailHost, Stage
 from mailguard.records.record import Record
 
@@ -93,7 +94,7 @@ def _dmarc(choices: Choices) -> Iterator[Record]:
     name = choices.delegable[1]
     yield Record(name=name, rdtype="TXT", value=value, why=why, zone=choices.zones.get(name, ""))
     other = address.rpartition("@")[2]
-    if address and other != choices.domain and not other.endswith(f".{choices.domain}"):
+    if address and not is_equal_or_below(other, choices.domain):
         # RFC 9990 §4: without it, receivers send no reports there.
         yield Record(
             name=f"{choices.domain}._report._dmarc.{other}",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailguard.domain import Domain
+from mailguard.domain import Domain, is_equal_or_below
 from mailguard.records.record import Record
 
 __all__ = ["FORMATS", "Publication"]
@@ -181,15 +181,11 @@ def _left_out(record: Record) -> str:
     return f"left out: {record.name} {record.rdtype}, which belongs in the zone {record.zone}" if record.zone else ""
 
 
-def _is_inside(name: str, domain: str) -> bool:
-    return name == domain or name.endswith(f".{domain}")
-
-
 def _relative(name: str, domain: str) -> str:
     """The name below the domain; empty for the domain itself, whole where it is elsewhere."""
     if name == domain:
         return ""
-    return name.removesuffix(f".{domain}") if _is_inside(name, domain) else f"{name}."
+    return name.removesuffix(f".{domain}") if is_equal_or_below(name, domain) else f"{name}."
 
 
 FORMATS: Mapping[str, Callable[[Publication], str]] = {

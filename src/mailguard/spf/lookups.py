@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from mailguard.dns.answers import Answers, Unanswered
 from mailguard.dns.question import Answer, Question, RecordType, Status
+from mailguard.domain import is_equal_or_below
 from mailguard.spf.limits import MAX_HOSTS, MAX_QUERIES, MAX_RECORD_OCTETS, MAX_TERMS, MAX_VOIDS
 from mailguard.spf.lookahead import ask_ahead
 from mailguard.spf.names import address_type, host_name, target_name
@@ -152,14 +153,14 @@ class Lookups:
         answer = self.answer(self._client.reverse_pointer, RecordType.PTR)
         if answer is not None:
             self._note_void(answer)
-        if not any(_is_within(name, domain) for name in names):
+        if not any(is_equal_or_below(name, domain) for name in names):
             self.note_reverse_faults(domain)
         return names
 
     def note_reverse_faults(self, domain: str = "") -> None:
         """What matches hangs on whether the client has a name at or below `domain`, or on all its names."""
         for name, fault in self._reverse_faults.items():
-            if not name or not domain or _is_within(name, domain):
+            if not name or not domain or is_equal_or_below(name, domain):
                 self.failed_reverse = fault
 
     @property
@@ -207,10 +208,6 @@ class Lookups:
             self.voids += 1
             if self.voids > MAX_VOIDS:
                 raise Refused(SpfReason.TOO_MANY_VOIDS, f"more than {MAX_VOIDS} terms look up what does not exist")
-
-
-def _is_within(name: str, domain: str) -> bool:
-    return name == domain or name.endswith("." + domain)
 
 
 def _failure(name: str, rdtype: RecordType) -> str:
