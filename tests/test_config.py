@@ -25,6 +25,7 @@ from mailguard.config import (
     SocketAddress,
     VerifyConfig,
     load,
+    parse,
 )
 from mailguard.config_file import MAX_SENTENCES
 from mailguard.config_inbound import DmarcConfig, ResultsConfig, SpfConfig, TraceConfig
@@ -580,3 +581,12 @@ def test_a_rule_about_the_clients_name_has_it_looked_up(tmp_path: Path) -> None:
     assert inbound_rules(load(write(tmp_path, '[policy.iprev]\nfail = "reject"'))).checks_iprev
     trusted = '[[trusted]]\ntype = "trusted_forwarder"\nptr = ["forward.test"]'
     assert inbound_rules(load(write(tmp_path, trusted))).checks_iprev
+
+
+def test_a_text_is_what_a_file_of_it_would_be(tmp_path: Path) -> None:
+    text = '[domains."us.test"]\nselectors = [{ name = "s", key_file = "keys/s.pem" }]\n'
+    file = tmp_path / "mailguard.toml"
+    file.write_text(text)
+    assert parse(text, path=str(file)) == load(file)
+    with pytest.raises(ConfigError, match=r"^/etc/new\.toml:2: mod: unknown key, did you mean"):
+        parse('# one\nmod = "enforce"', path="/etc/new.toml")

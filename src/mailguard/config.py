@@ -76,6 +76,7 @@ __all__ = [
     "SocketAddress",
     "VerifyConfig",
     "load",
+    "parse",
 ]
 
 DEFAULT_PATH = "/etc/mailguard/mailguard.toml"
@@ -365,7 +366,15 @@ def load(path: str | os.PathLike[str]) -> Config:
 
     Raises ConfigError, whose text has one line for each problem: `FILE:LINE: KEY: what is wrong`.
     """
-    file = TomlFile(path)
+    return _validated(TomlFile.read(path))
+
+
+def parse(text: str, *, path: str) -> Config:
+    """`load` of a file that will be at `path`, with this text. Raises ConfigError."""
+    return _validated(TomlFile(path, text.encode("utf-8", "surrogateescape")))
+
+
+def _validated(file: TomlFile) -> Config:
     try:
         return Config.model_validate(file.content, context={"directory": file.directory})
     except ValidationError as error:

@@ -42,19 +42,25 @@ _URL_PASSWORD = re.compile(r"://[^@]*@")
 
 
 class TomlFile:
-    """A TOML file that only trusted users can have written, and its content."""
+    """A TOML file and its content."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read `path`. Raises ConfigError if it cannot be read, may not be trusted, or is not TOML."""
-        self.path = os.fspath(path)
-        self.directory = os.path.dirname(os.path.abspath(self.path))
-        self._text = self._decode(_read(self.path)).replace("\r\n", "\n")
+    def __init__(self, path: str, octets: bytes) -> None:
+        """A file that has or will have these octets. Raises ConfigError if that is not TOML."""
+        self.path = path
+        self.directory = os.path.dirname(os.path.abspath(path))
+        self._text = self._decode(octets).replace("\r\n", "\n")
         try:
             self.content: dict[str, Any] = tomllib.loads(self._text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(self._syntax(str(error))) from None
         except RecursionError:
             raise ConfigError(f"{self.path}: not TOML: values are nested too deeply") from None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> TomlFile:
+        """The file at `path`. Raises ConfigError if it cannot be read, or others than trusted users can write it."""
+        name = os.fspath(path)
+        return cls(name, _read(name))
 
     def _decode(self, raw: bytes) -> str:
         try:

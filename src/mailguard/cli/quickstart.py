@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,11 +30,10 @@ from mailguard.cli.new_keys import DEFAULT_DIRECTORY, GENERATORS, default_select
 from mailguard.cli.parameters import DIRECTORY, as_domain
 from mailguard.cli.printable import file_line
 from mailguard.cli.tree_report import show
-from mailguard.config import DEFAULT_USER, Config, load
+from mailguard.config import DEFAULT_USER, Config, load, parse
 from mailguard.dkim.signing_key import KeyPermissions
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
-from mailguard.guarded_file import named
 from mailguard.key_places import pattern_keys, signer_of
 from mailguard.setup_host.file_changes import FileChange, Journal
 from mailguard.setup_host.first_configuration import (
@@ -182,10 +180,11 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
         address = listener or first_address(host.facts, is_chrooted=bool(host.using))
         engine = DEFAULT_ENGINE if not engine_found(DEFAULT_ENGINE).fault else "native"
         text = first_configuration(host.facts, address=address, user=user or DEFAULT_USER, engine=engine)
+    name = f"{host.config_file} (new)"
     new_keys: tuple[tuple[str, str, str], ...] = ()
     used_keys: tuple[tuple[str, str, str], ...] = ()
     signed = _signed(host.config, domain) if host.config is not None else ""
-    if not signed and domain not in _parsed(text, host.config_file).domains:
+    if not signed and domain not in parse(text, path=name).domains:
         today = datetime.now(UTC).date()
         named = [(each, default_selector(each, today)) for each in GENERATORS]
         files = [(kind, name, os.path.join(os.path.abspath(keys), domain, f"{name}.pem")) for kind, name in named]
@@ -194,7 +193,7 @@ def _plan(domain: Domain, host: _Host, *, keys: str, user: str | None, listener:
         new_keys = tuple(each for each in files if not os.path.lexists(each[2]))
         used_keys = tuple(each for each in files if each not in new_keys)
     try:
-        config = _parsed(text, host.config_file)
+        config = parse(text, path=name)
     except ConfigError as error:
         raise ConfigError(
             f"{error}; a table for {domain} cannot be put at the end of {host.config_file}: write it by hand"
@@ -235,18 +234,6 @@ def _signed(config: Config, domain: Domain) -> str:
         return f"with the keys of {signer}, whose table has subdomains = true" if signer != domain else ""
     files = [file for owner, _, file in pattern_keys(config) if owner == domain]
     return f"with what sign.key_pattern finds: {', '.join(files)}" if files else ""
-
-
-def _parsed(text: str, path: str) -> Config:
-    """Raises ConfigError as `load` does; names of files are taken from where the configuration will be."""
-    with tempfile.TemporaryDirectory(prefix="mailguard-quickstart-") as scratch:
-        copy = os.path.join(scratch, os.path.basename(path))
-        with named(copy):
-            Path(copy).write_text(text, encoding="utf-8")
-        try:
-            return load(copy)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(copy, f"{path} (new)")) from None
 
 
 def _shown(host: _Host, start: _Start) -> Iterator[str]:

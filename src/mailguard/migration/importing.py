@@ -1,24 +1,20 @@
 """From the files of one or several programs to a checked configuration: everything but storing it.
 
-Reads the files that are named, those that they name, and private keys. Writes nothing but a temporary file, from
-which the configuration is loaded as the daemon would.
+Reads the files that are named, those that they name, and private keys. Writes nothing.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from mailguard.config import DEFAULT_USER, load
+from mailguard.config import DEFAULT_USER, parse
 from mailguard.errors import ConfigError
-from mailguard.guarded_file import named
 from mailguard.migration.compose import KeysInUse, compose, limited
 from mailguard.migration.dkimpy_milter import read_dkimpy_milter
 from mailguard.migration.found import Found
@@ -181,11 +177,7 @@ def _comments(files: Sequence[str], notes: Sequence[Note]) -> list[str]:
 
 
 def _check(text: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="mailguard-import-") as directory:
-        path = os.path.join(directory, "mailguard.toml")
-        with named(path), open(path, "x", encoding="utf-8") as file:
-            file.write(text)
-        try:
-            load(path)
-        except ConfigError as error:
-            raise ConfigError(f"what was found makes no configuration that can be used:\n{error}") from None
+    try:
+        parse(text, path="mailguard.toml")
+    except ConfigError as error:
+        raise ConfigError(f"what was found makes no configuration that can be used:\n{error}") from None
