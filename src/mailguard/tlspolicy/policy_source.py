@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from threading import Thread
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mailguard.dns.answers import Resolver, evaluate_async
 from mailguard.dns.turns import Turns, zone_of
@@ -247,12 +247,8 @@ class PolicySource:
             return False
 
 
-def in_thread(act: Callable[[], T]) -> Coroutine[Any, Any, T]:
+async def in_thread(act: Callable[[], T]) -> T:
     """`act` in a thread of its own that does not keep the process from ending, as one of a pool would."""
-    return _awaited(act)
-
-
-async def _awaited(act: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     over: asyncio.Future[T] = loop.create_future()
 

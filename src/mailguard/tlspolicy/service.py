@@ -135,7 +135,7 @@ async def _serve(
     if policies is not None:
         steady.append(policies.keep_fresh())
     tasks = [asyncio.create_task(each) for each in steady]
-    ended = asyncio.create_task(_until(over))
+    ended = asyncio.create_task(over.wait())
     try:
         await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         # None of them ends by itself: one that has is an error of ours, and is raised.
@@ -145,21 +145,17 @@ async def _serve(
     finally:
         stopping()
         await server.close()
-        for task in [ended, *tasks]:
-            task.cancel()
+        for each in (ended, *tasks):
+            each.cancel()
         await asyncio.gather(ended, *tasks, return_exceptions=True)
     log.info("stopped")
-
-
-async def _until(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 async def _follow(reload: Reload, resolver: ReplaceableResolver, hangup: asyncio.Event) -> None:
     """Watch what is around us, and read all of it again at each SIGHUP."""
     while True:
         watching = asyncio.create_task(_watch(reload.config, resolver.servers))
-        called = asyncio.create_task(_until(hangup))
+        called = asyncio.create_task(hangup.wait())
         try:
             await asyncio.wait([watching, called], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():

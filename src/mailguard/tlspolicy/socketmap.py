@@ -119,11 +119,6 @@ class Decoder:
         del pending[: end + 1]
         return Request(map_name, key)
 
-    @property
-    def is_between_requests(self) -> bool:
-        """Nothing of a further request has come."""
-        return not self._pending
-
     def _broken(self, detail: str) -> Violation:
         self._violation = Violation(detail)
         self._pending.clear()
