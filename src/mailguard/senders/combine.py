@@ -57,7 +57,7 @@ class Senders:
             return kept
         # So who is listed in the configuration does not wait behind others' questions to a slow database.
         at_once = tuple(takewhile(lambda source: not source.blocks, self.sources))
-        said = self._said(login, address, at_once)
+        said = _said(login, address, at_once)
         is_open = said.is_provisional and len(at_once) < len(self.sources)
         return None if is_open or said.status is PermissionStatus.UNKNOWN else said
 
@@ -75,26 +75,26 @@ class Senders:
             source.close()
 
     def _ask(self, login: Login, address: Address) -> Permission:
-        return self._said(login, address, self.sources)
+        return _said(login, address, self.sources)
 
-    @staticmethod
-    def _said(login: Login, address: Address, sources: Iterable[Source]) -> Permission:
-        asked: tuple[Asked, ...] = ()
-        reasons = []
-        granted: Permission | None = None
-        for source in sources:
-            said = source.may_use(login, address)
-            if said.status is PermissionStatus.UNKNOWN:
-                reasons.append(f"{source.name}: {said.reason}")
-            elif said.is_provisional:
-                granted = said if granted is None else granted
-            elif granted is None or said.entry is Entry.ADDRESS or said.status is PermissionStatus.UNAVAILABLE:
-                return said.after(asked)
-            asked = (*asked, *said.asked)
-        if granted is not None:
-            return replace(granted, asked=asked)
-        reason = "; ".join(reasons) or "there is no source"
-        return Permission(PermissionStatus.UNKNOWN, login.exact, address.exact, reason=reason, asked=asked)
+
+def _said(login: Login, address: Address, sources: Iterable[Source]) -> Permission:
+    asked: tuple[Asked, ...] = ()
+    reasons = []
+    granted: Permission | None = None
+    for source in sources:
+        said = source.may_use(login, address)
+        if said.status is PermissionStatus.UNKNOWN:
+            reasons.append(f"{source.name}: {said.reason}")
+        elif said.is_provisional:
+            granted = said if granted is None else granted
+        elif granted is None or said.entry is Entry.ADDRESS or said.status is PermissionStatus.UNAVAILABLE:
+            return said.after(asked)
+        asked = (*asked, *said.asked)
+    if granted is not None:
+        return replace(granted, asked=asked)
+    reason = "; ".join(reasons) or "there is no source"
+    return Permission(PermissionStatus.UNKNOWN, login.exact, address.exact, reason=reason, asked=asked)
 
 
 def _unusable(kind: str, why: Unusable, login: bytes, address: bytes) -> Permission:

@@ -62,7 +62,7 @@ class Source(ABC):
         entry: Entry = Entry.ADDRESS,
     ) -> Permission:
         """The permission that says so."""
-        return self._said(PermissionStatus.GRANTED, login, address, rule, "", asked, entry)
+        return Permission(PermissionStatus.GRANTED, login.exact, address.exact, self.name, rule, "", asked, entry)
 
     def denied(
         self,
@@ -75,24 +75,16 @@ class Source(ABC):
         entry: Entry,
     ) -> Permission:
         """The permission that says so."""
-        return self._said(PermissionStatus.DENIED, login, address, rule, reason, asked, entry)
+        return Permission(PermissionStatus.DENIED, login.exact, address.exact, self.name, rule, reason, asked, entry)
 
     def unknown(self, login: Login, address: Address, reason: str, asked: tuple[Asked, ...] = ()) -> Permission:
         """The permission that says so."""
-        return self._said(PermissionStatus.UNKNOWN, login, address, "", reason, asked, Entry.OTHER)
+        return Permission(
+            PermissionStatus.UNKNOWN, login.exact, address.exact, self.name, "", reason, asked, Entry.OTHER
+        )
 
     def unavailable(self, login: Login, address: Address, reason: str, asked: tuple[Asked, ...] = ()) -> Permission:
         """The permission that says so."""
-        return self._said(PermissionStatus.UNAVAILABLE, login, address, "", reason, asked, Entry.OTHER)
-
-    def _said(
-        self,
-        status: PermissionStatus,
-        login: Login,
-        address: Address,
-        rule: str,
-        reason: str,
-        asked: tuple[Asked, ...],
-        entry: Entry,
-    ) -> Permission:
-        return Permission(status, login.exact, address.exact, self.name, rule, reason, asked, entry)
+        return Permission(
+            PermissionStatus.UNAVAILABLE, login.exact, address.exact, self.name, "", reason, asked, Entry.OTHER
+        )
