@@ -13,7 +13,7 @@ from typing import Any
 
 from mailguard.domain import Domain
 from mailguard.errors import DomainError
-from mailguard.migration.hosts import Hosts, Network
+from mailguard.migration.hosts import Network
 from mailguard.migration.note import Note, NoteKind, Place, Setting, shown
 from mailguard.migration.option_lines import Settings
 from mailguard.migration.signing_plan import SigningPlan
@@ -112,10 +112,6 @@ class Found:
                 self.note(NoteKind.BROKEN, f"{self.program} has no such option", setting)
             else:
                 treatment(self, setting)
-
-    def take_hosts(self, hosts: Hosts) -> None:
-        """The notes of `hosts`."""
-        self.notes += hosts.notes
 
     def trust(self, key: str, names: Iterable[str], setting: Setting) -> None:
         """Names or networks for [[trusted]]; not a top-level domain, which would let in everybody below it."""

@@ -112,7 +112,7 @@ def _keys(
     founds: Sequence[Found], notes: list[Note], copy_to: str | None, owner: str
 ) -> tuple[KeysInUse, list[KeyCopy]]:
     rules = [rule for found in founds for rule in found.plan.rules]
-    kept, found_now = "", Prepared({}, [], [], set())
+    kept, found_now = "", Prepared()
     selector = ""
     for pattern in [pattern for found in founds for pattern in found.plan.patterns]:
         ours = _key_pattern(pattern) if pattern.within is None else ""

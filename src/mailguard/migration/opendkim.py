@@ -233,7 +233,7 @@ def _take_peers(found: Found, setting: Setting, table: DataSet) -> None:
 def _hosts(found: Found, setting: Setting, table: DataSet) -> Hosts:
     program = found.program if _is_opendkim(found) else ""
     hosts = parse_hosts(table.entries, setting.name, compared_by=program, patterns=table.is_pattern_file)
-    found.take_hosts(hosts)
+    found.notes += hosts.notes
     return hosts
 
 

@@ -82,7 +82,7 @@ def read_opendmarc(file: str, read: ReadText) -> Found:
         )
         found.notes += table.notes
         hosts = parse_hosts(table.entries, setting.name, compared_by=found.program)
-        found.take_hosts(hosts)
+        found.notes += hosts.notes
         found.internal_networks += hosts.networks
         found.trust("ptr", (name for name, _ in hosts.names), setting)
         if hosts.names:

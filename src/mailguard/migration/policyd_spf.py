@@ -277,7 +277,7 @@ def _networks(found: Found, setting: Setting) -> tuple[Network, ...]:
 
 
 def _taken(found: Found, hosts: Hosts, setting: Setting) -> tuple[Network, ...]:
-    found.take_hosts(hosts)
+    found.notes += hosts.notes
     for name, _ in hosts.names:
         found.note(NoteKind.BROKEN, f"{name} is not a network", setting)
     return hosts.networks

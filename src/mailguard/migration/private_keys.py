@@ -43,10 +43,10 @@ class KeyCopy:
 class Prepared:
     """The [domains] of the configuration, and what goes with them."""
 
-    domains: dict[Domain, dict[str, Any]]
-    copies: list[KeyCopy]
-    notes: list[Note]
-    owners: set[str]
+    domains: dict[Domain, dict[str, Any]] = field(default_factory=dict)
+    copies: list[KeyCopy] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    owners: set[str] = field(default_factory=set)
     """Names of the users who own the keys that stay where they are."""
     group_readable: bool = False
     """Whether the group can read one of those."""
@@ -85,7 +85,7 @@ def found_by_pattern(pattern: PatternKey) -> Iterator[SigningRule]:
 
 def prepare_keys(rules: Iterable[SigningRule], *, copy_to: str | None) -> Prepared:
     """Look at each key. With `copy_to`, keys are to be copied to DIRECTORY/DOMAIN/SELECTOR.pem; else they stay."""
-    prepared = Prepared({}, [], [], set())
+    prepared = Prepared()
     seen: dict[str, _Examined] = {}
     for rule in rules:
         selectors = []
