@@ -32,11 +32,7 @@ SPAM_FILTERS = ("rspamd", "11332")
 
 def helo_required(facts: HostFacts) -> Iterator[Found]:
     """Port 25."""
-    postfix = facts.postfix
-    for service in postfix.mx_services:
-        if not postfix.is_on("smtpd_helo_required", service):
-            command = postfix.setting("smtpd_helo_required", "yes", service)
-            yield Found(service.place, "smtpd_helo_required = no", (command,))
+    yield from _switched_off(facts, "smtpd_helo_required")
 
 
 def helo(facts: HostFacts) -> Iterator[Found]:
@@ -86,11 +82,7 @@ def unknown_recipients(facts: HostFacts) -> Iterator[Found]:
 
 def vrfy(facts: HostFacts) -> Iterator[Found]:
     """Port 25."""
-    postfix = facts.postfix
-    for service in postfix.mx_services:
-        if not postfix.is_on("disable_vrfy_command", service):
-            command = postfix.setting("disable_vrfy_command", "yes", service)
-            yield Found(service.place, "disable_vrfy_command = no", (command,))
+    yield from _switched_off(facts, "disable_vrfy_command")
 
 
 def banner(facts: HostFacts) -> Iterator[Found]:
@@ -132,6 +124,13 @@ def greylisting(facts: HostFacts) -> Iterator[Found]:
         added = "check_policy_service inet:127.0.0.1:10023"
         commands = ("apt install postgrey", _for_strangers(facts, added, service))
         yield Found(service.place, "no greylisting was found", commands)
+
+
+def _switched_off(facts: HostFacts, name: str) -> Iterator[Found]:
+    postfix = facts.postfix
+    for service in postfix.mx_services:
+        if not postfix.is_on(name, service):
+            yield Found(service.place, f"{name} = no", (postfix.setting(name, "yes", service),))
 
 
 def _for_strangers(facts: HostFacts, added: str, service: Service) -> str:
