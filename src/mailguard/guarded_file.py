@@ -2,6 +2,7 @@
 
 Each directory of the path is opened in the one before and never through a symbolic link, so that nothing can be put
 in its place between a check and what follows. Who is trusted: root, and where this process is not root, its own user.
+`read_beginning` and `named` are for any file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 
 from mailguard.errors import ConfigError
 
-__all__ = ["guarded_directory", "named", "open_directory", "read_guarded", "read_regular"]
+__all__ = ["guarded_directory", "named", "open_directory", "read_beginning", "read_guarded", "read_regular"]
 
 _CHOOSE = "choose a directory that is root's all the way down"
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,6 +92,15 @@ def read_regular(name: str, *, directory: int, max_octets: int) -> tuple[os.stat
     if len(octets) > status.st_size:
         raise ConfigError(f"{name}: it grows while it is read")
     return status, octets
+
+
+def read_beginning(path: str, *, max_octets: int) -> bytes:
+    """So much of a file, whoever's it is. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(max_octets)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _trusted() -> frozenset[int]:

@@ -20,6 +20,7 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.host_options import CONFIG_DIRECTORY_OPTION, POSTCONF_OPTION
 from mailguard.cli.parameters import JSON_OPTION, POSIX_SECONDS
 from mailguard.errors import ConfigError
+from mailguard.guarded_file import read_beginning
 from mailguard.setup_host.whole_file import write_whole
 
 __all__ = ["audit"]
@@ -92,11 +93,7 @@ def audit(
 
 
 def _read(path: Path) -> Baseline:
-    try:
-        with path.open("rb") as file:
-            octets = file.read(MAX_OCTETS + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    octets = read_beginning(str(path), max_octets=MAX_OCTETS + 1)
     if len(octets) > MAX_OCTETS:
         raise ConfigError(f"{path}: not a baseline: it is longer than {MAX_OCTETS} octets")
     return Baseline.parse(octets.decode("utf-8", "replace"), name=str(path))

@@ -13,6 +13,7 @@ from mailguard.dane.verify import MAX_CERTIFICATES, tlsa_of
 from mailguard.dns.question import TLSA
 from mailguard.errors import KeyFileError
 from mailguard.explain import Explanation
+from mailguard.guarded_file import read_beginning
 
 __all__ = ["certificate_nodes", "read_chain", "record_for", "record_words"]
 
@@ -29,15 +30,11 @@ _MATCHING_TYPES = {0: "Full", 1: "SHA2-256", 2: "SHA2-512"}
 
 
 def read_chain(path: str) -> tuple[bytes, ...]:
-    """The certificates of a file, as DER: all in PEM form, else the one that it is. Raises KeyFileError.
+    """The certificates of a file, as DER: all in PEM form, else the one that it is. Raises ConfigError.
 
     The server's own comes first, as Postfix, certbot and others write it; a private key beside it is passed over.
     """
-    try:
-        with open(path, "rb") as file:
-            octets = file.read(MAX_FILE_BYTES)
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
+    octets = read_beginning(path, max_octets=MAX_FILE_BYTES)
     try:
         blocks = _PEM.findall(octets.decode("ascii", "replace"))
         chain = tuple(ssl.PEM_cert_to_DER_cert(block) for block in blocks[:MAX_CERTIFICATES]) or (octets,)

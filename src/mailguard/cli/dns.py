@@ -30,6 +30,7 @@ from mailguard.dns.live import ResolverConfig, open_resolver
 from mailguard.dns.question import Question, RecordType
 from mailguard.domain import MAX_DOMAIN_CHARS, Domain
 from mailguard.errors import KeyFileError
+from mailguard.guarded_file import read_beginning
 from mailguard.key_places import keys_of, rotation_of, signer_of
 from mailguard.records.choices import Choices, PublicKey, Stage
 from mailguard.records.compare import compare
@@ -214,19 +215,11 @@ def _public_keys(config: Config | None, domain: Domain) -> Iterator[PublicKey]:
 
 
 def _key_digest(path: str) -> bytes:
-    octets = _read(path)
+    octets = read_beginning(path, max_octets=MAX_FILE_BYTES)
     try:
         return certificate_key_digest(octets)
     except KeyFileError as error:
         raise KeyFileError(f"{path}: {error}") from None
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_FILE_BYTES)
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _report_address(address: str) -> str:
@@ -245,7 +238,7 @@ def _host_keys(host: str | None) -> Iterator[tuple[Domain, str]]:
     if not found:
         raise click.UsageError(f"--ssh-host: there is no {SSH_KEYS}")
     for path in found:
-        if (value := sshfp(_read(path).decode("utf-8", "replace"))) is not None:
+        if (value := sshfp(read_beginning(path, max_octets=MAX_FILE_BYTES).decode("utf-8", "replace"))) is not None:
             yield host_name(host), value
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from mailguard.audit.gather import SYSTEM_PATH, run_postconf
 from mailguard.audit.postfix import Postfix, parameters, service_overrides
 from mailguard.errors import ConfigError
-from mailguard.guarded_file import named
+from mailguard.guarded_file import named, read_beginning
 from mailguard.setup_host.file_changes import FileChange
 from mailguard.setup_host.milter_list import Written
 from mailguard.setup_host.milter_plan import Setting, chrooted_services
@@ -67,7 +67,7 @@ def edit(postfix: Postfix, settings: Sequence[Setting], *, postconf: str) -> Edi
     for each in settings:
         if "\ufffd" in each.argument:
             raise ConfigError(f"{each.name} has octets that are not UTF-8, and would be changed: set it by hand")
-    before = {name: _read(os.path.join(postfix.directory, name)) for name in NAMES}
+    before = _both(postfix.directory)
     with tempfile.TemporaryDirectory(prefix="mailguard-postconf-") as scratch:
         for name, octets in before.items():
             with named(os.path.join(scratch, name)):
@@ -80,7 +80,7 @@ def edit(postfix: Postfix, settings: Sequence[Setting], *, postconf: str) -> Edi
                 for name in NAMES:
                     os.utime(os.path.join(scratch, name), (0, 0))
                 _postconf(postconf, ["-c", scratch, option, *arguments])
-        after = {name: _read(os.path.join(scratch, name)) for name in NAMES}
+        after = _both(scratch)
     is_default = " -c " not in postfix.postconf
     reload = "postfix reload" if is_default else f"postfix -c {shlex.quote(postfix.directory)} reload"
     return Edit(postfix.directory, before, after, reload)
@@ -106,9 +106,5 @@ def _postconf(postconf: str, arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(MAX_FILE_OCTETS)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+def _both(directory: str) -> dict[str, bytes]:
+    return {name: read_beginning(os.path.join(directory, name), max_octets=MAX_FILE_OCTETS) for name in NAMES}
