@@ -18,8 +18,9 @@ from mailguard.sender_sources import open_senders
 from mailguard.senders.combine import Senders
 from mailguard.senders.database_access import socket_of_mysql
 from mailguard.senders.identity import Address, Login, LoginCase, parse_address
-from mailguard.senders.permission import Permission, PermissionStatus
+from mailguard.senders.permission import PermissionStatus
 from mailguard.senders.postfixadmin import PostfixAdmin
+from sender_asking import ask
 
 
 def section(directory: Path, text: str) -> SendersConfig:
@@ -32,13 +33,6 @@ def opened(directory: Path, text: str) -> Senders:
     senders = open_senders(section(directory, text))
     assert senders is not None
     return senders
-
-
-def ask(senders: Senders, login: str, address: str) -> Permission:
-    who, what = senders.rules.login(login), parse_address(address)
-    assert isinstance(who, Login)
-    assert isinstance(what, Address)
-    return senders.may_use(who, what)
 
 
 def test_by_default_nobody_is_held(tmp_path: Path) -> None:

@@ -22,21 +22,10 @@ from mailguard.senders.identity import (
     parse_address,
     without_tag,
 )
+from sender_asking import address_of, login_of
 
 RULES = LoginRules()
 US = Domain.parse("us.test")
-
-
-def login(text: bytes | str, rules: LoginRules = RULES) -> Login:
-    found = rules.login(text)
-    assert isinstance(found, Login), found
-    return found
-
-
-def address(text: bytes | str) -> Address:
-    found = parse_address(text)
-    assert isinstance(found, Address), found
-    return found
 
 
 # What is one name, and what is not.
@@ -83,49 +72,49 @@ OTHERS = [
 @pytest.mark.attack("L07")
 @pytest.mark.parametrize(("one", "other"), [each[1:] for each in SAME], ids=[each[0] for each in SAME])
 def test_one_login(one: str, other: str) -> None:
-    assert login(one).folded == login(other).folded
-    assert Accounts([login(other)]).find(login(one)) == login(other).exact
-    assert Accounts(()).are_one(login(one), login(other))
+    assert login_of(one).folded == login_of(other).folded
+    assert Accounts([login_of(other)]).find(login_of(one)) == login_of(other).exact
+    assert Accounts(()).are_one(login_of(one), login_of(other))
 
 
 @pytest.mark.attack("L07")
 @pytest.mark.parametrize(("one", "other"), [each[1:] for each in OTHERS], ids=[each[0] for each in OTHERS])
 def test_two_logins(one: str, other: str) -> None:
-    assert login(one).folded != login(other).folded
-    assert Accounts([login(other)]).find(login(one)) is None
-    assert not Accounts(()).are_one(login(one), login(other))
+    assert login_of(one).folded != login_of(other).folded
+    assert Accounts([login_of(other)]).find(login_of(one)) is None
+    assert not Accounts(()).are_one(login_of(one), login_of(other))
 
 
 @pytest.mark.attack("L07")
 def test_an_exact_name_wins_over_the_folded_one() -> None:
-    both = Accounts([login("Alice"), login("alice"), login("bob")])
-    assert both.find(login("Alice")) == "Alice"
-    assert both.find(login("alice")) == "alice"
-    assert both.find(login("ALICE")) is None
-    assert both.find(login("BOB")) == "bob"
-    assert not both.are_one(login("Alice"), login("alice"))
-    assert not both.are_one(login("ALICE"), login("alice"))
-    assert both.are_one(login("BOB"), login("bob"))
+    both = Accounts([login_of("Alice"), login_of("alice"), login_of("bob")])
+    assert both.find(login_of("Alice")) == "Alice"
+    assert both.find(login_of("alice")) == "alice"
+    assert both.find(login_of("ALICE")) is None
+    assert both.find(login_of("BOB")) == "bob"
+    assert not both.are_one(login_of("Alice"), login_of("alice"))
+    assert not both.are_one(login_of("ALICE"), login_of("alice"))
+    assert both.are_one(login_of("BOB"), login_of("bob"))
     # A name that is there twice is one account.
-    assert Accounts([login("bob"), login("bob")]).find(login("Bob")) == "bob"
+    assert Accounts([login_of("bob"), login_of("bob")]).find(login_of("Bob")) == "bob"
 
 
 @pytest.mark.attack("L07")
 def test_case_can_matter() -> None:
     rules = LoginRules(case=LoginCase.SIGNIFICANT)
-    one = Accounts([login("alice@us.test", rules)])
-    assert one.find(login("Alice@us.test", rules)) is None
-    assert one.find(login("alice@US.TEST", rules)) == "alice@us.test"
-    assert not one.are_one(login("alice@us.test", rules), rules.login_of(address("Alice@us.test")))
+    one = Accounts([login_of("alice@us.test", rules)])
+    assert one.find(login_of("Alice@us.test", rules)) is None
+    assert one.find(login_of("alice@US.TEST", rules)) == "alice@us.test"
+    assert not one.are_one(login_of("alice@us.test", rules), rules.login_of(address_of("Alice@us.test")))
 
 
 def test_a_login_without_domain_gets_the_default_one() -> None:
     rules = LoginRules(default_domain=US)
-    assert login("alice", rules) == login("alice@us.test", rules)
-    assert login("alice@other.test", rules).exact == "alice@other.test"
-    assert login("alice", rules).domain == "us.test"
-    assert login("alice").domain is None
-    assert str(login("Alice@US.test")) == "Alice@us.test"
+    assert login_of("alice", rules) == login_of("alice@us.test", rules)
+    assert login_of("alice@other.test", rules).exact == "alice@other.test"
+    assert login_of("alice", rules).domain == "us.test"
+    assert login_of("alice").domain is None
+    assert str(login_of("Alice@US.test")) == "Alice@us.test"
 
 
 names = st.text(
@@ -199,8 +188,8 @@ def test_unusable_logins(octets: bytes, reason: UnusableReason) -> None:
     "text", ["%s", "../../etc/passwd", "a|b", "a'b", "*", "a\\b", "a b", "${x}", "x" * MAX_NAME_BYTES]
 )
 def test_odd_logins_are_names_like_others(text: str) -> None:
-    assert login(text).exact == text
-    assert login(text.encode()).exact == text
+    assert login_of(text).exact == text
+    assert login_of(text.encode()).exact == text
 
 
 # Addresses.
@@ -242,8 +231,8 @@ NO_ADDRESSES = [
 
 @pytest.mark.parametrize(("text", "exact"), [each[1:] for each in ADDRESSES], ids=[each[0] for each in ADDRESSES])
 def test_addresses(text: str, exact: str) -> None:
-    assert address(text).exact == exact
-    assert address(text.encode()).folded == folded_text(exact)
+    assert address_of(text).exact == exact
+    assert address_of(text.encode()).folded == folded_text(exact)
 
 
 @pytest.mark.parametrize("text", [each[1] for each in NO_ADDRESSES], ids=[each[0] for each in NO_ADDRESSES])
@@ -279,11 +268,11 @@ def test_tags(local: str, delimiters: str, bare: str | None) -> None:
 
 
 def test_the_ways_in_which_a_name_is_looked_up() -> None:
-    assert login("Alice@bücher.test").texts() == (
+    assert login_of("Alice@bücher.test").texts() == (
         "Alice@xn--bcher-kva.test",
         "alice@xn--bcher-kva.test",
         "Alice@bücher.test",
         "alice@bücher.test",
     )
-    assert address("alice@us.test").texts() == ("alice@us.test",)
-    assert login("alice").texts() == ("alice",)
+    assert address_of("alice@us.test").texts() == ("alice@us.test",)
+    assert login_of("alice").texts() == ("alice",)

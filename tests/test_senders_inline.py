@@ -10,27 +10,16 @@ from mailguard.domain import Domain
 from mailguard.errors import ConfigError
 from mailguard.senders.cache import PermissionCache
 from mailguard.senders.combine import Senders
-from mailguard.senders.identity import Address, Login, LoginCase, LoginRules, parse_address
+from mailguard.senders.identity import Address, Login, LoginCase, LoginRules
 from mailguard.senders.inline import InlineSource
 from mailguard.senders.listing import Listing, ListingStatus
 from mailguard.senders.permission import Asked, Permission, PermissionStatus
 from mailguard.senders.source import Source
+from sender_asking import address_of, login_of
 
 GRANTED, DENIED = PermissionStatus.GRANTED, PermissionStatus.DENIED
 UNKNOWN, UNAVAILABLE = PermissionStatus.UNKNOWN, PermissionStatus.UNAVAILABLE
 RULES = LoginRules()
-
-
-def login(text: str, rules: LoginRules = RULES) -> Login:
-    found = rules.login(text)
-    assert isinstance(found, Login), found
-    return found
-
-
-def address(text: str) -> Address:
-    found = parse_address(text)
-    assert isinstance(found, Address), found
-    return found
 
 
 LOGINS = {
@@ -74,7 +63,7 @@ CASES = [
 )
 def test_inline(who: str, what: str, status: PermissionStatus, rule: str) -> None:
     source = InlineSource(LOGINS, rules=RULES, delimiters="+")
-    said = source.may_use(login(who), address(what))
+    said = source.may_use(login_of(who), address_of(what))
     assert (said.status, said.rule, said.source) == (status, rule, "inline"), said
     assert bool(said.reason) == (status is UNKNOWN)
 
@@ -82,9 +71,9 @@ def test_inline(who: str, what: str, status: PermissionStatus, rule: str) -> Non
 @pytest.mark.attack("L07")
 def test_a_tag_does_not_make_another_account_ones_own() -> None:
     source = InlineSource({"alice@us.test": [], "alice+two@us.test": []}, rules=RULES, delimiters="+")
-    assert source.may_use(login("alice@us.test"), address("alice+one@us.test")).is_granted
-    assert not source.may_use(login("alice@us.test"), address("alice+two@us.test")).is_granted
-    assert source.may_use(login("alice+two@us.test"), address("alice+two@us.test")).is_granted
+    assert source.may_use(login_of("alice@us.test"), address_of("alice+one@us.test")).is_granted
+    assert not source.may_use(login_of("alice@us.test"), address_of("alice+two@us.test")).is_granted
+    assert source.may_use(login_of("alice+two@us.test"), address_of("alice+two@us.test")).is_granted
 
 
 @pytest.mark.attack("L07")
@@ -94,32 +83,32 @@ def test_accounts_that_differ_in_case() -> None:
         ("Alice@us.test", "a@us.test", "b@us.test"),
         ("alice@us.test", "b@us.test", "a@us.test"),
     ):
-        assert source.may_use(login(who), address(own)).is_granted
-        assert not source.may_use(login(who), address(others)).is_granted
-        assert source.may_use(login(who), address(who)).is_granted
-        assert not source.may_use(login(who), address(who.swapcase().replace("US.TEST", "us.test"))).is_granted
+        assert source.may_use(login_of(who), address_of(own)).is_granted
+        assert not source.may_use(login_of(who), address_of(others)).is_granted
+        assert source.may_use(login_of(who), address_of(who)).is_granted
+        assert not source.may_use(login_of(who), address_of(who.swapcase().replace("US.TEST", "us.test"))).is_granted
     # Whose entry is Alice's address has not alice's.
     source = InlineSource({"Alice@us.test": [], "alice@us.test": [], "bob@us.test": ["Alice@us.test"]}, rules=RULES)
-    assert source.may_use(login("bob@us.test"), address("Alice@us.test")).is_granted
-    assert not source.may_use(login("bob@us.test"), address("alice@us.test")).is_granted
+    assert source.may_use(login_of("bob@us.test"), address_of("Alice@us.test")).is_granted
+    assert not source.may_use(login_of("bob@us.test"), address_of("alice@us.test")).is_granted
 
 
 def test_case_can_matter() -> None:
     rules = LoginRules(case=LoginCase.SIGNIFICANT)
     source = InlineSource({"alice@us.test": ["Sales@us.test"]}, rules=rules)
-    assert source.may_use(login("alice@us.test", rules), address("Sales@us.test")).is_granted
+    assert source.may_use(login_of("alice@us.test", rules), address_of("Sales@us.test")).is_granted
     for who, what in (("Alice@us.test", "Sales@us.test"), ("alice@us.test", "Alice@us.test")):
-        assert not source.may_use(login(who, rules), address(what)).is_granted
+        assert not source.may_use(login_of(who, rules), address_of(what)).is_granted
 
 
 def test_options() -> None:
     source = InlineSource(LOGINS, rules=RULES, own_address=False)
-    assert not source.may_use(login("alice@us.test"), address("alice@us.test")).is_granted
-    assert not source.may_use(login("alice@us.test"), address("sales+x@us.test")).is_granted
+    assert not source.may_use(login_of("alice@us.test"), address_of("alice@us.test")).is_granted
+    assert not source.may_use(login_of("alice@us.test"), address_of("sales+x@us.test")).is_granted
     rules = LoginRules(default_domain=Domain.parse("us.test"))
     source = InlineSource({"alice": ["x@us.test"]}, rules=rules)
-    assert source.may_use(login("alice@us.test", rules), address("x@us.test")).is_granted
-    assert source.may_use(login("alice", rules), address("alice@us.test")).is_granted
+    assert source.may_use(login_of("alice@us.test", rules), address_of("x@us.test")).is_granted
+    assert source.may_use(login_of("alice", rules), address_of("alice@us.test")).is_granted
 
 
 @pytest.mark.parametrize(
@@ -154,9 +143,9 @@ def test_inline_lists() -> None:
     ]
     assert [grant.what for grant in everyone.accounts["list"]] == ["list@us.test"]
     assert "own address" in everyone.reason
-    own = source.addresses(login("Dave@us.test"))
+    own = source.addresses(login_of("Dave@us.test"))
     assert [grant.what for grant in own.accounts["Dave@us.test"]] == ["Dave@us.test"]
-    assert len(source.addresses(login("ALICE@us.test")).accounts["ALICE@us.test"]) == 5
+    assert len(source.addresses(login_of("ALICE@us.test")).accounts["ALICE@us.test"]) == 5
 
 
 # Several sources
@@ -210,7 +199,7 @@ COMBINED = [
 def test_combined(statuses: list[PermissionStatus], status: PermissionStatus, by: str) -> None:
     sources = [Said(str(number), each) for number, each in enumerate(statuses)]
     senders = Senders(sources, rules=RULES)
-    said = senders.may_use(login("alice@us.test"), address("bob@us.test"))
+    said = senders.may_use(login_of("alice@us.test"), address_of("bob@us.test"))
     assert (said.status, said.source) == (status, by)
     decided = int(by) if by else len(sources)
     assert [source.asked for source in sources] == [int(number <= decided) for number in range(len(sources))]
@@ -220,7 +209,7 @@ def test_combined(statuses: list[PermissionStatus], status: PermissionStatus, by
     if status is UNKNOWN:
         assert all(f"{number}: {number} says so" in said.reason for number in range(len(sources)))
     assert [each.status for each in senders.everyone()] == [ListingStatus.UNLISTABLE] * len(sources)
-    assert len(senders.listings(login("alice@us.test"))) == len(sources)
+    assert len(senders.listings(login_of("alice@us.test"))) == len(sources)
     senders.close()
     assert all(source.is_closed for source in sources)
 
@@ -272,7 +261,7 @@ def test_how_long_an_answer_is_kept(status: PermissionStatus, kept_s: float) -> 
     clock = Clock()
     source = Said("one", status)
     senders = Senders([source], rules=RULES, cache=PermissionCache(clock=clock))
-    who, what = login("alice@us.test"), address("bob@us.test")
+    who, what = login_of("alice@us.test"), address_of("bob@us.test")
     assert senders.known(who, what) is None
     first = senders.may_use(who, what)
     clock.now += max(kept_s - 0.1, 0.0)
@@ -291,23 +280,25 @@ def test_answers_are_of_one_login_and_one_address() -> None:
         rules=RULES,
         cache=PermissionCache(clock=Clock()),
     )
-    assert senders.may_use(login("alice@us.test"), address("x@us.test")).is_granted
-    assert not senders.may_use(login("bob@us.test"), address("x@us.test")).is_granted
-    assert not senders.may_use(login("alice@us.test"), address("y@us.test")).is_granted
-    assert senders.may_use(login("alice@us.test"), address("x@us.test")).is_granted
+    assert senders.may_use(login_of("alice@us.test"), address_of("x@us.test")).is_granted
+    assert not senders.may_use(login_of("bob@us.test"), address_of("x@us.test")).is_granted
+    assert not senders.may_use(login_of("alice@us.test"), address_of("y@us.test")).is_granted
+    assert senders.may_use(login_of("alice@us.test"), address_of("x@us.test")).is_granted
 
 
 def test_the_cache_has_a_bound() -> None:
     cache = PermissionCache(clock=Clock(), max_entries=10)
     for number in range(100):
-        cache.put(login("alice"), address(f"x{number}@us.test"), Permission(GRANTED, "", ""))
-    kept = [number for number in range(100) if cache.get(login("alice"), address(f"x{number}@us.test")) is not None]
+        cache.put(login_of("alice"), address_of(f"x{number}@us.test"), Permission(GRANTED, "", ""))
+    kept = [
+        number for number in range(100) if cache.get(login_of("alice"), address_of(f"x{number}@us.test")) is not None
+    ]
     assert kept == list(range(90, 100))
 
 
 def test_a_short_lifetime_is_for_refusals_too() -> None:
     clock = Clock()
     cache = PermissionCache(clock=clock, lifetime_s=1.0)
-    cache.put(login("alice"), address("x@us.test"), Permission(DENIED, "", ""))
+    cache.put(login_of("alice"), address_of("x@us.test"), Permission(DENIED, "", ""))
     clock.now += 1.1
-    assert cache.get(login("alice"), address("x@us.test")) is None
+    assert cache.get(login_of("alice"), address_of("x@us.test")) is None

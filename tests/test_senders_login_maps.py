@@ -21,14 +21,15 @@ from hypothesis import strategies as st
 from database_site import AMPLE_S
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
-from mailguard.senders.identity import Address, Login, LoginCase, LoginRules, parse_address
+from mailguard.senders.identity import LoginCase, LoginRules
 from mailguard.senders.listing import ListingStatus
 from mailguard.senders.login_maps import LoginMaps
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps
-from mailguard.senders.permission import Asked, Permission, PermissionStatus
+from mailguard.senders.permission import Asked, PermissionStatus
 from mailguard.senders.table import Found, InMemoryTable, Table, TableDown, UnionTable, key_of
 from mailguard.senders.table_file import LOOK_EVERY_S, MAX_DATABASE_BYTES, MAX_FILE_BYTES, read_text
 from postfix_commands import write_main_cf
+from sender_asking import ask, login_of
 
 GRANTED, DENIED = PermissionStatus.GRANTED, PermissionStatus.DENIED
 UNKNOWN, UNAVAILABLE = PermissionStatus.UNKNOWN, PermissionStatus.UNAVAILABLE
@@ -52,18 +53,6 @@ def write(path: Path, text: str, *, age_s: float = 60.0) -> Path:
     return path
 
 
-def login(text: str, rules: LoginRules | None = None) -> Login:
-    found = (rules or LoginRules()).login(text)
-    assert isinstance(found, Login), found
-    return found
-
-
-def address(text: str) -> Address:
-    found = parse_address(text)
-    assert isinstance(found, Address), found
-    return found
-
-
 def maps(value: str, *, delimiters: str = "", local: str = "", rules: LoginRules | None = None) -> LoginMaps:
     return LoginMaps(
         open_tables(value, OPTIONS),
@@ -71,10 +60,6 @@ def maps(value: str, *, delimiters: str = "", local: str = "", rules: LoginRules
         delimiters=delimiters,
         local_domains=[Domain.parse(name) for name in local.split()],
     )
-
-
-def ask(source: LoginMaps, who: str, what: str) -> Permission:
-    return source.may_use(login(who, source.rules), address(what))
 
 
 # Which tables a value names
@@ -549,9 +534,9 @@ def test_login_maps_are_listed() -> None:
         '"a b"@us.test',
     }
     assert [grant.what for grant in everyone.accounts["postmaster@us.test"]] == ["@us.test"]
-    assert {grant.what for grant in source.addresses(login("BOB@us.test")).accounts["BOB@us.test"]} == {
+    assert {grant.what for grant in source.addresses(login_of("BOB@us.test")).accounts["BOB@us.test"]} == {
         "alice@us.test",
         "bob@us.test",
         "alice+own@us.test",
     }
-    assert source.addresses(login("nobody")).accounts == {"nobody": ()}
+    assert source.addresses(login_of("nobody")).accounts == {"nobody": ()}

@@ -13,11 +13,12 @@ import pytest
 from database_site import AMPLE_S
 from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
-from mailguard.senders.identity import Address, Login, LoginRules, parse_address
+from mailguard.senders.identity import LoginRules
 from mailguard.senders.listing import ListingStatus
 from mailguard.senders.mailinabox import MailInABox
-from mailguard.senders.permission import Permission, PermissionStatus
+from mailguard.senders.permission import PermissionStatus
 from mailguard.senders.sql import MAX_ROWS, Database
+from sender_asking import ask
 
 GRANTED, DENIED = PermissionStatus.GRANTED, PermissionStatus.DENIED
 UNKNOWN, UNAVAILABLE = PermissionStatus.UNKNOWN, PermissionStatus.UNAVAILABLE
@@ -108,13 +109,6 @@ def source(path: Path) -> Iterator[MailInABox]:
     made = opened(path)
     yield made
     made.close()
-
-
-def ask(source: MailInABox, login: str, address: str) -> Permission:
-    who, what = source.rules.login(login), parse_address(address)
-    assert isinstance(who, Login)
-    assert isinstance(what, Address)
-    return source.may_use(who, what)
 
 
 @pytest.mark.attack("L01", "L02", "L07", "L09", "L11")

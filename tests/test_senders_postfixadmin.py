@@ -10,12 +10,13 @@ from database_site import AMPLE_S, MariaDb, Postgres, SqliteFiles, mariadb, post
 from mailguard.domain import Domain
 from mailguard.senders.database_access import DatabaseAccess
 from mailguard.senders.dialect import Dialect
-from mailguard.senders.identity import Address, Login, LoginRules, parse_address, without_tag
+from mailguard.senders.identity import LoginRules, without_tag
 from mailguard.senders.listing import ListingStatus
-from mailguard.senders.permission import Permission, PermissionStatus
+from mailguard.senders.permission import PermissionStatus
 from mailguard.senders.postfixadmin import PostfixAdmin
 from mailguard.senders.sql import MAX_ROWS, Database
 from postfixadmin_site import ALIASES, MAILBOXES, alias_row, mailbox, schema, statements
+from sender_asking import address_of, ask, login_of
 
 __all__ = ["mariadb", "postgres"]
 
@@ -43,22 +44,6 @@ def source(access: DatabaseAccess) -> Iterator[PostfixAdmin]:
     made = PostfixAdmin(Database(access, deadline_s=AMPLE_S), rules=LoginRules(), delimiters="+")
     yield made
     made.close()
-
-
-def login_of(text: str, rules: LoginRules | None = None) -> Login:
-    found = (rules or LoginRules()).login(text)
-    assert isinstance(found, Login), found
-    return found
-
-
-def address_of(text: str) -> Address:
-    found = parse_address(text)
-    assert isinstance(found, Address), found
-    return found
-
-
-def ask(source: PostfixAdmin, login: str, address: str) -> Permission:
-    return source.may_use(login_of(login, source.rules), address_of(address))
 
 
 CASES = [
