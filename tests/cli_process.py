@@ -47,6 +47,14 @@ def mailguard_command(
     return command
 
 
+def is_told_in_one_line(done: Result, code: int, said: str) -> None:
+    """What a user did wrong, or what could not be done: a plain line on standard error, and nothing else."""
+    assert (done.code, done.out) == (code, ""), done.err
+    assert done.err.startswith("mailguard: ")
+    assert done.err.count("\n") == 1
+    assert said in done.err
+
+
 def on_a_terminal(arguments: list[str], environment: dict[str, str]) -> str:
     """What `mailguard ARGUMENTS` writes to a terminal, in a process of its own."""
     master, slave = pty.openpty()

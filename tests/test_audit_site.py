@@ -13,7 +13,7 @@ import pytest
 
 from audit_host import CERTIFICATE, KEY, NOW, TABLE
 from audit_site import POSTCONF, Site
-from cli_process import PYTHON, Command, on_a_terminal
+from cli_process import PYTHON, Command, is_told_in_one_line, on_a_terminal
 
 needs_postfix = pytest.mark.skipif(POSTCONF is None, reason="postconf is not installed")
 # Root owns the configuration of a hardened host.
@@ -315,11 +315,7 @@ def test_mistakes_are_one_plain_line(mailguard_command: Command, site: Site) -> 
         (["audit", "now"], 64, "extra argument"),
     ]
     for arguments, code, said in rows:
-        done = mailguard_command(*arguments)
-        assert (done.code, done.out) == (code, ""), (arguments, done.err)
-        assert done.err.startswith("mailguard: "), arguments
-        assert done.err.count("\n") == 1, done.err
-        assert said in done.err
+        is_told_in_one_line(mailguard_command(*arguments), code, said)
     assert not [path for path in site.root.iterdir() if path.name.startswith(".")], "no file is left half made"
 
 

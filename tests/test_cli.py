@@ -15,7 +15,7 @@ import pytest
 import mailguard.cli.key
 import mailguard.cli.key_files
 import mailguard.cli.verify
-from cli_process import MAIL, NOW, PYTHON, Command, Keys, on_a_terminal
+from cli_process import MAIL, NOW, PYTHON, Command, Keys, is_told_in_one_line, on_a_terminal
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.errors import install_command
@@ -288,12 +288,7 @@ def test_a_mistake_is_one_plain_line(
     mailguard_command: Command, keys: Keys, arguments: list[str], code: int, said: str
 ) -> None:
     done = mailguard_command(*arguments)
-    assert done.code == code, done.err
-    assert done.out == ""
-    assert done.err.startswith("mailguard: ")
-    assert done.err.count("\n") == 1
-    assert said in done.err
-    assert "Traceback" not in done.err
+    is_told_in_one_line(done, code, said)
 
 
 def test_every_problem_of_a_configuration_is_a_line(mailguard_command: Command, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import mailguard.cli.dmarc
-from cli_process import Command
+from cli_process import Command, is_told_in_one_line
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 from mailguard.explain.dmarc_problem import DmarcProblem
@@ -394,11 +394,7 @@ def test_the_list_of_the_package(check: Command) -> None:
 )
 def test_a_mistake_is_one_plain_line(mailguard_command: Command, arguments: list[str], code: int, said: str) -> None:
     done = mailguard_command(*arguments)
-    assert done.code == code, done.err
-    assert done.out == ""
-    assert done.err.startswith("mailguard: ")
-    assert done.err.count("\n") == 1
-    assert said in done.err
+    is_told_in_one_line(done, code, said)
 
 
 def test_help_tells_the_exit_codes(mailguard_command: Command) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import mailguard.cli.explain
 import mailguard.cli.spf
-from cli_process import NOW, Command, Keys, on_a_terminal
+from cli_process import NOW, Command, Keys, is_told_in_one_line, on_a_terminal
 from mailguard.dns.question import Status
 from mailguard.dns.zone import ZoneResolver
 
@@ -252,11 +252,7 @@ def test_a_mistake_is_one_plain_line(
     mailguard_command: Command, bank: tuple[str, ...], arguments: list[str], code: int, said: str
 ) -> None:
     done = mailguard_command(*arguments)
-    assert done.code == code, done.err
-    assert done.out == ""
-    assert done.err.startswith("mailguard: ")
-    assert done.err.count("\n") == 1
-    assert said in done.err
+    is_told_in_one_line(done, code, said)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["explain", "--help"], ["spf", "check", "--help"]])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from audit_site import POSTCONF
-from cli_process import Command
+from cli_process import Command, is_told_in_one_line
 from mailguard.audit.gather import Places, gather
 from mailguard.config import load
 from mailguard.setup_host.milter_plan import chrooted_services, milter_plan
@@ -460,11 +460,7 @@ def test_mistakes_are_one_plain_line(mailguard_command: Command, site: ConfigDir
         ([*config, *directory, "again"], 64, "extra argument"),
     ]
     for arguments, code, said in rows:
-        done = mailguard_command("postconf", *arguments)
-        assert (done.code, done.out) == (code, ""), (arguments, done.err)
-        assert done.err.count("\n") == 1, done.err
-        assert done.err.startswith("mailguard: ")
-        assert said in done.err
+        is_told_in_one_line(mailguard_command("postconf", *arguments), code, said)
 
 
 def test_a_symbolic_link_stays_one(mailguard_command: Command, site: ConfigDirectory) -> None:
