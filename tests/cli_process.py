@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,16 @@ def is_told_in_one_line(done: Result, code: int, said: str) -> None:
     assert done.err.startswith("mailguard: ")
     assert done.err.count("\n") == 1
     assert said in done.err
+
+
+def findings_of(tree: dict[str, Any], *marks: str) -> list[str]:
+    """The findings with these marks: the card, what was found, what to do."""
+    return [
+        f"{card['title']} | {each['detail']} | {each['what_to_do']}"
+        for card in tree["children"]
+        for each in card["children"]
+        if each["title"] in marks
+    ]
 
 
 def on_a_terminal(arguments: list[str], environment: dict[str, str]) -> str:

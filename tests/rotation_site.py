@@ -21,7 +21,19 @@ import pytest
 from cli_process import Command, Result
 from nsd_site import Nsd
 
-__all__ = ["DAY_S", "FIRST", "HEAD", "HOUR_S", "NOW", "SECOND", "RotationSite", "rotation_site", "servers", "txt"]
+__all__ = [
+    "DAY_S",
+    "FIRST",
+    "HEAD",
+    "HOUR_S",
+    "NOW",
+    "SECOND",
+    "RotationSite",
+    "rotation_site",
+    "said",
+    "servers",
+    "txt",
+]
 
 # Everybody asks port 53, so that files that run at the same time need addresses of their own.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -154,3 +166,7 @@ def rotation_site(mailguard_command: Command, servers: tuple[Nsd, Nsd]) -> Itera
     directory.chmod(0o755)  # the daemon's user must be able to pass
     yield RotationSite(mailguard_command, directory, servers)
     shutil.rmtree(directory)
+
+
+def said(out: str) -> str:
+    return "\n".join(json.loads(out)["said"])

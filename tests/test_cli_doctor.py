@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from audit_site import POSTCONF
-from cli_process import Command, on_a_terminal
+from cli_process import Command, findings_of, on_a_terminal
 from setup_site import Host, open_host, zone_file
 
 pytestmark = [
@@ -84,21 +84,11 @@ def diagnosed(command: Command, host: Host) -> tuple[int, dict[str, Any]]:
     return done.code, json.loads(done.out)
 
 
-def said(tree: dict[str, Any], *marks: str) -> list[str]:
-    """The findings with these marks: the card, what was found, what to do."""
-    return [
-        f"{card['title']} | {each['detail']} | {each['what_to_do']}"
-        for card in tree["children"]
-        for each in card["children"]
-        if each["title"] in marks
-    ]
-
-
 def test_a_sound_host(mailguard_command: Command, sound: Site) -> None:
     code, tree = diagnosed(mailguard_command, sound.host)
-    assert (code, said(tree, "problem", "unknown")) == (0, [])
+    assert (code, findings_of(tree, "problem", "unknown")) == (0, [])
     # The sandbox takes its own mail back, has clients of any address, and its zone in a file.
-    notes = [each.split(" |")[0] for each in said(tree, "note") if not each.startswith("clock")]
+    notes = [each.split(" |")[0] for each in findings_of(tree, "note") if not each.startswith("clock")]
     # Its own name is not in that zone.
     assert notes == ["milters of Postfix", "who may speak for other clients", "resolver", *["name of this host"] * 2]
     titles = [card["title"].split(" ")[0] for card in tree["children"]]
@@ -337,12 +327,12 @@ def test_each_fault_names_itself(
 ) -> None:
     fault(sound.host)
     found_code, tree = diagnosed(mailguard_command, sound.host)
-    found = said(tree, "problem", "unknown")
+    found = findings_of(tree, "problem", "unknown")
     named = [each for each in found if all(word in each for word in words)]
     assert named, found
     assert found_code == code
     # And nothing else is blamed: what follows from it is in the same card, or could not be told.
-    others = [each for each in said(tree, "problem") if each.split(" |")[0] != named[0].split(" |")[0]]
+    others = [each for each in findings_of(tree, "problem") if each.split(" |")[0] != named[0].split(" |")[0]]
     assert not others, others
 
 
@@ -355,7 +345,7 @@ def test_results_by_a_name_that_other_hosts_have(
         re.sub(r"^authserv_id = .*$", f'authserv_id = "{name}"', config.read_text(), flags=re.MULTILINE)
     )
     code, tree = diagnosed(mailguard_command, sound.host)
-    noted = [each for each in said(tree, "note") if "set authserv_id to its full name" in each]
+    noted = [each for each in findings_of(tree, "note") if "set authserv_id to its full name" in each]
     assert (code, [f'"{name}"' in each for each in noted]) == (0, [True] * is_noted)
 
 
@@ -363,8 +353,8 @@ def test_a_key_in_testing(mailguard_command: Command, sound: Site) -> None:
     zone = sound.host.daemon.directory / "zone"
     zone.write_text(zone.read_text().replace("v=DKIM1;", "v=DKIM1; t=y;", 1))
     code, tree = diagnosed(mailguard_command, sound.host)
-    assert (code, said(tree, "problem", "unknown")) == (0, [])
-    assert [each for each in said(tree, "note") if "t=y is set" in each]
+    assert (code, findings_of(tree, "problem", "unknown")) == (0, [])
+    assert [each for each in findings_of(tree, "note") if "t=y is set" in each]
 
 
 def test_keys_below_directories_of_root(mailguard_command: Command, sound: Site) -> None:
@@ -377,13 +367,13 @@ def test_keys_below_directories_of_root(mailguard_command: Command, sound: Site)
         for file in directory.iterdir():
             os.chown(file, 0, 0)
         code, tree = diagnosed(mailguard_command, sound.host)
-        found = [each for each in said(tree, "problem") if each.startswith("keys | ")]
+        found = [each for each in findings_of(tree, "problem") if each.startswith("keys | ")]
         assert (code, len(found)) == (1, 2)
         for each in found:
             assert f"Permission denied; uid 65534 may not pass {directory} | chgrp nogroup {directory}; " in each
             sound.host.run(each.rpartition(" | ")[2].removesuffix("; mailguard key test says more"))
         code, tree = diagnosed(mailguard_command, sound.host)
-        assert (code, said(tree, "problem")) == (0, [])
+        assert (code, findings_of(tree, "problem")) == (0, [])
         assert stat.S_IMODE(directory.stat().st_mode) == 0o710
     finally:
         os.chown(directory, kept.st_uid, kept.st_gid)
@@ -395,7 +385,7 @@ def test_macros_that_are_trimmed(mailguard_command: Command, sound: Site) -> Non
     """A daemon that asks Postfix for its macros gets them all the same."""
     postconf("milter_mail_macros = {mail_addr} i")(sound.host)
     code, tree = diagnosed(mailguard_command, sound.host)
-    (found,) = [each for each in said(tree, "problem", "note") if each.startswith("macros of Postfix")]
+    (found,) = [each for each in findings_of(tree, "problem", "note") if each.startswith("macros of Postfix")]
     for word in ("milter_mail_macros", "{auth_type} {auth_authen} was taken out", "mailguard postconf --apply"):
         assert word in found
     (actions,) = [
@@ -407,7 +397,7 @@ def test_macros_that_are_trimmed(mailguard_command: Command, sound: Site) -> Non
     down(sound.host)
     code, tree = diagnosed(mailguard_command, sound.host)
     assert code == 1
-    assert [each for each in said(tree, "problem") if "logins are not seen" in each]
+    assert [each for each in findings_of(tree, "problem") if "logins are not seen" in each]
 
 
 @pytest.mark.attack("X15")
@@ -415,7 +405,7 @@ def test_who_may_speak_for_other_clients(mailguard_command: Command, sound: Site
     def shown() -> tuple[int, str, list[str], list[str]]:
         code, tree = diagnosed(mailguard_command, sound.host)
         (card,) = [each for each in tree["children"] if each["title"] == "who may speak for other clients"]
-        notes = [each for each in said(tree, "note") if each.startswith(card["title"])]
+        notes = [each for each in findings_of(tree, "note") if each.startswith(card["title"])]
         return code, card["status"], [f"{each['name']} = {each['value']}" for each in card["facts"]], notes
 
     code, status, facts, notes = shown()
@@ -433,8 +423,8 @@ def test_who_may_speak_for_other_clients(mailguard_command: Command, sound: Site
 def test_a_relay_host_greets_by_its_own_name(mailguard_command: Command, sound: Site) -> None:
     postconf("relayhost = [relay.test]:587")(sound.host)
     _, tree = diagnosed(mailguard_command, sound.host)
-    assert not [each for each in said(tree, "note") if each.startswith("name of this host")]
-    assert "name of this host | all mail leaves by the relay host | " in said(tree, "ok")
+    assert not [each for each in findings_of(tree, "note") if each.startswith("name of this host")]
+    assert "name of this host | all mail leaves by the relay host | " in findings_of(tree, "ok")
 
 
 @pytest.mark.attack("X01")
@@ -447,7 +437,7 @@ def test_a_postfix_that_takes_smuggled_messages(mailguard_command: Command, soun
         sound.host
     )
     code, tree = diagnosed(mailguard_command, sound.host)
-    found = [each for each in said(tree, "problem") if each.startswith("SMTP smuggling")]
+    found = [each for each in findings_of(tree, "problem") if each.startswith("SMTP smuggling")]
     assert code == 1
     assert any("smtpd_forbid_bare_newline" in each for each in found), found
     assert any("commands out of turn" in each for each in found), found
@@ -455,7 +445,7 @@ def test_a_postfix_that_takes_smuggled_messages(mailguard_command: Command, soun
     postconf("smtpd_forbid_bare_newline = normalize", "smtpd_forbid_unauth_pipelining = yes")(sound.host)
     _, tree = diagnosed(mailguard_command, sound.host)
     knows = "smtpd_forbid_bare_newline" in str(tree)
-    assert not knows or not [each for each in said(tree, "problem") if each.startswith("SMTP smuggling")]
+    assert not knows or not [each for each in findings_of(tree, "problem") if each.startswith("SMTP smuggling")]
 
 
 def test_an_engine_that_cannot_be_loaded(
@@ -463,7 +453,7 @@ def test_an_engine_that_cannot_be_loaded(
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     code, tree = diagnosed(mailguard_command, sound.host)
-    (found,) = said(tree, "problem")
+    (found,) = findings_of(tree, "problem")
     assert (code, found.partition(":")[0]) == (1, "engine libmilter | cannot be loaded")
 
 
@@ -476,7 +466,9 @@ def test_other_milters_are_shown(mailguard_command: Command, sound: Site) -> Non
     (card,) = [each for each in tree["children"] if each["title"] == "milters of Postfix"]
     orders = {each["value"] for each in card["facts"]}
     assert any(each.startswith("inet:127.0.0.1:8891, then mailguard (unix:/") for each in orders), orders
-    assert [each for each in said(tree, "note") if "smtpd_milters is not as mailguard postconf sets it" in each]
+    assert [
+        each for each in findings_of(tree, "note") if "smtpd_milters is not as mailguard postconf sets it" in each
+    ]
 
 
 @pytest.mark.attack("R13")
@@ -487,7 +479,7 @@ def test_a_milter_that_follows_can_speak_in_our_name(mailguard_command: Command,
     main.write_text(text.replace(line, f"{line}, inet:127.0.0.1:8891"))
     os.utime(main, (0, 0))
     _, tree = diagnosed(mailguard_command, sound.host)
-    found = [each for each in said(tree, "note") if "inet:127.0.0.1:8891 comes after mailguard" in each]
+    found = [each for each in findings_of(tree, "note") if "inet:127.0.0.1:8891 comes after mailguard" in each]
     assert found
     assert all("its authserv-id must not be" in each for each in found)
 
@@ -516,7 +508,7 @@ def test_mistakes_are_one_plain_line(mailguard_command: Command, tmp_path: Path)
 def test_without_postfix(mailguard_command: Command, sound: Site) -> None:
     done = mailguard_command("doctor", "-c", str(sound.host.daemon.config_file), "--postconf", "no-such", "--json")
     assert (done.code, done.err) == (1, "")
-    (found,) = said(json.loads(done.out), "problem")
+    (found,) = findings_of(json.loads(done.out), "problem")
     assert "Postfix | there is no no-such: is Postfix installed?" in found
 
 

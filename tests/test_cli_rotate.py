@@ -15,16 +15,12 @@ import pytest
 
 from cli_process import PYTHON, Command
 from mailguard.cli.rotation_daemon import SigningDaemon
-from rotation_site import DAY_S, FIRST, HEAD, HOUR_S, SECOND, RotationSite, rotation_site, servers, txt
+from rotation_site import DAY_S, FIRST, HEAD, HOUR_S, SECOND, RotationSite, rotation_site, said, servers, txt
 
 __all__ = ["rotation_site", "servers"]
 
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: port 53")
-
-
-def said(out: str) -> str:
-    return "\n".join(json.loads(out)["said"])
 
 
 @pytest.mark.attack("V09")

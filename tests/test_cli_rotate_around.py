@@ -15,17 +15,13 @@ from cli_process import Command
 from mailguard.cli.rotate import rotate
 from mailguard.cli.rotation_turn import WAITING
 from mailguard.rotation.state import Stage
-from rotation_site import DAY_S, HOUR_S, RotationSite, rotation_site, servers
+from rotation_site import DAY_S, HOUR_S, RotationSite, rotation_site, said, servers
 
 __all__ = ["rotation_site", "servers"]
 
 CHECK_CONFIG = (sys.executable, "-m", "mailguard_milter", "--check-config", "-c")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: port 53")
-
-
-def said(out: str) -> str:
-    return "\n".join(json.loads(out)["said"])
 
 
 def test_a_dry_run_changes_nothing(rotation_site: RotationSite) -> None:

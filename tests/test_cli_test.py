@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from audit_site import POSTCONF
-from cli_process import Command
+from cli_process import Command, findings_of
 from postfix_site import ALICE, PASSWORD
 from sandbox_place import clean_environment
 from setup_site import Host, open_host
@@ -117,15 +117,6 @@ def send(command: Command, *arguments: str | Path) -> tuple[int, dict[str, Any],
     return done.code, tree, json.dumps(tree)
 
 
-def said(tree: dict[str, Any], *marks: str) -> list[str]:
-    return [
-        f"{card['title']} | {each['detail']} | {each['what_to_do']}"
-        for card in tree["children"]
-        for each in card["children"]
-        if each["title"] in marks
-    ]
-
-
 def facts(tree: dict[str, Any], title: str) -> dict[str, str]:
     (card,) = [each for each in tree["children"] if each["title"].startswith(title)]
     return {each["name"]: each["value"] for each in card["facts"]}
@@ -136,11 +127,11 @@ def facts(tree: dict[str, Any], title: str) -> dict[str, str]:
 
 def test_signed_and_delivered(mailguard_command: Command, site: Site) -> None:
     code, tree, text = send(mailguard_command, "--send", "one@them.test", *site.arguments, "--mailbox", site.mailbox)
-    assert (code, tree["status"], said(tree, "problem", "unknown", "note")) == (0, "ok", [])
+    assert (code, tree["status"], findings_of(tree, "problem", "unknown", "note")) == (0, "ok", [])
     mailguard = facts(tree, "mailguard, ")
     assert (mailguard["role"], mailguard["d"], mailguard["s"]) == ("sign", "us.test", "r1 e1")
     assert mailguard["a"] == "rsa-sha256 ed25519-sha256"
-    (handed,) = [each for each in said(tree, "ok") if each.startswith("handed over")]
+    (handed,) = [each for each in findings_of(tree, "ok") if each.startswith("handed over")]
     queue_id = re.findall(r"accepted it as (\w+)", handed)[0]
     assert f"delivery, {queue_id}" in text
     assert "a signature of us.test passes" in text
@@ -163,7 +154,7 @@ def test_signed_and_delivered(mailguard_command: Command, site: Site) -> None:
 def test_signed_by_the_domain_above(mailguard_command: Command, site: Site) -> None:
     arguments: list[str | Path] = ["--send", "one@them.test", "--from", "a@sub.us.test", *site.arguments]
     code, tree, text = send(mailguard_command, *arguments, "--mailbox", site.mailbox)
-    assert (code, said(tree, "problem", "unknown", "note")) == (0, [])
+    assert (code, findings_of(tree, "problem", "unknown", "note")) == (0, [])
     assert facts(tree, "mailguard, ")["d"] == "us.test"
     assert "a signature of us.test passes" in text
 
@@ -173,16 +164,18 @@ def test_submitted_with_a_login(mailguard_command: Command, site: Site, tmp_path
     password.write_text(f"{PASSWORD}\nsecond line\n")
     login: list[str | Path] = ["--smtp", site.submission, "--login", ALICE, "--password-file", password]
     code, tree, text = send(mailguard_command, "--send", "two@them.test", *login, *site.arguments)
-    assert (code, said(tree, "problem", "unknown", "note")) == (0, [])
+    assert (code, findings_of(tree, "problem", "unknown", "note")) == (0, [])
     assert f"SMTP to {site.submission}" in text
     assert '"name": "login", "value": "alice@us.test"' in text
-    assert ", then " in next(each for each in said(tree, "ok") if each.startswith("handed over")), "content filter"
+    assert ", then " in next(each for each in findings_of(tree, "ok") if each.startswith("handed over")), (
+        "content filter"
+    )
     # The wrong one, and none.
     password.write_text("wrong")
     code, tree, text = send(mailguard_command, "--send", "two@them.test", *login, *site.arguments)
     assert (code, "535" in text, PASSWORD in text) == (1, True, False)
     code, tree, _ = send(mailguard_command, "--send", "two@them.test", *login[:2], *site.arguments)
-    (found,) = said(tree, "problem")
+    (found,) = findings_of(tree, "problem")
     assert (code, "add --login USER" in found) == (1, True)
 
 
@@ -210,7 +203,7 @@ def test_its_signature_does_not_verify(mailguard_command: Command, site: Site) -
         code, tree, text = send(mailguard_command, *arguments)
     finally:
         zone.write_text(records)
-    (found,) = said(tree, "problem")
+    (found,) = findings_of(tree, "problem")
     assert (code, found.partition(" | ")[0]) == (1, "as delivered")
     assert "no signature of us.test passes" in found
     assert "DKIM signature 2" in text
@@ -253,7 +246,7 @@ def test_a_receiver_that_refuses(
 
 def test_no_key(mailguard_command: Command, site: Site) -> None:
     code, tree, _ = send(mailguard_command, "--send", "a@them.test", "--from", "b@nokey.test", *site.arguments)
-    (found,) = said(tree, "problem")
+    (found,) = findings_of(tree, "problem")
     assert code == 2
     for word in (
         "not signed: unsigned: no key is configured for nokey.test",
@@ -275,7 +268,7 @@ def test_a_key_of_the_domain_above(mailguard_command: Command, site: Site) -> No
         daemon.stop()
         daemon.config_file.write_text(text)
         daemon.start()
-    (found,) = said(tree, "problem")
+    (found,) = findings_of(tree, "problem")
     assert f'sub.us.test | set subdomains = true in [domains."us.test"] of {daemon.config_file}; or mail' in found
 
 
@@ -299,7 +292,7 @@ def test_not_a_domain_of_this_network(mailguard_command: Command, site: Site, tm
         site.mailbox,
     )
     assert code == 2
-    found = said(tree, "note")
+    found = findings_of(tree, "note")
     (judged,) = [each for each in found if "judged as mail from outside" in each]
     # What is to be run puts a table at the end of the configuration, also behind a last line that has no end.
     (command,) = re.findall(
@@ -322,7 +315,7 @@ def test_not_a_domain_of_this_network(mailguard_command: Command, site: Site, tm
 def test_the_milter_is_down(mailguard_command: Command, site: Site) -> None:
     site.host.daemon.stop()
     code, tree, _ = send(mailguard_command, "--send", "a@them.test", *site.arguments)
-    waits, silent = said(tree, "unknown", "problem")
+    waits, silent = findings_of(tree, "unknown", "problem")
     assert code == 75
     assert "a milter had it wait" in waits
     assert "4.7.1 Service unavailable" in waits
@@ -335,7 +328,7 @@ def test_the_milter_is_down(mailguard_command: Command, site: Site) -> None:
     site.change("default_action=tempfail", "default_action=accept")
     code, tree, text = send(mailguard_command, "--send", "a@them.test", *site.arguments)
     assert (code, "delivered to maildir" in text) == (2, True)
-    (found,) = said(tree, "problem")
+    (found,) = findings_of(tree, "problem")
     assert f"connect to Milter service unix:{site.socket}" in found
 
 
@@ -343,14 +336,14 @@ def test_another_milter_is_down(mailguard_command: Command, site: Site) -> None:
     site.change("\nnon_smtpd_milters = ", "\nnon_smtpd_milters = inet:127.0.0.1:1, ")
     code, tree, _ = send(mailguard_command, "--send", "a@them.test", *site.arguments)
     assert code == 75
-    assert [each for each in said(tree, "problem") if "this milter is not mailguard" in each]
+    assert [each for each in findings_of(tree, "problem") if "this milter is not mailguard" in each]
 
 
 def test_postfix_does_not_name_mailguard(mailguard_command: Command, site: Site) -> None:
     site.change("\nnon_smtpd_milters = ", "\n#non_smtpd_milters = ")
     code, tree, _ = send(mailguard_command, "--send", "a@them.test", *site.arguments, "--wait", "60")
     assert code == 2, site.host.postfix.log()[-5000:]
-    (found,) = said(tree, "problem")
+    (found,) = findings_of(tree, "problem")
     assert "mailguard was not asked: non_smtpd_milters (main.cf) does not name it; it is empty" in found
     # The command that it names is the one that mends it.
     command = found.partition(" | mailguard was")[2].partition(" | ")[2]
@@ -361,7 +354,7 @@ def test_postfix_does_not_name_mailguard(mailguard_command: Command, site: Site)
 
 def test_the_daemons_log_is_not_among_those_watched(mailguard_command: Command, site: Site) -> None:
     code, tree, _ = send(mailguard_command, "--send", "a@them.test", *site.arguments[:-2], "--mailbox", site.mailbox)
-    (found,) = said(tree, "unknown")
+    (found,) = findings_of(tree, "unknown")
     assert "no line of mailguard's about it" in found
     assert "--log FILE" in found
     assert code == 0, "the copy has its signature"
@@ -376,13 +369,13 @@ def test_time_is_over(mailguard_command: Command, site: Site, tmp_path: Path) ->
     )
     # Without the option it watches for 60 s.
     assert (code, time.monotonic() - started < 55) == (75, True)
-    assert any(f"no line of {empty} names it within 1 s" in each for each in said(tree, "unknown"))
+    assert any(f"no line of {empty} names it within 1 s" in each for each in findings_of(tree, "unknown"))
 
 
 def test_held_by_header_checks(mailguard_command: Command, site: Site) -> None:
     site.change("\nnon_smtpd_milters = ", "\nheader_checks = static:HOLD\nnon_smtpd_milters = ")
     code, tree, _ = send(mailguard_command, "--send", "a@them.test", *site.arguments)
-    (found,) = [each for each in said(tree, "problem") if each.startswith("handed over")]
+    (found,) = [each for each in findings_of(tree, "problem") if each.startswith("handed over")]
     assert code == 1
     assert "cleanup(8) put it into quarantine" in found
     queue_id = re.findall(r"postsuper -c \S+ -H (\w+)", found)[0]
@@ -396,7 +389,7 @@ def test_postfix_is_not_running(mailguard_command: Command, site: Site) -> None:
     site.host.run(f"postfix -c {site.config} stop")
     try:
         code, tree, _ = send(mailguard_command, "--send", "stopped@them.test", *site.arguments)
-        assert (code, said(tree, "problem")) == (
+        assert (code, findings_of(tree, "problem")) == (
             1,
             [
                 "handed over | it was not handed over: Postfix is not running | is Postfix running? postfix start, or"

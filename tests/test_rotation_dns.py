@@ -15,17 +15,13 @@ from mailguard.cli.rotation_keys import _rotated
 from mailguard.dkim.signing_key import SigningKey
 from mailguard.dns.authoritative import MAX_ADDRESSES
 from rotation_made import US
-from rotation_site import DAY_S, FIRST, HEAD, HOUR_S, SECOND, RotationSite, rotation_site, servers, txt
+from rotation_site import DAY_S, FIRST, HEAD, HOUR_S, SECOND, RotationSite, rotation_site, said, servers, txt
 
 __all__ = ["rotation_site", "servers"]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: port 53")
 
 WEEK_S = 7 * DAY_S
-
-
-def said(out: str) -> str:
-    return "\n".join(json.loads(out)["said"])
 
 
 def lines(site: RotationSite, ttl_s: int = 60) -> str:
