@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dane_asking import EE, zone
+from dns_asking import wait_for
 from mailguard.dns.question import RecordType
 from mailguard.domain import Domain
 from mailguard.mtasts import store as policy_store
@@ -27,7 +28,7 @@ from mailguard.tlspolicy.policy_source import FetchTurns
 from mailguard.tlspolicy.reply_cache import CacheBounds
 from mailguard.tlspolicy.socketmap import ReplyStatus, encode_request
 from mtasts_asking import WEEK_S, found, policy, success
-from tlspolicy_site import TlsPolicySite, wait_for
+from tlspolicy_site import TlsPolicySite
 from tlspolicy_zone import ENFORCED, ZONE, PolicyHosts, destination, hosts, site
 
 __all__ = ["hosts", "site"]

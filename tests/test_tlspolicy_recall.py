@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from dane_asking import zone
+from dns_asking import wait_for
 from mailguard.domain import Domain
 from mailguard.mtasts.cache import CacheLimits
 from mailguard.mtasts.store import PolicyRow, PolicyStore, StoreUnusable
 from mtasts_asking import DAY_S, policy
-from tlspolicy_site import TlsPolicySite, wait_for
+from tlspolicy_site import TlsPolicySite
 from tlspolicy_zone import ENFORCED, POLICIES, ZONE, PolicyHosts, destination
 
 ENFORCE = Domain.parse("enforce.test")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from dns_asking import wait_for
 from mailguard.config import Config
 from mailguard.dns.answers import Resolver
 from mailguard.dns.live import LiveResolver, ResolverConfig
@@ -31,7 +32,7 @@ from mailguard.tlspolicy.reply_cache import CacheBounds, ReplyCache
 from mailguard.tlspolicy.service import _apply
 from mailguard.tlspolicy.socketmap import encode_request
 from test_tlspolicy_serve import TLSA, Serving, configured, serving, starting
-from tlspolicy_site import Client, TlsPolicySite, wait_for
+from tlspolicy_site import Client, TlsPolicySite
 from unbound_site import UNBOUND, Unbound
 
 NEEDS_UNBOUND = pytest.mark.skipif(UNBOUND is None, reason="unbound is not installed")

@@ -24,12 +24,13 @@ from pathlib import Path
 import pytest
 
 from cli_process import Command
+from dns_asking import wait_for
 from mailguard.config import DEFAULT_PATH, Config, load
 from mailguard.errors import ConfigError
 from mailguard.mtasts.store import PolicyRow, PolicyStore
 from mailguard.tlspolicy.resolvers import resolver_config
 from policy_site import Authority, PolicySite, reply
-from tlspolicy_site import SETTINGS, Client, wait_for
+from tlspolicy_site import SETTINGS, Client
 from unbound_site import UNBOUND, Unbound
 
 PATIENCE_S = 60.0

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from dane_asking import zone
+from dns_asking import wait_for
 from mailguard.dns.question import Question, RecordType
 from mailguard.errors import ConfigError
 from mailguard.tlspolicy import server
@@ -27,7 +28,7 @@ from mailguard.tlspolicy.override import Overrides
 from mailguard.tlspolicy.server import ServerLimits
 from mailguard.tlspolicy.socketmap import ReplyStatus, encode_request
 from mtasts_asking import policy
-from tlspolicy_site import PATIENCE_S, POSTMAP, Client, TlsPolicySite, wait_for
+from tlspolicy_site import PATIENCE_S, POSTMAP, Client, TlsPolicySite
 from tlspolicy_zone import ENFORCED, ZONE, PolicyHosts, destination, hosts, site
 from vectors import require
 

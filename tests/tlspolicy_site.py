@@ -11,7 +11,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +39,6 @@ __all__ = [
     "Client",
     "TlsPolicySite",
     "nothing_to_fetch",
-    "wait_for",
 ]
 
 POSTMAP = shutil.which("postmap", path="/usr/sbin:/usr/bin:/usr/local/sbin")
@@ -60,13 +58,6 @@ T = TypeVar("T")
 
 def nothing_to_fetch(domain: Domain) -> FetchOutcome:
     return FetchOutcome(reason=FetchReason.NO_ADDRESS, detail="made up")
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 class BreakableResolver(Resolver):
