@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 
@@ -10,11 +9,12 @@ import click
 
 from mailguard.cli.dane_settings import settings
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import config_if_any
 from mailguard.cli.parameters import FILE, JSON_OPTION, as_domain, as_selectors
 from mailguard.cli.standard_error import note
 from mailguard.cli.tree_report import show_scorecard
 from mailguard.cli.waiting import waiting
-from mailguard.config import DEFAULT_PATH, load
+from mailguard.config import DEFAULT_PATH
 from mailguard.configured_dns import resolver_config
 from mailguard.dns.answers import Resolver, evaluate
 from mailguard.dns.live import ResolverConfig, open_resolver
@@ -59,8 +59,8 @@ def check(
     if there is no problem, 1 if there is one, 75 if something is unknown and nothing else is wrong.
     """
     asked, known = ResolverConfig(zone_file=zone), list(selectors)
-    if config_file is not None or os.path.exists(DEFAULT_PATH):
-        config = load(config_file or DEFAULT_PATH)
+    config = config_if_any(config_file)
+    if config is not None:
         known += [selector for _, selector, _ in keys_of(config, domain)]
         asked = resolver_config(config.dns, zone_file=zone)
     with waiting(f"asking the DNS about {domain}"), open_resolver(asked) as resolver:

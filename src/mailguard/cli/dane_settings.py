@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from ipaddress import IPv4Network, IPv6Network
 import click
 
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import config_if_any
 from mailguard.cli.parameters import FILE
 from mailguard.cli.standard_error import tell
 from mailguard.cli.waiting import waiting
-from mailguard.config import DEFAULT_PATH, load
+from mailguard.config import DEFAULT_PATH
 from mailguard.dane.discover import InsecureMx
 from mailguard.dns.live import ResolverConfig
 from mailguard.dns.question import Question, RecordType
@@ -51,9 +51,9 @@ class Settings:
 
 def settings(path: str | None) -> Settings:
     """Those of the configuration, or the defaults where nobody named one and there is none. Raises ConfigError."""
-    if path is None and not os.path.exists(DEFAULT_PATH):
+    config = config_if_any(path)
+    if config is None:
         return Settings(resolver=ResolverConfig())
-    config = load(path or DEFAULT_PATH)
     found, policy = config.dns, config.tlspolicy
     return Settings(
         resolver=ResolverConfig(

@@ -13,6 +13,7 @@ import click
 
 from mailguard.cli.dns_report import comparison_json, comparison_text, exit_code
 from mailguard.cli.exit_code import ExitCode
+from mailguard.cli.host_options import config_if_any
 from mailguard.cli.json_report import print_json
 from mailguard.cli.live_records import live_records
 from mailguard.cli.mail_hosts import NoAnswer, host_name, mail_hosts, with_certificates
@@ -21,7 +22,7 @@ from mailguard.cli.record_zones import zones_of
 from mailguard.cli.rotation_settings import date_of
 from mailguard.cli.standard_error import note, tell
 from mailguard.cli.waiting import waiting
-from mailguard.config import DEFAULT_PATH, Config, load
+from mailguard.config import DEFAULT_PATH, Config
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions, SigningKey
 from mailguard.dns.answers import Resolver
@@ -112,7 +113,7 @@ def dns(
 
     With --diff it ends with 0 if every server has exactly these, 1 if one has not, 75 if one did not answer.
     """
-    config = _configuration(config_file)
+    config = config_if_any(config_file)
     _check_spf(senders)
     if zone is not None and not domain.is_equal_or_below(zone := host_name(zone)):
         raise click.UsageError(f"--zone: {domain} is not in {zone}")
@@ -174,13 +175,6 @@ def _published_spf(domain: Domain, resolver: Resolver) -> str:
     with waiting(f"asking the DNS about {domain}"):
         answer = resolver.resolve([question], deadline=time.monotonic() + ZONE_TIME_S)[question]
     return SpfPublished.of(answer).shown or ""
-
-
-def _configuration(path: str | None) -> Config | None:
-    """None where nobody named one and there is none: a domain can be looked at from anywhere."""
-    if path is None and not os.path.exists(DEFAULT_PATH):
-        return None
-    return load(path or DEFAULT_PATH)
 
 
 def _authoritative(config: Config | None, total_time_s: float) -> AuthoritativeDns:
