@@ -61,7 +61,7 @@ from mailguard.setup_host.doctor_cards import (
     milters_card,
 )
 from mailguard.setup_host.milter_entry import postfix_address
-from mailguard.setup_host.milter_plan import milter_plan, milter_services
+from mailguard.setup_host.milter_plan import milter_places_in_chroots, milter_plan
 from mailguard.setup_host.postfix_files import read_chroots
 from mailguard.setup_host.trust_cards import own_clients_card, proxy_card, smuggling_card
 
@@ -177,8 +177,7 @@ def _listener(
     queue, chrooted = "/", ()  # type: tuple[str, tuple[str, ...]]
     if facts is not None:
         queue = facts.postfix.value("queue_directory")
-        using = (*milter_services(facts.postfix), *facts.postfix.running("cleanup"))
-        chrooted = tuple(each.place for each in using if each.place in chroots)
+        chrooted = milter_places_in_chroots(facts.postfix, chroots)
     try:
         named = postfix_address(listener, queue_directory=queue, chrooted=chrooted)
     except ConfigError:

@@ -43,7 +43,13 @@ from mailguard.setup_host.first_configuration import (
     with_domain,
 )
 from mailguard.setup_host.milter_entry import entries
-from mailguard.setup_host.milter_plan import MILTERS, MilterPlan, milter_plan, milter_services
+from mailguard.setup_host.milter_plan import (
+    MILTERS,
+    MilterPlan,
+    milter_places_in_chroots,
+    milter_plan,
+    milter_services,
+)
 from mailguard.setup_host.postfix_files import Edit, edit, read_chroots, read_written
 from mailguard.setup_host.whole_file import make_directory, missing_directories
 
@@ -167,8 +173,7 @@ def _look(config_file: str, config_directory: str | None, postconf: str) -> _Hos
         text = Path(path).read_bytes().decode("utf-8")
     facts = gather(Places(Path("/"), config_directory, postconf), now=time.time())
     chrooted = read_chroots(facts.postfix, postconf=postconf)
-    using = (*milter_services(facts.postfix), *facts.postfix.running("cleanup"))
-    places = tuple(each.place for each in using if each.place in chrooted)
+    places = milter_places_in_chroots(facts.postfix, chrooted)
     return _Host(facts, chrooted, places, path, text, config, postconf)
 
 

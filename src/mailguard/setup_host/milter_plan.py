@@ -7,7 +7,7 @@ from a content filter, whose part nobody but the administrator knows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -31,6 +31,7 @@ __all__ = [
     "chrooted_services",
     "is_ours",
     "macro_settings",
+    "milter_places_in_chroots",
     "milter_plan",
     "milter_services",
 ]
@@ -116,6 +117,12 @@ def milter_services(postfix: Postfix) -> tuple[Service, ...]:
     )
 
 
+def milter_places_in_chroots(postfix: Postfix, chrooted: Container[str]) -> tuple[str, ...]:
+    """The services that reach milters, cleanup(8) among them, and are in `chrooted`."""
+    using = (*milter_services(postfix), *postfix.running("cleanup"))
+    return tuple(each.place for each in using if each.place in chrooted)
+
+
 def _takes_back(service: Service) -> bool:
     """Whether a content filter on this host returns mail to it: only there, mail must not go to the filter again."""
     on_loopback = service.address.startswith("127.") or service.address in ("localhost", "::1")
@@ -199,8 +206,7 @@ class _Planner:
         self._facts, self._config, self._postfix = facts, config, facts.postfix
         self._queue = facts.postfix.value("queue_directory")
         self._services = milter_services(facts.postfix)
-        using = (*self._services, *facts.postfix.running("cleanup"))
-        places = tuple(each.place for each in using if each.place in chrooted)
+        places = milter_places_in_chroots(facts.postfix, chrooted)
         self._lists = MilterLists(config, facts.postfix, written, places)
         present = entries(self._postfix.value(MILTERS))
         per_service = (each for s in self._services for each in entries(self._postfix.value(MILTERS, s)))
