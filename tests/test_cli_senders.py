@@ -348,6 +348,6 @@ def test_nothing_to_import(mailguard_command: Command, tmp_path: Path, main: str
 
 def test_a_postconf_that_is_not_there(mailguard_command: Command, tmp_path: Path) -> None:
     done = mailguard_command("senders", "import", "--postconf", tmp_path / "postconf")
-    assert (done.code, "cannot be run: No such file" in done.err) == (78, True)
+    assert (done.code, "is Postfix installed?" in done.err) == (78, True)
     done = mailguard_command("senders", "import", "--config-directory", tmp_path / "nowhere")
     assert (done.code, "nowhere/main.cf" in done.err) == (78, True)

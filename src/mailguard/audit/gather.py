@@ -35,7 +35,7 @@ from mailguard.audit.postfix import (
 from mailguard.audit.restriction_list import words
 from mailguard.errors import ConfigError
 
-__all__ = ["SYSTEM_PATH", "Places", "gather", "run_postconf"]
+__all__ = ["Places", "gather", "run_postconf"]
 
 POSTCONF_TIMEOUT_S = 60.0
 # Certificates with their chain, and configuration files, are far smaller.
@@ -44,7 +44,7 @@ MAX_FILES_OF_A_PROGRAM = 200
 # The programs whose parameters are judged for each service of master.cf.
 FOLLOWED = ("smtpd", "smtp", "postscreen")
 # Where postconf is, also for a user in whose path it is not.
-SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
+_SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 
 PROGRAMS = ("fail2ban-client", *BANNERS)
 PROGRAM_DIRECTORIES = ("usr/sbin", "usr/bin", "usr/local/sbin", "usr/local/bin", "sbin", "bin")
@@ -187,16 +187,13 @@ def _reason(error: OSError) -> str:
 
 
 def _postfix(places: Places) -> Postfix:
-    program = shutil.which(places.postconf) or shutil.which(places.postconf, path=SYSTEM_PATH)
-    if program is None:
-        raise ConfigError(f"there is no {places.postconf}: is Postfix installed? Name its postconf with --postconf")
     directory = places.config_directory
     if directory is None and places.root != Path("/"):
         directory = str(places.root / "etc/postfix")
     elif directory is None:
         # As postmulti(1) -x sets it. Where the commands that are shown will be run, it may not be set.
         directory = os.environ.get("MAIL_CONFIG") or None
-    prefix = [program]
+    prefix = [places.postconf]
     if directory is not None:
         # While main.cf is younger than two seconds, Postfix 3.10 names /etc/postfix whatever -c says.
         prefix += ["-c", directory, "-o", f"config_directory={directory}"]
@@ -211,7 +208,7 @@ def _postfix(places: Places) -> Postfix:
         written = service_overrides(as_written.stdout)
         found = tuple(pool.map(lambda each: _followed(each, written.get(each.place, {}), prefix, main), found))
     if "config_directory" not in main:
-        raise ConfigError(f"{program} does not say what Postfix's postconf says: is it really that?")
+        raise ConfigError(f"{places.postconf} does not say what Postfix's postconf says: is it really that?")
     return Postfix(
         version=version_of(main.get("mail_version", "")),
         main=main,
@@ -240,10 +237,15 @@ def _followed(
 
 
 def run_postconf(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """What it says, and what it ends with. Raises ConfigError where it cannot be run, or does not end."""
+    """What postconf, the first word, says, and what it ends with. Raises ConfigError where it cannot be run, or does
+    not end."""
+    name, *arguments = command
+    program = shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH)
+    if program is None:
+        raise ConfigError(f"there is no {name}: is Postfix installed? Name its postconf with --postconf")
     try:
         return subprocess.run(
-            command,
+            [program, *arguments],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=POSTCONF_TIMEOUT_S,
@@ -253,14 +255,14 @@ def run_postconf(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         why = _reason(error) if isinstance(error, OSError) else f"no end within {POSTCONF_TIMEOUT_S:g} s"
-        raise ConfigError(f"{command[0]} cannot be run: {why}") from None
+        raise ConfigError(f"{program} cannot be run: {why}") from None
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     done = run_postconf(command)
     if done.returncode:
         said = [line.partition("fatal: ")[2] for line in done.stderr.splitlines() if "fatal: " in line]
-        raise ConfigError(f"{said[-1]} (says {command[0]})" if said else f"{' '.join(command)} failed")
+        raise ConfigError(f"{said[-1]} (says {done.args[0]})" if said else f"{' '.join(done.args)} failed")
     return done
 
 

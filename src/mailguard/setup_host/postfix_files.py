@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailguard.audit.gather import SYSTEM_PATH, run_postconf
+from mailguard.audit.gather import run_postconf
 from mailguard.audit.postfix import Postfix, parameters, service_overrides
 from mailguard.errors import ConfigError
 from mailguard.guarded_file import named, read_beginning
@@ -98,11 +97,10 @@ def read_written(postfix: Postfix, *, postconf: str) -> Written:
 
 
 def _postconf(postconf: str, arguments: Sequence[str]) -> str:
-    program = shutil.which(postconf) or shutil.which(postconf, path=SYSTEM_PATH) or postconf
-    done = run_postconf([program, *arguments])
+    done = run_postconf([postconf, *arguments])
     said = [line.partition(": ")[2] or line for line in done.stderr.splitlines()]
     if done.returncode or any("unmatched" in line for line in said):
-        raise ConfigError(f"{said[-1]} (says {program})" if said else f"{program} failed")
+        raise ConfigError(f"{said[-1]} (says {done.args[0]})" if said else f"{done.args[0]} failed")
     return done.stdout
 
 
