@@ -20,7 +20,17 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import BinaryIO, Literal, cast
 
-__all__ = ["LOST", "MAX_LINE_BYTES", "LogRecord", "Lost", "Unreadable", "read_lines", "record_of", "split_line"]
+__all__ = [
+    "LOST",
+    "MAX_LINE_BYTES",
+    "BoundedLines",
+    "LogRecord",
+    "Lost",
+    "Unreadable",
+    "read_lines",
+    "record_of",
+    "split_line",
+]
 
 # Ours have at most 4000 octets, and what syslog puts before them some hundred.
 MAX_LINE_BYTES = 16 * 1024
@@ -131,19 +141,33 @@ class _Rewound:
         return start + self._file.read() if size < 0 else start
 
 
-def _bounded_lines(source: BinaryIO) -> Iterator[bytes | None]:
-    """The lines without their ends; None for one that is too long."""
-    held = b""
-    skipping = False
-    while chunk := source.read(1 << 16):
-        *lines, held = (held + chunk).split(b"\n")
+class BoundedLines:
+    """Octets in any pieces to lines without their ends; None for one that is too long."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._skipping = False
+
+    def add(self, octets: bytes) -> Iterator[bytes | None]:
+        """The lines that are whole with these."""
+        *lines, self._held = (self._held + octets).split(b"\n")
         for line in lines:
-            yield None if skipping or len(line) > MAX_LINE_BYTES else line
-            skipping = False
-        if len(held) > MAX_LINE_BYTES:
-            held, skipping = b"", True
-    if held or skipping:
-        yield None if skipping else held
+            yield None if self._skipping or len(line) > MAX_LINE_BYTES else line
+            self._skipping = False
+        if len(self._held) > MAX_LINE_BYTES:
+            self._held, self._skipping = b"", True
+
+    def rest(self) -> Iterator[bytes | None]:
+        """What has no end, if anything is left."""
+        if self._held or self._skipping:
+            yield None if self._skipping else self._held
+
+
+def _bounded_lines(source: BinaryIO) -> Iterator[bytes | None]:
+    lines = BoundedLines()
+    while chunk := source.read(1 << 16):
+        yield from lines.add(chunk)
+    yield from lines.rest()
 
 
 def _read_line(line: bytes, now: datetime) -> LogRecord | Lost | Unreadable | None:

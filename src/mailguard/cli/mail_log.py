@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from mailguard.cli.log_lines import MAX_LINE_BYTES
+from mailguard.cli.log_lines import BoundedLines
 from mailguard.errors import ConfigError
 
 __all__ = ["MailLog", "Places", "default_places", "distinct"]
@@ -97,33 +97,17 @@ class MailLog:
 
     def lines(self) -> Iterator[bytes]:
         """The whole lines that have come since the last call. Waits for none."""
-        for each in self._files:
-            yield from each.lines()
-        if self._journal is not None:
-            yield from self._journal.lines()
+        for each in self._sources():
+            yield from (line for line in each.lines() if line is not None)
 
     def _close(self) -> None:
-        for each in self._files:
+        for each in self._sources():
             each.close()
+
+    def _sources(self) -> Iterator[_File | _Journal]:
+        yield from self._files
         if self._journal is not None:
-            self._journal.close()
-
-
-class _Lines:
-    """Octets in any pieces to whole lines."""
-
-    def __init__(self) -> None:
-        self._held = b""
-        self._skipping = False
-
-    def add(self, octets: bytes) -> Iterator[bytes]:
-        *lines, self._held = (self._held + octets).split(b"\n")
-        for line in lines:
-            if not self._skipping and len(line) <= MAX_LINE_BYTES:
-                yield line
-            self._skipping = False
-        if len(self._held) > MAX_LINE_BYTES:
-            self._held, self._skipping = b"", True
+            yield self._journal
 
 
 class _File:
@@ -131,9 +115,9 @@ class _File:
         self._path = path
         self._file = self._open()
         self._file.seek(0, os.SEEK_END)
-        self._lines = _Lines()
+        self._lines = BoundedLines()
         # Of before it was rotated: syslog writes there until it is told.
-        self._before: tuple[BinaryIO, _Lines] | None = None
+        self._before: tuple[BinaryIO, BoundedLines] | None = None
 
     def _open(self) -> BinaryIO:
         try:
@@ -144,7 +128,7 @@ class _File:
                 f"{self._path}: the log cannot be read: {error.strerror}; {advice}. Nothing was sent"
             ) from None
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self) -> Iterator[bytes | None]:
         if self._before is not None:
             file, held = self._before
             yield from held.add(file.read(READ_BYTES))
@@ -157,7 +141,7 @@ class _File:
                     if self._before is not None:
                         self._before[0].close()
                     self._before = self._file, self._lines
-                    self._file, self._lines = fresh, _Lines()
+                    self._file, self._lines = fresh, BoundedLines()
                     octets = self._file.read(READ_BYTES)
         yield from self._lines.add(octets)
 
@@ -168,7 +152,7 @@ class _File:
             return True
         if opened.st_size < self._file.tell():
             self._file.seek(0)
-            self._lines = _Lines()
+            self._lines = BoundedLines()
         return False
 
     def close(self) -> None:
@@ -212,9 +196,9 @@ class _Journal:
             raise AssertionError("a pipe was asked for")
         self._pipe = self._process.stdout.fileno()
         os.set_blocking(self._pipe, False)
-        self._lines = _Lines()
+        self._lines = BoundedLines()
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self) -> Iterator[bytes | None]:
         try:
             octets = os.read(self._pipe, READ_BYTES)
         except BlockingIOError:
