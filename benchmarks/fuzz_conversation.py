@@ -12,14 +12,13 @@ Exit code 1 when something is wrong, which is then said. Linux: /proc/self/statm
 
 from __future__ import annotations
 
-import argparse
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from fuzz_protocol import Broken, Watch, mutated_session
+from fuzz_protocol import Broken, Watch, mutated_session, run
 from mailguard.config import Config, Listener
 from mailguard.dns.question import Answer, Question, Status
 from mailguard.dns.zone import ZoneResolver
@@ -33,7 +32,6 @@ from mailguard_milter.session import Session
 
 __all__ = ["Trial", "fuzz"]
 
-SESSIONS = 1_000_000
 ROUNDS = 20
 BROKEN_RESOLVER = 0.02
 EDITS = b"imq"
@@ -187,20 +185,5 @@ def fuzz(sessions: int, *, seed: int, first: int = 0, say: Callable[[str], None]
     return trial.messages
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Mutated sessions through the native engine and the session.")
-    parser.add_argument("--sessions", type=int, default=SESSIONS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0)
-    options = parser.parse_args()
-    try:
-        fuzz(options.sessions, seed=options.seed, first=options.first)
-    except Broken as broken:
-        print(broken, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(fuzz, "Mutated sessions through the native engine and the session."))

@@ -25,7 +25,17 @@ from random import Random
 from mailguard_milter import protocol
 from mailguard_milter.protocol import Decoder, Event, Quit, Violation
 
-__all__ = ["Broken", "Watch", "fuzz", "mutated_session", "one_by_one", "resident_kb", "try_replies", "try_session"]
+__all__ = [
+    "Broken",
+    "Watch",
+    "fuzz",
+    "mutated_session",
+    "one_by_one",
+    "resident_kb",
+    "run",
+    "try_replies",
+    "try_session",
+]
 
 SESSIONS = 1_000_000
 WARM_UP = 0.1
@@ -318,9 +328,9 @@ def fuzz(sessions: int, *, seed: int, first: int = 0, say: Callable[[str], None]
     return refused
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Mutated sessions of the milter protocol.")
+def run(fuzz: Callable[..., int], description: str) -> int:
+    """The command that tries `fuzz` with what sys.argv says; its exit code."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--sessions", type=int, default=SESSIONS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
@@ -334,4 +344,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(fuzz, "Mutated sessions of the milter protocol."))
