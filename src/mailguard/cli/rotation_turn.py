@@ -282,38 +282,46 @@ class Turn:
 
     def conclude(self) -> None:
         """The old keys retire if the daemon signs with the new ones; then say what there is."""
-        chosen = self._settings
-        if self.is_in_use and not chosen.is_dry:
-            if not self.is_in_step and self._unseen:
-                names = ", ".join(key.selector for key in self.rotation.signing)
-                self._note(
-                    f"the daemon has not said that it signs with {names}, and is not reloaded while a server may"
-                    " lack their records",
-                    ExitCode.TEMPORARY,
-                )
-            elif not self.is_in_step:
-                self._note(self._out_of_step(), ExitCode.FAIL if chosen.reload_command else WAITING)
-            elif self.rotation.at(Stage.SWITCHING):
-                # What the daemon signed with before counts from when it was seen to have changed.
-                self._keep(confirmed(self.rotation, now=chosen.clock(), rules=self._rules))
-        shown = [*self.rotation.generations, *(self._forgotten if not chosen.is_dry else ())]
-        for each in shown:
-            is_forgotten = each in self._forgotten
-            there = self._of(each)
+        if self.is_in_use and not self._settings.is_dry:
+            self._hear_the_daemon()
+        self._tell_generations()
+        self._tell_unknown()
+        if not self.is_in_use and self._store.read() is not None:
+            self._tell_how_to_use_it()
+
+    def _hear_the_daemon(self) -> None:
+        if not self.is_in_step and self._unseen:
+            names = ", ".join(key.selector for key in self.rotation.signing)
+            self._note(
+                f"the daemon has not said that it signs with {names}, and is not reloaded while a server may lack"
+                " their records",
+                ExitCode.TEMPORARY,
+            )
+        elif not self.is_in_step:
+            self._note(self._out_of_step(), ExitCode.FAIL if self._settings.reload_command else WAITING)
+        elif self.rotation.at(Stage.SWITCHING):
+            # What the daemon signed with before counts from when it was seen to have changed.
+            self._keep(confirmed(self.rotation, now=self._settings.clock(), rules=self._rules))
+
+    def _tell_generations(self) -> None:
+        is_followed = bool(self.rotation.at(*COMING))
+        for each in (*self.rotation.generations, *(self._forgotten if not self._settings.is_dry else ())):
+            there, is_forgotten = self._of(each), each in self._forgotten
             said = said_of(
                 each,
                 there,
-                now=chosen.now,
+                now=self._settings.now,
                 rules=self._rules,
                 is_forgotten=is_forgotten,
-                is_followed=bool(self.rotation.at(*COMING)),
+                is_followed=is_followed,
             )
             self.said.append(said)
             if not is_forgotten:
                 self._codes.append(_code(each, there))
-        self._tell_unknown()
-        if self.is_in_use or self._store.read() is None:
-            return
+
+    def _tell_how_to_use_it(self) -> None:
+        """Of a state that the configuration does not name."""
+        chosen = self._settings
         here = {key.selector for each in self.rotation.generations for key in each.keys}
         others = [selector for _, selector, _ in keys_of(chosen.config, self.domain) if selector not in here]
         if others:
