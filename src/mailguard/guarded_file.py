@@ -14,17 +14,13 @@ from contextlib import contextmanager
 
 from mailguard.errors import ConfigError
 
-__all__ = ["guarded_directory", "named", "open_directory", "read_beginning", "read_guarded", "read_regular"]
+__all__ = ["named", "opened_directory", "read_beginning", "read_guarded", "read_regular"]
 
 _CHOOSE = "choose a directory that is root's all the way down"
 _PASS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def open_directory(path: str, *, is_guarded: bool) -> int:
-    """A descriptor of the directory, for `dir_fd`. Raises ConfigError where others could have put it there.
-
-    `is_guarded` False: whoever may write there, but no symbolic link is followed. Raises OSError.
-    """
+def _open_directory(path: str, *, is_guarded: bool) -> int:
     descriptor = os.open("/", _PASS)
     try:
         parts = [part for part in os.path.abspath(path).split("/") if part]
@@ -49,9 +45,12 @@ def open_directory(path: str, *, is_guarded: bool) -> int:
 
 
 @contextmanager
-def guarded_directory(path: str) -> Iterator[int]:
-    """`open_directory` for the time of the context. Raises ConfigError and OSError."""
-    descriptor = open_directory(path, is_guarded=True)
+def opened_directory(path: str, *, is_guarded: bool = True) -> Iterator[int]:
+    """A descriptor of the directory, for `dir_fd`. Raises ConfigError where others could have put it there.
+
+    `is_guarded` False: whoever may write there, but no symbolic link is followed. Raises OSError.
+    """
+    descriptor = _open_directory(path, is_guarded=is_guarded)
     try:
         yield descriptor
     finally:
@@ -61,7 +60,7 @@ def guarded_directory(path: str) -> Iterator[int]:
 def read_guarded(path: str, *, max_octets: int) -> bytes | None:
     """The content of the file; None if there is none. Raises ConfigError."""
     try:
-        with guarded_directory(os.path.dirname(os.path.abspath(path))) as directory:
+        with opened_directory(os.path.dirname(os.path.abspath(path))) as directory:
             status, octets = read_regular(os.path.basename(path), directory=directory, max_octets=max_octets)
     except FileNotFoundError:
         return None

@@ -17,7 +17,7 @@ from mailguard.dkim.signature import ALGORITHMS
 from mailguard.dkim.signing_key import MAX_KEY_FILE_BYTES, KeyCheck, KeyPermissions, SigningKey
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, KeyFileError
-from mailguard.guarded_file import open_directory, read_regular
+from mailguard.guarded_file import opened_directory, read_regular
 from mailguard.key_places import WantedKey
 from mailguard.rotation.state import RotatedKey
 from mailguard.rotation.strict_json import is_path
@@ -98,14 +98,11 @@ def delete(domain: Domain, key: RotatedKey) -> str:
         return f"{key.file}: mailguard did not make it; delete it when nothing else needs it"
     place, name = os.path.split(key.file)
     try:
-        directory = open_directory(place, is_guarded=False)
-        try:
+        with opened_directory(place, is_guarded=False) as directory:
             _, octets = read_regular(name, directory=directory, max_octets=MAX_KEY_FILE_BYTES)
             if SigningKey.from_bytes(octets, domain=domain, selector=key.selector).fingerprint != key.fingerprint:
                 return f"{key.file}: another key is in it; it stays"
             os.unlink(name, dir_fd=directory)
-        finally:
-            os.close(directory)
     except FileNotFoundError:
         return ""
     except (OSError, ConfigError) as error:

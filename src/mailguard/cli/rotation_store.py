@@ -14,7 +14,7 @@ from types import TracebackType
 
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError
-from mailguard.guarded_file import open_directory
+from mailguard.guarded_file import opened_directory
 from mailguard.key_places import read_rotation
 from mailguard.rotation.state import Rotation
 from mailguard.setup_host.whole_file import flush_directory, write_whole
@@ -98,8 +98,7 @@ class StateLocks:
 
     def _opened(self, place: str) -> tuple[int, int]:
         with ExitStack() as opened:
-            directory = open_directory(place, is_guarded=True)
-            opened.callback(os.close, directory)
+            directory = opened.enter_context(opened_directory(place))
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             lock = os.open(LOCK_NAME, flags, 0o600, dir_fd=directory)
             opened.callback(os.close, lock)
@@ -114,19 +113,19 @@ def _place_of(path: str) -> int:
 
 def _make(place: str) -> None:
     above, name = os.path.split(place)
-    try:
-        parent = open_directory(above, is_guarded=True)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{place}: {above} is not there; make it, or keep the state elsewhere with --state"
-        ) from None
-    # The daemon's user must pass, from the first moment on: who is killed here leaves it as it is.
-    before = os.umask(0o022)
-    try:
-        os.mkdir(name, 0o755, dir_fd=parent)
-        flush_directory(parent)
-    except FileExistsError:
-        return
-    finally:
-        os.umask(before)
-        os.close(parent)
+    with ExitStack() as opened:
+        try:
+            parent = opened.enter_context(opened_directory(above))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{place}: {above} is not there; make it, or keep the state elsewhere with --state"
+            ) from None
+        # The daemon's user must pass, from the first moment on: who is killed here leaves it as it is.
+        before = os.umask(0o022)
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+            flush_directory(parent)
+        except FileExistsError:
+            return
+        finally:
+            os.umask(before)

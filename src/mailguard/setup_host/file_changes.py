@@ -22,7 +22,7 @@ from itertools import count
 from typing import Any
 
 from mailguard.errors import ConfigError, MailguardError
-from mailguard.guarded_file import guarded_directory, read_guarded
+from mailguard.guarded_file import opened_directory, read_guarded
 from mailguard.setup_host.whole_file import (
     Content,
     make_directory,
@@ -116,7 +116,7 @@ class Journal:
     def _make(self) -> None:
         wanted = self.directory
         for number in count(2):
-            with guarded_directory(os.path.dirname(wanted)) as outer:
+            with opened_directory(os.path.dirname(wanted)) as outer:
                 try:
                     os.mkdir(os.path.basename(self.directory), 0o700, dir_fd=outer)
                 except FileExistsError:
@@ -201,7 +201,7 @@ def _alone(directory: str) -> Iterator[None]:
     place = os.path.dirname(directory)
     with ExitStack() as opened:
         try:
-            outer = opened.enter_context(guarded_directory(place))
+            outer = opened.enter_context(opened_directory(place))
             # Who may open it, if only to read, can lock it, and stop every change and every undoing.
             lock = os.open(LOCK_NAME, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=outer)
             opened.callback(os.close, lock)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from mailguard.errors import ConfigError
-from mailguard.guarded_file import open_directory, read_regular
+from mailguard.guarded_file import opened_directory, read_regular
 
 __all__ = [
     "Content",
@@ -50,11 +50,8 @@ class Content:
 @contextmanager
 def _opened(path: str, *, is_guarded: bool = False) -> Iterator[tuple[int, str]]:
     """The directory of a path, and the name in it."""
-    directory = open_directory(os.path.dirname(path), is_guarded=is_guarded)
-    try:
+    with opened_directory(os.path.dirname(path), is_guarded=is_guarded) as directory:
         yield directory, os.path.basename(path)
-    finally:
-        os.close(directory)
 
 
 def read_file(path: str) -> Content | None:
@@ -151,8 +148,8 @@ def flush_directory(directory: int) -> None:
         os.close(descriptor)
 
 
-def remove_file(path: str) -> bool:
-    """Whether there was one. Raises OSError."""
+def remove_file(path: str) -> None:
+    """One that is gone is removed. Raises OSError."""
     try:
         with _opened(path) as (directory, name):
             # Where nothing can be written, unlink(2) does not say that there is none.
@@ -160,10 +157,9 @@ def remove_file(path: str) -> bool:
             os.unlink(name, dir_fd=directory)
             flush_directory(directory)
     except FileNotFoundError:
-        return False
+        return
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from None
-    return True
 
 
 def make_directory(path: str, mode: int, owner: tuple[int, int] | None = None) -> None:
