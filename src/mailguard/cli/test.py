@@ -27,7 +27,7 @@ from mailguard.cli.exit_code import ExitCode
 from mailguard.cli.host_options import host_options
 from mailguard.cli.mail_log import MailLog, Places, default_places, distinct
 from mailguard.cli.mail_trail import Trail
-from mailguard.cli.parameters import FILE
+from mailguard.cli.parameters import FILE, read_as
 from mailguard.cli.trail_cards import Trial, cards, copy_card, exit_code_of
 from mailguard.cli.tree_report import show
 from mailguard.cli.trial_message import Handed, MailAddress, SmtpPlace, TrialMessage, by_sendmail, by_smtp
@@ -36,7 +36,7 @@ from mailguard.config import Config, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.result import DkimResult
 from mailguard.dns.live import open_resolver
-from mailguard.errors import ConfigError, DomainError
+from mailguard.errors import ConfigError
 from mailguard.key_places import keys_of
 from mailguard.message import Message
 from mailguard.pipeline import verify_dkim
@@ -56,34 +56,22 @@ COMMAND_TIMEOUT_S = 20.0
 MAX_PASSWORD_BYTES = 1_024
 
 
-def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> MailAddress | None:
-    try:
-        return None if value is None else MailAddress.parse(value)
-    except DomainError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
-def _place(ctx: click.Context, param: click.Parameter, value: str | None) -> SmtpPlace | None:
-    try:
-        return None if value is None else SmtpPlace.parse(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-
-
 @click.command()
-@click.option("--send", "recipient", metavar="ADDRESS", required=True, callback=_address, help="To whom.")
+@click.option(
+    "--send", "recipient", metavar="ADDRESS", required=True, callback=read_as(MailAddress.parse), help="To whom."
+)
 @click.option(
     "--from",
     "sender",
     metavar="ADDRESS",
-    callback=_address,
+    callback=read_as(MailAddress.parse),
     help="From whom. [default: postmaster of the first domain that there is a key for]",
 )
 @click.option(
     "--smtp",
     "place",
     metavar="HOST[:PORT]",
-    callback=_place,
+    callback=read_as(SmtpPlace.parse),
     help="Submit it there, as a user's program does (port 587), in place of sendmail(1).",
 )
 @click.option("--login", metavar="USER", help="With --smtp: log in; the password is asked for.")
