@@ -37,7 +37,7 @@ from mailguard.cli.host_options import host_options
 from mailguard.cli.key_check import CheckedKey, KeyOutcome, check_keys
 from mailguard.cli.rotation_daemon import SigningDaemon
 from mailguard.cli.tree_report import show_scorecard
-from mailguard.cli.waiting import counted, waiting
+from mailguard.cli.waiting import counted, counted_without_thread, waiting
 from mailguard.config import Config, Listener, load
 from mailguard.configured_dns import resolver_config
 from mailguard.dkim.signing_key import KeyPermissions
@@ -226,7 +226,8 @@ def _keys_card(wanted: Sequence[WantedKey], config: Config, eyes: _Eyes) -> Expl
     permissions = KeyPermissions(config.sign.key_permissions)
     faults: list[str] = []
     if not eyes.lacks_daemon:
-        faults = counted("reading the keys", load_keys(eyes.daemon, wanted, permissions), len(wanted))
+        found_faults = load_keys(eyes.daemon, wanted, permissions)
+        faults = [*counted_without_thread("reading the keys", found_faults, len(wanted))]
     for each, fault in zip(wanted, faults, strict=False):
         if fault and not eyes.is_root:
             found.append(finding(Mark.UNKNOWN, fault, "run it as root"))

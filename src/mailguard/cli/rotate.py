@@ -195,7 +195,7 @@ def _taken(
     turns: list[Turn] = []
     daemon = SigningDaemon(settings.config)
     with StateLocks() as locks:
-        for domain in counted_without_thread("asking about the keys of domains", domains):
+        for domain in counted_without_thread("asking about the keys of domains", domains, len(domains)):
             try:
                 path, is_named = _state_file(settings.config, domain, state_directory)
                 store = RotationStore(path, domain)

@@ -1,11 +1,11 @@
 """waiting: a line that says what is waited for, on a terminal, beyond a second; gone when it is over.
 
-`counted` says how many of many are done; `counted_without_thread` does so for work that forks.
+`counted` says how many of many are done; `counted_without_thread` does so for what forks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Timer
 from typing import TypeVar
@@ -54,16 +54,19 @@ def counted(text: str, found: Iterable[T], total: int) -> list[T]:
     return gathered
 
 
-def counted_without_thread(text: str, each: Sequence[T]) -> Iterator[T]:
-    """`each`, one after the other, while a line says how many are done. The body may fork, and print lines."""
-    is_shown = len(each) > 1 and Console(stderr=True).is_terminal
-    shown = ""
+def counted_without_thread(text: str, found: Iterable[T], total: int) -> Iterator[T]:
+    """The same, one by one, for what forks: `found` while it looks, or the caller, who may print lines."""
+    is_shown = total > 1 and Console(stderr=True).is_terminal
+
+    def say(done: int) -> None:
+        if is_shown:
+            click.echo(f"{text}: {done} of {total}\r", nl=False, err=True)
+
     try:
-        for done, one in enumerate(each):
-            if is_shown:
-                shown = f"{text}: {done} of {len(each)}"
-                click.echo(f"{shown}\r", nl=False, err=True)
+        say(0)
+        for done, one in enumerate(found, 1):
             yield one
+            say(done)
     finally:
-        if shown:
-            click.echo(f"{' ' * len(shown)}\r", nl=False, err=True)
+        if is_shown:
+            click.echo(" " * len(f"{text}: {total} of {total}") + "\r", nl=False, err=True)
