@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from database_site import PASSWORD, DatabaseServer, SqliteFiles, mariadb, postgres
+from database_site import PASSWORD, DatabaseServer, MariaDb, SqliteFiles, mariadb, postgres
 from mailguard.config_senders import SendersConfig
 from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
@@ -320,6 +320,20 @@ def test_characters_that_the_database_has_not(server: DatabaseServer) -> None:
         assert many == [("alice",)]
         text = f"SELECT login FROM owners WHERE address={server.dialect.placeholder}"  # noqa: S608
         assert database.ask(lambda asking, text=text, foreign=foreign: asking.rows(text, [foreign])) == []  # type: ignore[misc]
+    database.close()
+
+
+def test_characters_that_a_column_of_mysql_9_has_not(mariadb: MariaDb) -> None:
+    # What MySQL 9.7 says of "WHERE address = '\u0430'" with a column in latin1 or utf8mb3; MariaDB has to be told to.
+    said = "Cannot convert string"
+    error = f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 3854, MESSAGE_TEXT = '{said}'"
+    function = f"CREATE FUNCTION compared(value text) RETURNS text BEGIN {error}; RETURN ''; END"
+    access = mariadb.create("nine", [function])
+    mariadb.execute("", [f"GRANT EXECUTE ON nine.* TO '{access.user}'@'{HOST}'"])
+    database = Database(access, deadline_s=DEADLINE_S)
+    assert database.ask(lambda asking: asking.rows("SELECT compared(%s)", ["\u0430"])) == []
+    with pytest.raises(DatabaseDown, match=said):
+        database.ask(lambda asking: asking.rows("SELECT compared(%s)", ["a"]))
     database.close()
 
 

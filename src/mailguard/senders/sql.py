@@ -348,7 +348,11 @@ def _cause(error: Exception) -> BaseException:
 
 
 def _has_foreign_characters(error: Exception) -> bool:
-    """Whether a value has a character that a column cannot have: MySQL's errors on collations, PostgreSQL's 22P05."""
+    """Whether a value has a character that a column cannot have: PostgreSQL's 22P05, MySQL's errors on collations.
+
+    MySQL 9 has one of its own (3854, "Cannot convert string"), also for a mere `column = value`; 8.4 has it in
+    LOCATE() and REPLACE(), and MariaDB nowhere.
+    """
     arguments = _cause(error).args
     code = arguments[0] if arguments else None
-    return code in (1267, 1270, 1271) or (isinstance(code, dict) and code.get("C") == "22P05")
+    return code in (1267, 1270, 1271, 3854) or (isinstance(code, dict) and code.get("C") == "22P05")
