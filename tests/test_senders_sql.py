@@ -309,6 +309,7 @@ def test_characters_that_the_database_has_not(server: DatabaseServer) -> None:
     if latin1:
         access = server.create("latin", [f"CREATE TABLE owners (address {column}, login text)", ROWS[1]])
     else:
+        server.create("user_alone", [])
         server.execute("", ["CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"])
         server.execute("latin", [*ROWS, "GRANT SELECT ON owners TO mailguard"])
         access = server.access("latin")
