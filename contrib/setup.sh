@@ -147,7 +147,7 @@ other_mta() {
 # ---- the virtual environment
 
 choose_python() {
-  for candidate in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
+  for candidate in /usr/bin/python3 python3 python3.15 python3.14 python3.13 python3.12 python3.11; do
     path=$(command -v "$candidate") || continue
     if "$path" - <<'PYTHON' >/dev/null 2>&1; then
 import ensurepip, os, sys, sysconfig, venv

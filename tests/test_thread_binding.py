@@ -40,10 +40,17 @@ def test_only_the_thread_that_asks_forgets() -> None:
     assert remembered() == before
 
 
-def test_where_python_cannot_be_told_the_error_says_what_else_there_is() -> None:
+@pytest.mark.parametrize(
+    "nothing_to_find",
+    [
+        "sys.version_info, os.sysconf = (3, 12, 0), lambda name: 0",
+        "sys.version_info, ctypes.cast = (3, 15, 0), lambda address, kind: None",
+    ],
+)
+def test_where_python_cannot_be_told_the_error_says_what_else_there_is(nothing_to_find: str) -> None:
     program = (
-        "import os, sys\n"
-        "sys.version_info, os.sysconf = (3, 12, 0), lambda name: 0\n"
+        "import ctypes, os, sys\n"
+        f"{nothing_to_find}\n"
         "from mailguard.errors import MissingExtraError\n"
         "try:\n    import mailguard_milter.engine_libmilter\n"
         "except MissingExtraError as error:\n    print(error)\n"
