@@ -231,9 +231,11 @@ def test_the_usual_form_is_read_as_any_other(text: str) -> None:
 
 
 ATOM = st.text(alphabet="abcXYZ0129!#$%&'*+-/=^_`{|}~éж", min_size=1, max_size=8)
-LOCAL = st.lists(ATOM, min_size=1, max_size=3).map(".".join) | st.text(
+QUOTED = st.text(
     st.characters(min_codepoint=0x20, max_codepoint=0x2FF, exclude_characters='"\\\x7f'), max_size=10
 ).map(lambda text: f'"{text}"')
+# What looks like the start of an encoded word is refused.
+LOCAL = (st.lists(ATOM, min_size=1, max_size=3).map(".".join) | QUOTED).filter(lambda text: "=?" not in text)
 DOMAIN_NAME = st.from_regex(r"[a-z][a-z0-9]{0,8}(\.[a-z][a-z0-9]{0,8}){0,3}", fullmatch=True)
 COMMENT = st.text(alphabet='ab <>@,;:"[]é', max_size=8).map(lambda text: f"({text})")
 BLANK = st.lists(st.sampled_from([" ", "\t", "\r\n "]) | COMMENT, max_size=3).map("".join)
