@@ -86,7 +86,8 @@ def _find_variable() -> Callable[[], object] | None:
         return found.value or 0
 
     def forget(offset: int) -> None:
-        ctypes.c_void_p.from_address(variables() + offset).value = None
+        if here := variables():  # a thread that Python has not been on has none, and no note
+            ctypes.c_void_p.from_address(here + offset).value = None
 
     if not (start := variables()):
         return None
