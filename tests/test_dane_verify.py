@@ -304,6 +304,13 @@ def test_bare_keys_of_other_kinds_vouch_for_nothing(key_name: str) -> None:
     assert reason([server(anchor, "mx.example.com")], TLSA(2, 1, 0, spki(key_name))) is TlsaReason.NO_MATCH
 
 
+@pytest.mark.parametrize("kind", ["rsa2048", "p256"])
+def test_a_bare_key_that_signed_nothing_vouches_for_nothing(kind: str) -> None:
+    """RFC 7671 §5.2.3: the signature is checked with the key of the record, not only its kind."""
+    leaf = server(Made.of("anchor", key_name=kind), "mx.example.com")
+    assert reason([leaf], TLSA(2, 1, 0, spki(f"{kind} of a stranger"))) is TlsaReason.NO_MATCH
+
+
 @pytest.mark.parametrize("signer", ["rsa2048", "p256", "ed"])
 def test_a_bare_key_of_one_kind_and_a_signature_of_another(signer: str) -> None:
     leaf = server(Made.of("anchor", key_name=signer), "mx.example.com")
