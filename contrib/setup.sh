@@ -15,8 +15,8 @@ DEMO_PACKAGES="postfix libsasl2-modules sasl2-bin libmilter-dev gcc libc6-dev py
 # service) with Postfix's clients for them, Dovecot for logins, what docs/enforcing-senders.md calls, the shells that
 # complete the command, what shows manual pages, and ip(8), with which some have a network of their own.
 TEST_PACKAGES="$DEMO_PACKAGES opendkim opendkim-tools miltertest unbound nsd bind9 bind9-dnsutils systemd dovecot-core
-  postgresql mariadb-server-core mariadb-client-core postfix-mysql postfix-pgsql postfix-sqlite postfix-lmdb
-  swaks sqlite3 zsh fish man-db groff-base mandoc iproute2"
+  postgresql pgbouncer mariadb-server-core mariadb-client-core postfix-mysql postfix-pgsql postfix-sqlite
+  postfix-lmdb swaks sqlite3 zsh fish man-db groff-base mandoc iproute2"
 
 POLICY=/usr/sbin/policy-rc.d
 POLICY_SAVED=/usr/sbin/policy-rc.d.before-mailguard-setup

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,22 @@ def _users(mode: int, journal: str = "delete") -> Callable[[Path], None]:
     return prepare
 
 
+def _cut_off(directory: Path) -> None:
+    """What a crash leaves of a transaction: the file half written, and the journal to mend it by."""
+    fill_mail_in_a_box(directory)
+    names = ("users.sqlite", "users.sqlite-journal")
+    with closing(sqlite3.connect(directory / names[0], isolation_level=None)) as database:
+        database.execute("PRAGMA cache_size = 2")
+        database.execute("BEGIN")
+        database.execute("CREATE TABLE more AS SELECT hex(randomblob(100000))")
+        for name in names:
+            shutil.copy(directory / name, directory / f"{name}.cut")
+        database.execute("ROLLBACK")
+    for name in names:
+        (directory / f"{name}.cut").rename(directory / name)
+        (directory / name).chmod(0o644)
+
+
 def _database(server: str, *, user: str = "mailguard") -> str:
     dialect = {"mariadb": "mysql", "postgres": "postgresql"}[server]
     return (
@@ -80,6 +97,7 @@ MISTAKES: Mapping[str, Mistake] = {
     "unable to open database file (Permission denied)": Mistake(_IN_A_BOX, _users(0o600)),
     "unable to open database file (No such file or directory)": Mistake(_IN_A_BOX),
     "it keeps a write-ahead log": Mistake(_IN_A_BOX, _users(0o644, "wal")),
+    "who may write it has to open it once": Mistake(_IN_A_BOX, _cut_off),
 }
 
 

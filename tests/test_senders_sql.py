@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -12,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
-from database_site import PASSWORD, DatabaseServer, MariaDb, SqliteFiles, mariadb, postgres
+from database_site import PASSWORD, DatabaseServer, MariaDb, Postgres, SqliteFiles, mariadb, postgres
 from mailguard.config_senders import SendersConfig
 from mailguard.senders.database_access import DatabaseAccess, DatabasePlace
 from mailguard.senders.dialect import Dialect
 from mailguard.senders.sql import (
     DEFAULT_DEADLINE_S,
+    MAX_AGE_OF_A_FILE_S,
+    MAX_IDLE_S,
     MAX_ROWS,
     POOL_SIZE,
     RETRY_AFTER_S,
@@ -121,6 +126,32 @@ def test_a_server_that_was_started_anew_is_not_noticed(server: DatabaseServer, d
     assert database.ask(find) == [("alice",)]
 
 
+def test_a_connection_that_was_idle_for_minutes_is_made_anew(
+    server: DatabaseServer, database: Database, clock: Clock
+) -> None:
+    """What stands between may have dropped it without a word."""
+    number = "pg_backend_pid()" if server.dialect is Dialect.POSTGRESQL else "CONNECTION_ID()"
+
+    def connections() -> set[object]:
+        """Of all the places in the pool."""
+        with ThreadPoolExecutor(POOL_SIZE) as threads:
+            together = threading.Barrier(POOL_SIZE)
+
+            def ask(asking: Asking) -> object:
+                together.wait(DEADLINE_S)
+                return asking.rows(f"SELECT {number}")[0][0]
+
+            return set(threads.map(lambda _: database.ask(ask), range(POOL_SIZE)))
+
+    clock.stands_at = time.monotonic()
+    before = connections()
+    assert len(before) == POOL_SIZE
+    clock.ahead_s += MAX_IDLE_S
+    assert connections() == before
+    clock.ahead_s += MAX_IDLE_S + 0.1
+    assert not connections() & before
+
+
 @pytest.mark.attack("L10")
 def test_a_server_that_is_down_and_back(
     server: DatabaseServer, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -185,6 +216,22 @@ def test_a_statement_that_takes_too_long(server: DatabaseServer, hurried: Databa
     assert_answers(hurried, clock)
 
 
+def test_postgresql_ends_what_was_given_up(postgres: Postgres) -> None:
+    """Each statement that waits for a table which is locked would keep one of its connections otherwise."""
+    database = Database(postgres.create("given_up", ROWS), deadline_s=SHORT_S)
+    with pytest.raises(DatabaseDown):
+        database.ask(lambda asking: asking.rows("SELECT pg_sleep(300) FROM owners"))
+    database.close()
+    running = "SELECT FROM pg_stat_activity WHERE datname = 'given_up' AND pid <> pg_backend_pid()"
+    end = time.monotonic() + LATEST_S
+    while True:
+        with contextlib.suppress(SQLAlchemyError):
+            postgres.execute("", [f"DO $$ BEGIN IF EXISTS ({running}) THEN RAISE 'it is'; END IF; END $$"])
+            return
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_no_statement_begins_after_two_thirds_of_the_deadline(database: Database, clock: Clock) -> None:
     def slow(asking: Asking) -> None:
         find(asking)
@@ -200,6 +247,12 @@ def test_the_fault_of_a_statement_is_no_outage(server: DatabaseServer, database:
     for statement in ("SELECT nothing FROM owners", "SELECT FROM WHERE", "SELECT login FROM nowhere"):
         assert trouble(database, statement)
         assert database.ask(find) == [("alice",)]
+
+
+def test_the_last_words_of_postgresql_are_told(postgres: Postgres) -> None:
+    database = Database(postgres.create("last_words", ROWS), deadline_s=DEADLINE_S)
+    assert "terminating connection due to" in trouble(database, "SELECT pg_terminate_backend(pg_backend_pid())")
+    database.close()
 
 
 def test_nothing_is_written(server: DatabaseServer, access: DatabaseAccess, database: Database) -> None:
@@ -249,6 +302,88 @@ def test_the_first_place_that_answers_is_asked(access: DatabaseAccess) -> None:
     nobody = Database(replace(access, places=(closed, replace(closed, port=free_port()))), deadline_s=DEADLINE_S)
     assert trouble(nobody).count(f"{HOST}:") >= 2
     nobody.close()
+
+
+@pytest.mark.attack("L10")
+def test_a_place_that_says_nothing_is_left_out_for_a_second(access: DatabaseAccess, clock: Clock) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        silent.settimeout(0.0)
+        place = DatabasePlace(host=HOST, port=silent.getsockname()[1])
+        clock.stands_at = time.monotonic()
+        database = Database(replace(access, places=(place, *access.places)), deadline_s=SHORT_S, clock=clock)
+        assert_answers(database, clock)
+        silent.accept()[0].close()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+        with contextlib.suppress(DatabaseDown):
+            database.ask(find)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+        database.close()
+
+
+# What a node of Galera says outside of the primary component (to "SELECT 1" it says 1), and a standby that recovers.
+IS_BY_TCP = "LOCATE('127.0.0.1', USER()) > 0"
+REFUSING = {
+    Dialect.MYSQL: (
+        f"CREATE FUNCTION node() RETURNS int BEGIN IF {IS_BY_TCP} THEN SIGNAL SQLSTATE '08S01'"
+        " SET MYSQL_ERRNO = 1047, MESSAGE_TEXT = 'WSREP has not yet prepared node for application use'; END IF;"
+        " RETURN 1; END"
+    ),
+    Dialect.POSTGRESQL: (
+        "CREATE FUNCTION node() RETURNS int LANGUAGE plpgsql AS $$ BEGIN IF inet_client_addr() IS NOT NULL THEN"
+        " RAISE 'canceling statement due to conflict with recovery' USING ERRCODE = '40001'; END IF; RETURN 1; END $$"
+    ),
+}
+
+
+@pytest.mark.attack("L10")
+def test_a_place_that_refuses_a_statement_leaves_it_to_the_next(server: DatabaseServer) -> None:
+    access = server.create("refusing", [REFUSING[server.dialect]])
+    if server.dialect is Dialect.MYSQL:
+        for host in (HOST, "localhost"):
+            server.execute("", [f"GRANT EXECUTE ON refusing.* TO '{access.user}'@'{host}'"])
+    by_socket = server.access("refusing", by_socket=True).places
+    alone = Database(access, deadline_s=DEADLINE_S)
+    assert "WSREP" in (told := trouble(alone, "SELECT node()")) or "recovery" in told
+    alone.close()
+    database = Database(replace(access, places=access.places + by_socket), deadline_s=DEADLINE_S)
+    for _ in range(2):
+        assert database.ask(lambda asking: asking.rows("SELECT node()")) == [(1,)]
+    database.close()
+
+
+def test_a_node_that_has_lost_its_cluster_is_left_by_a_new_connection(mariadb: MariaDb) -> None:
+    access = mariadb.create("cluster", ["CREATE TABLE owners (address varchar(255))"])
+    mariadb.execute("", [f"GRANT EXECUTE ON cluster.* TO '{access.user}'@'{HOST}'"])
+    database = Database(access, deadline_s=DEADLINE_S)
+    [(number,)] = database.ask(lambda asking: asking.rows("SELECT CONNECTION_ID()"))
+    mariadb.execute("cluster", [REFUSING[Dialect.MYSQL].replace(IS_BY_TCP, f"CONNECTION_ID() = {number}")])
+    assert database.ask(lambda asking: asking.rows("SELECT node()")) == [(1,)]
+    database.close()
+
+
+def test_a_server_that_takes_no_more_connections_answers_on_those_that_are_there(
+    server: DatabaseServer, access: DatabaseAccess, clock: Clock
+) -> None:
+    if server.dialect is Dialect.MYSQL:
+        crowd = f"GRANT SELECT ON faults.* TO crowd@'{HOST}' IDENTIFIED BY '{PASSWORD}' WITH MAX_USER_CONNECTIONS 1"
+        server.execute("", [crowd])
+    else:
+        server.execute("", [f"CREATE ROLE crowd LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 1"])
+        server.execute("faults", ["GRANT SELECT ON owners TO crowd"])
+    database = Database(replace(access, user="crowd"), deadline_s=DEADLINE_S, clock=clock)
+    clock.stands_at = time.monotonic()
+
+    def ask_beside(asking: Asking) -> list[tuple[object, ...]]:
+        told = trouble(database)
+        assert "max_user_connections" in told or "too many connections" in told
+        return find(asking)
+
+    for _ in range(2):
+        assert database.ask(ask_beside) == [("alice",)]
+    database.close()
 
 
 def test_many_threads_share_a_bounded_number_of_connections(access: DatabaseAccess) -> None:
@@ -396,8 +531,6 @@ def test_sqlite_files_that_cannot_be_asked(files: SqliteFiles, tmp_path: Path) -
 
 
 def test_a_locked_sqlite_file_is_waited_for(files: SqliteFiles, tmp_path: Path) -> None:
-    import sqlite3
-
     database = Database(files.create("locked", ROWS), deadline_s=SHORT_S)
     with contextlib.closing(sqlite3.connect(tmp_path / "locked.sqlite", isolation_level=None)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
@@ -405,6 +538,17 @@ def test_a_locked_sqlite_file_is_waited_for(files: SqliteFiles, tmp_path: Path) 
         assert "locked" in trouble(database, "SELECT login FROM owners", deadline_s=DEADLINE_S)
         assert time.monotonic() - began < LATEST_S
         writer.execute("COMMIT")
+    database.close()
+
+
+def test_a_sqlite_file_that_is_replaced(files: SqliteFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(files.create("kept", ROWS), deadline_s=DEADLINE_S)
+    assert database.ask(find) == [("alice",)]
+    files.create("restored", [ROWS[0], "INSERT INTO owners VALUES ('a', 'carol')"])
+    (tmp_path / "restored.sqlite").rename(tmp_path / "kept.sqlite")
+    later = time.time() + MAX_AGE_OF_A_FILE_S + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert database.ask(find) == [("carol",)]
     database.close()
 
 

@@ -1,10 +1,11 @@
 """Asking a database: bound values, SELECT only, within a deadline; what goes wrong is one exception with a reason.
 
 SQLAlchemy's engines with drivers in pure Python (PyMySQL, pg8000) and the sqlite3 of Python, in the extra `[sql]`. A
-session is read-only to the server too. A call may take a third of its deadline for a place in the pool or a new
-connection, and each statement another third; none begins in the last one. A connection that turns out to be dead (the
-server was started anew) is replaced at once and the question asked again; a server that is down is not asked again
-for a second. Left out: TLS; a server that is not on this host stands on a network of its own. Thread-safe.
+session is read-only to the server too, and behind a pooler each question a transaction that is. A call may take a
+third of its deadline for a place in the pool or a new connection, and each statement another third; none begins in
+the last one. A connection that turns out to be dead (the server was started anew) is replaced at once and the
+question asked again; a server that is down is not asked again for a second. Left out: TLS; a server that is not on
+this host stands on a network of its own. Thread-safe.
 
 Known faults of the drivers, translated here: PyMySQL and pg8000 raise what they like on a connection that breaks
 (OSError, struct.error, AttributeError), and SQLAlchemy does not take PostgreSQL's last words ("terminating connection
@@ -14,10 +15,14 @@ due to administrator command") for a lost connection.
 from __future__ import annotations
 
 import logging
+import math
+import os
 import re
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -47,6 +52,11 @@ DEFAULT_DEADLINE_S: Final = 1.5
 POOL_SIZE = 4
 # A server that is down is not hammered, and is noticed within this when it is back.
 RETRY_AFTER_S = 1.0
+# What stands between may drop a connection that is idle for four minutes, without a word. A new one takes 20 ms, in
+# which the driver prepares for TLS.
+MAX_IDLE_S = 180.0
+# A file may be replaced by another, of which a connection sees nothing. A new one takes a tenth of a millisecond.
+MAX_AGE_OF_A_FILE_S = 5
 # An address has a handful of owners; a query that gives more is a mistake.
 MAX_ROWS = 1_000
 MAX_REASON_CHARS = 200
@@ -56,6 +66,18 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LOGGER = "mailguard"
 _NO_ANSWER = "no answer in time"
 _NO_TIME_LEFT = "the deadline has passed"
+_BEGIN = "BEGIN READ ONLY"
+# A statement that was given up is ended: while a table is locked, each that waits for it has one of PostgreSQL's few
+# connections. Older than 14, it knows no such thing.
+_NOTICE_ABSENCE = (
+    "SELECT set_config('client_connection_check_interval', '1s', false)"
+    " WHERE current_setting('client_connection_check_interval', true) IS NOT NULL"
+)
+# A node of Galera that is outside of its cluster; to "SELECT 1" it says 1. By a new connection, a proxy in front of
+# the cluster gives another node.
+_NO_PRIMARY = 1047
+# Noted with a connection: somebody else stands between it and PostgreSQL; when it was used last.
+_IS_POOLED, _USED_AT = "is_pooled", "used_at"
 # What SQLite says where it may not read a file, and where it may not write beside one.
 _NOT_OPENED, _NOT_WRITTEN = "unable to open database file", "attempt to write a readonly database"
 _DRIVERS = {
@@ -85,12 +107,48 @@ class _Fault(Exception):
 class Asking:
     """One connection, for the questions of one call."""
 
-    def __init__(self, connection: PoolProxiedConnection, placeholder: str, may_begin: Callable[[], bool]) -> None:
+    def __init__(self, connection: PoolProxiedConnection, dialect: Dialect, may_begin: Callable[[], bool]) -> None:
         self._connection = connection
-        self._placeholder = placeholder
+        self._placeholder = dialect.placeholder
         self._may_begin = may_begin
         self.asked: list[Asked] = []
         """What was asked so far, for people."""
+        self._is_in_transaction = False
+
+    def begin(self) -> None:
+        """Make the session read-only, or begin a transaction that is, where one must be held to keep the server.
+
+        pg8000 has parse, bind and execute in three turns. Behind a pooler that gives the server's process to another
+        client between two of them (PgBouncer with pool_mode = transaction), the answer would be that of another
+        statement. The number of the process, which a pooler makes up in its greeting, tells.
+        """
+        try:
+            with closing(self._connection.cursor()) as cursor:
+                if _IS_POOLED not in self._connection.info:
+                    cursor.execute("SELECT pg_backend_pid()", ())
+                    greeting: Any = getattr(self._connection.driver_connection, "_backend_key_data", None)
+                    is_pooled = int.from_bytes((greeting or b"")[:4], "big") != cursor.fetchall()[0][0]
+                    if not is_pooled:
+                        cursor.execute("SET default_transaction_read_only = on", ())
+                        # A server of PostgreSQL 14 or newer may not be able to, such as one on Windows.
+                        with suppress(Exception):
+                            cursor.execute(_NOTICE_ABSENCE, ())
+                    self._connection.info[_IS_POOLED] = is_pooled
+                if self._connection.info[_IS_POOLED]:
+                    cursor.execute(_BEGIN, ())
+                    self._is_in_transaction = True
+        except Exception as error:  # noqa: BLE001 - as in rows()
+            raise _Fault(_words(error), is_lost=True) from None
+
+    def end(self) -> None:
+        """Let go of the transaction, or of the connection if that cannot be done."""
+        if self._is_in_transaction and self._connection.is_valid:
+            try:
+                with closing(self._connection.cursor()) as cursor:
+                    # Not ROLLBACK, which who watches PostgreSQL takes for trouble.
+                    cursor.execute("COMMIT", ())
+            except Exception:  # noqa: BLE001 - as in rows()
+                self._connection.invalidate()
 
     def rows(self, statement: str, values: Sequence[str] = (), *, limit: int = MAX_ROWS) -> list[tuple[Any, ...]]:
         """The rows of a SELECT as the driver takes it (`Dialect.placeholder`), at most `limit`.
@@ -106,18 +164,22 @@ class Asking:
                 cursor.execute(statement, tuple(values))
                 found = [tuple(map(_read, row)) for row in cursor.fetchmany(limit + 1)]
         except Exception as error:  # noqa: BLE001 - drivers raise what they like on a connection that breaks
-            if _has_foreign_characters(error) and not all(map(str.isascii, values)):
-                return []
             words = _words(error)
-            raise _Fault(words, is_lost=words == _NO_ANSWER or not self._is_alive()) from None
+            is_lost = words == _NO_ANSWER or _code(error) == _NO_PRIMARY or not self._is_alive()
+            if not is_lost and _has_foreign_characters(error) and not all(map(str.isascii, values)):
+                return []
+            raise _Fault(words, is_lost=is_lost) from None
         if len(found) > limit:
             raise _Fault(f"the answer has more than {limit} rows", is_lost=False, told_as=TooManyRows)
         return found
 
     def _is_alive(self) -> bool:
-        """Whether the statement was at fault, and not the connection."""
+        """Whether the statement was at fault, and not the connection. It can be asked again then."""
         try:
             with closing(self._connection.cursor()) as cursor:
+                if self._is_in_transaction:
+                    cursor.execute("ROLLBACK", ())
+                    cursor.execute(_BEGIN, ())
                 cursor.execute("SELECT 1", ())
                 cursor.fetchall()
         except Exception:  # noqa: BLE001 - as above
@@ -154,6 +216,16 @@ class Asking:
         return self.rows(statement, among, limit=limit)
 
 
+@dataclass(slots=True)
+class _Server:
+    """One of the places, and what became of asking there."""
+
+    place: DatabasePlace
+    engine: sqlalchemy.Engine
+    asked_again_at: float = float("-inf")
+    trouble: str = ""
+
+
 class Database:
     """A database, its connections made when they are needed."""
 
@@ -169,65 +241,82 @@ class Database:
         self._deadline_s = deadline_s
         self._clock = clock
         step = deadline_s / 3
-        self._engines = [(place, _engine(access, place, step / len(access.places), step)) for place in access.places]
+        self._servers = [
+            _Server(place, _engine(access, place, step / len(access.places), step)) for place in access.places
+        ]
         self._lock = Lock()
-        self._asked_again_at = float("-inf")
-        self._trouble = ""
 
     def ask(self, question: Callable[[Asking], T], *, deadline_s: float | None = None) -> T:
         """What `question` makes of the answers; it may be called twice. Raises DatabaseDown."""
         began = self._clock()
         with self._lock:
-            if began < self._asked_again_at:
-                raise DatabaseDown(self._trouble)
+            troubles = [server.trouble for server in self._servers if began < server.asked_again_at]
+            asked = [server for server in self._servers if began >= server.asked_again_at]
         allowed = self._deadline_s if deadline_s is None else deadline_s
-        if allowed < self._deadline_s / 3:
+        if asked and allowed < self._deadline_s / 3:
             raise DatabaseDown(_NO_TIME_LEFT)
-        troubles: list[str] = []
-        for place, engine in self._engines:
-            # A connection from the pool may be dead, and then everything in the pool is as old.
-            for is_last in (False, True):
-                try:
-                    return self._try(engine, question, began + allowed)
-                except _Fault as fault:
-                    trouble = f"{place}: {fault}{_of_its_file(place.path, str(fault))}"
-                    if not fault.is_lost:
-                        raise fault.told_as(self._told(trouble)) from None
-                    engine.dispose()
-                    if is_last or self._clock() > began + allowed / 3:
-                        troubles.append(trouble)
-                        break
+        for server in asked:
+            try:
+                return self._ask_one(server, question, began, allowed)
+            except _Fault as fault:
+                trouble = self._told(f"{server.place}: {fault}{_of_its_file(server.place.path, str(fault))}")
+                if fault.told_as is not DatabaseDown:
+                    raise fault.told_as(trouble) from None
+                troubles.append(trouble)
+                if fault.is_lost:
+                    server.engine.dispose()
+                    with self._lock:
+                        server.asked_again_at, server.trouble = self._clock() + RETRY_AFTER_S, trouble
             if self._clock() > began + allowed * 2 / 3:
                 break
-        told = self._told("; ".join(troubles))
-        with self._lock:
-            self._asked_again_at = self._clock() + RETRY_AFTER_S
-            self._trouble = told
-        raise DatabaseDown(told)
+        raise DatabaseDown(self._told("; ".join(troubles)))
+
+    def _ask_one(self, server: _Server, question: Callable[[Asking], T], began: float, allowed: float) -> T:
+        """Raises _Fault."""
+        try:
+            return self._try(server.engine, question, began + allowed)
+        except _Fault as fault:
+            if not fault.is_lost or self._clock() > began + allowed / 3:
+                raise
+        # It may have been a connection from the pool, and then everything in the pool is as old.
+        server.engine.dispose()
+        return self._try(server.engine, question, began + allowed)
 
     def close(self) -> None:
         """Close the connections."""
-        for _, engine in self._engines:
-            engine.dispose()
+        for server in self._servers:
+            server.engine.dispose()
 
     def _try(self, engine: sqlalchemy.Engine, question: Callable[[Asking], T], end: float) -> T:
         last_begin = end - self._deadline_s / 3
         try:
             # Below SQLAlchemy's Connection, which says ROLLBACK after each question, and waits for that as well.
             connection = engine.raw_connection()
+            while self._clock() > connection.info.get(_USED_AT, math.inf) + MAX_IDLE_S:
+                connection.invalidate()
+                connection = engine.raw_connection()
         except Exception as error:  # noqa: BLE001 - as above
-            raise _Fault(_words(error), is_lost=not isinstance(error, PoolTimeoutError)) from None
+            is_full = isinstance(error, PoolTimeoutError) or _takes_no_more(error)
+            raise _Fault(_words(error), is_lost=not is_full) from None
         try:
             if self.access.dialect is Dialect.SQLITE:
                 # Its only way to end a query. Looked at every 10,000 steps, about each millisecond.
                 driver: Any = connection.driver_connection
                 driver.set_progress_handler(lambda: self._clock() > end, 10_000)
-            return question(Asking(connection, self.access.dialect.placeholder, lambda: self._clock() <= last_begin))
-        except _Fault as fault:
-            if fault.is_lost:
-                connection.invalidate()
-            raise
+            asking = Asking(connection, self.access.dialect, lambda: self._clock() <= last_begin)
+            try:
+                if self.access.dialect is Dialect.POSTGRESQL:
+                    asking.begin()
+                return question(asking)
+            except _Fault as fault:
+                if fault.is_lost:
+                    connection.invalidate()
+                raise
+            finally:
+                asking.end()
         finally:
+            if connection.is_valid:
+                connection.info[_USED_AT] = self._clock()
             connection.close()
 
     def _told(self, text: str) -> str:
@@ -254,7 +343,8 @@ def _engine(access: DatabaseAccess, place: DatabasePlace, connect_s: float, stat
         query = {"unix_sock": place.socket} if place.socket else {}
         arguments = {
             "timeout": statement_s,
-            "startup_params": {"default_transaction_read_only": "on", "client_encoding": "UTF8"},
+            # Of more than this, PgBouncer says that it is unsupported.
+            "startup_params": {"client_encoding": "UTF8"},
         }
     else:
         # A file has no user.
@@ -285,6 +375,7 @@ def _engine(access: DatabaseAccess, place: DatabasePlace, connect_s: float, stat
             pool_size=POOL_SIZE,
             max_overflow=0,
             pool_timeout=connect_s,
+            pool_recycle=MAX_AGE_OF_A_FILE_S if access.dialect is Dialect.SQLITE else -1,
             # In AUTOCOMMIT there is nothing to roll back.
             pool_reset_on_return=None,
             hide_parameters=True,
@@ -320,11 +411,16 @@ def _words(error: Exception) -> str:
 def _fields_of_the_server(error: BaseException | None) -> dict[str, Any] | None:
     """The fields of the server's message that pg8000 gives; M is the text for people.
 
-    Where the server hangs up after it, pg8000 may raise a fault of its own that comes of that.
+    Where the server hangs up after it, pg8000 may raise a fault of its own that comes of that, or say "network error"
+    of the end of the connection: what it has read before is then to be found where it was reading.
     """
     while error is not None:
         if error.args and isinstance(error.args[-1], dict):
             return error.args[-1]
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            last_words = getattr(frame.f_locals.get("context"), "error", None)
+            if last_words is not None:
+                return _fields_of_the_server(last_words)
         error = error.__cause__ or error.__context__
     return None
 
@@ -332,6 +428,8 @@ def _fields_of_the_server(error: BaseException | None) -> dict[str, Any] | None:
 def _of_its_file(path: str, said: str) -> str:
     """What SQLite does not say of a file that it cannot read."""
     if said == _NOT_WRITTEN:
+        if os.path.lexists(f"{path}-journal"):
+            return " (who wrote to it was cut off, and who may write it has to open it once)"
         return " (it keeps a write-ahead log, which only who may write it can begin)"
     if said != _NOT_OPENED:
         return ""
@@ -347,12 +445,22 @@ def _cause(error: Exception) -> BaseException:
     return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
 
 
+def _code(error: Exception) -> object:
+    """MySQL's number of an error, or PostgreSQL's SQLSTATE."""
+    cause = _cause(error)
+    fields = _fields_of_the_server(cause)
+    return fields.get("C") if fields is not None else next(iter(cause.args), None)
+
+
+def _takes_no_more(error: Exception) -> bool:
+    """Whether the server has as many connections as it takes: of all users, or of this one. Those there are good."""
+    return _code(error) in (1040, 1203, 1226, "53300")
+
+
 def _has_foreign_characters(error: Exception) -> bool:
     """Whether a value has a character that a column cannot have: PostgreSQL's 22P05, MySQL's errors on collations.
 
     MySQL 9 has one of its own (3854, "Cannot convert string"), also for a mere `column = value`; 8.4 has it in
     LOCATE() and REPLACE(), and MariaDB nowhere.
     """
-    arguments = _cause(error).args
-    code = arguments[0] if arguments else None
-    return code in (1267, 1270, 1271, 3854) or (isinstance(code, dict) and code.get("C") == "22P05")
+    return _code(error) in (1267, 1270, 1271, 3854, "22P05")
