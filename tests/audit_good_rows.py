@@ -17,11 +17,12 @@ from audit_host import (
     file,
     host,
     main,
+    postfix,
     service,
     settings,
     without,
 )
-from audit_rows import BARRIER, OLD, PERMITTED, PORT_2525, SENDERS, SNI, Row
+from audit_rows import BARRIER, IREDAPD, OLD, PERMITTED, PORT_2525, SENDERS, SNI, Row
 from mailguard.audit.facts import MailguardFacts
 
 __all__ = ["GOOD", "UNCLEAR"]
@@ -317,6 +318,11 @@ GOOD: list[Row] = [
         both(service("submission/inet", "none"), service("submissions/inet", "none"), host(programs=frozenset())),
     ),
     ("limits-counted", "a null client", NULL_CLIENT),
+    (
+        "misspelt-parameters",
+        "the port in a table that it has by itself",
+        lambda facts: postfix(facts, unused=(("mysql:/x.cf", "port=3306"), ("pgsql:/x.cf", "port = 5432"))),
+    ),
 ]
 
 UNCLEAR: list[tuple[str, Change]] = [
@@ -332,6 +338,7 @@ UNCLEAR: list[tuple[str, Change]] = [
     ("authentication", both(main(smtpd_milters="inet:192.0.2.7:9999"), host(mailguard=None))),
     ("authentication", service("smtp/inet", smtpd_proxy_filter="127.0.0.1:10024")),
     ("authentication", service("smtp/inet", smtpd_milter_maps="cidr:/etc/postfix/milters")),
+    ("sender-login", service("submission/inet", smtpd_sender_restrictions=f"{IREDAPD},permit_sasl_authenticated")),
     ("resolver-validates", settings("unbound")),
     ("configuration-files", host(files={k: v for k, v in HARDENED.files.items() if not k.endswith("main.cf")})),
     ("database-user", host(tables={TABLE: "Permission denied"})),

@@ -25,13 +25,14 @@ from audit_host import (
 )
 from mailguard.audit.facts import MailguardFacts, TableFacts
 
-__all__ = ["BAD", "BARRIER", "OLD", "PERMITTED", "PORT_2525", "SENDERS", "SNI", "Row"]
+__all__ = ["BAD", "BARRIER", "IREDAPD", "OLD", "PERMITTED", "PORT_2525", "SENDERS", "SNI", "Row"]
 
 Row = tuple[str, str, Change]
 
 OLD = ("smtpd_forbid_bare_newline", "smtpd_forbid_unauth_pipelining")
 PERMITTED = "reject_non_fqdn_recipient, check_policy_service inet:127.0.0.1:10023, reject_rbl_client x.test"
 BARRIER = "reject_unauth_destination"
+IREDAPD = "check_policy_service,inet:127.0.0.1:7777"
 SENDERS = "hash:/etc/postfix/senders"
 SNI = "/etc/postfix/sni.db"
 LOGIN_25 = service(
@@ -245,6 +246,16 @@ BAD: list[Row] = [
             host(mailguard=MailguardFacts("enforce", ("inline",), {OUR_SOCKET: "auto"}, keeps_senders_back=False)),
         ),
     ),
+    (
+        "sender-login",
+        "a policy service that logins do not come to",
+        service("submission/inet", smtpd_sender_restrictions=f"permit_sasl_authenticated,{IREDAPD}"),
+    ),
+    (
+        "sender-login",
+        "a policy service that does something else",
+        service("submission/inet", smtpd_sender_restrictions="check_policy_service,inet:127.0.0.1:9999"),
+    ),
     ("sender-login", "not asked", service("submissions/inet", smtpd_sender_restrictions="-")),
     ("helo-required", "no", main(smtpd_helo_required="no")),
     ("helo-restrictions", "empty", main(smtpd_helo_restrictions="")),
@@ -374,6 +385,7 @@ BAD: list[Row] = [
     ("login-guard", "no jail", settings("fail2ban", "[sshd]", "enabled = true", "[postfix-sasl]", "port = smtp")),
     ("limits-counted", "no anvil", service("anvil/unix", "none")),
     ("misspelt-parameters", "one", lambda facts: postfix(facts, unused=(("main.cf", "smtpd_helo_requierd=yes"),))),
+    ("misspelt-parameters", "in a table", lambda facts: postfix(facts, unused=(("mysql:/x.cf", "passwrd=secret"),))),
     ("soft-bounce", "on", main(soft_bounce="yes")),
     ("soft-bounce", "in a service", service("smtp/inet", soft_bounce="yes")),
 ]

@@ -87,6 +87,16 @@ COMMANDS: list[tuple[str, Change, str]] = [
         ),
         "postconf -PX 'submission/inet/smtpd_typo'",
     ),
+    (
+        "misspelt-parameters",
+        lambda facts: postfix(facts, unused=(("pgsql:/x/y.cf", "port=3306"),)),
+        "# in /x/y.cf: write hosts = HOST:PORT in its place",
+    ),
+    (
+        "misspelt-parameters",
+        lambda facts: postfix(facts, unused=(("mysql:/x/y.cf", "passwrd=secret"),)),
+        "# in /x/y.cf: mend or take it out",
+    ),
     ("helo-required", main(smtpd_helo_required="no"), "postconf -e 'smtpd_helo_required = yes'"),
     (
         "helo-required",
@@ -176,6 +186,13 @@ COMMANDS: list[tuple[str, Change, str]] = [
 def test_the_command_names_the_place_where_it_is_set(check: str, change: Change, command: str) -> None:
     (found,) = tripped(change(HARDENED))[check].found
     assert found.commands[-1] == command
+
+
+def test_what_nothing_reads_in_a_table_is_named_without_its_value() -> None:
+    """It may be a password."""
+    facts = postfix(HARDENED, unused=(("mysql:/x/y.cf", "passwrd=secret"),))
+    (found,) = tripped(facts)["misspelt-parameters"].found
+    assert (found.place, found.what) == ("/x/y.cf", "nothing reads passwrd")
 
 
 def test_a_setting_of_a_service_follows_from_another_one_of_it() -> None:

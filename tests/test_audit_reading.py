@@ -162,6 +162,8 @@ def test_what_postconf_prints() -> None:
     assert unused(["postconf: warning: /x/main.cf: unused parameter: y=1,  2", "postconf: warning: other"]) == (
         ("main.cf", "y=1, 2"),
     )
+    table = "mysql:/x/y.cf"
+    assert unused([f"postconf: warning: {table}: unused parameter: port=1"]) == ((table, "port=1"),)
 
 
 def test_versions() -> None:

@@ -19,6 +19,8 @@ BANNERS = ("crowdsec", "sshguard")
 """What does the same as fail2ban."""
 POSTFIX_JAILS = ("postfix", "postfix-sasl")
 PASSWORD_MAPS = "smtp_sasl_password_maps"
+SQL_PORTS = {"mysql": "3306", "pgsql": "5432"}
+"""What a table uses where `hosts` names none. iRedMail writes it into each of its tables, as `port`."""
 
 _DATABASE = re.compile(r"(?:proxy:)?(mysql|pgsql|ldap):(/[^\s,{}]+)")
 _PHP_USER = re.compile(r"""(?:\$CONF\[['"]database_user['"]\]|\$dbuser)\s*=\s*['"]([^'"]+)['"]""")
@@ -121,7 +123,15 @@ def misspelt(facts: HostFacts) -> Iterator[Found]:
     """As postconf warns: Postfix itself passes over them."""
     postfix = facts.postfix
     for file, setting in postfix.unused:
-        name = setting.partition("=")[0].strip()
+        name, _, value = setting.partition("=")
+        name = name.strip()
+        kind, colon, path = file.partition(":")
+        if colon:
+            # The value may be a password.
+            if name != "port" or value.strip() != SQL_PORTS.get(kind):
+                fix = "write hosts = HOST:PORT in its place" if name == "port" else "mend or take it out"
+                yield Found(path, f"nothing reads {name}", (f"# in {path}: {fix}",))
+            continue
         services = [each for each in postfix.services if file == "master.cf" and name in each.overrides]
         commands = [f"{postfix.postconf} -PX {quoted(f'{each.place}/{name}')}" for each in services]
         yield Found(file, f"nothing reads {setting}", tuple(commands or [f"{postfix.postconf} -X {quoted(name)}"]))
@@ -195,7 +205,7 @@ CHECKS = (
     Check(
         "misspelt-parameters",
         Severity.WARNING,
-        "Every parameter in main.cf and master.cf is one that Postfix reads",
+        "Every parameter in main.cf, master.cf and the files of tables is one that Postfix reads",
         "A misspelt restriction restricts nothing, and Postfix says nothing of it.",
         misspelt,
     ),

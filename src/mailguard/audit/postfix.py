@@ -80,7 +80,7 @@ class Postfix:
     """What stands in main.cf."""
     services: tuple[Service, ...]
     unused: tuple[tuple[str, str], ...]
-    """What postconf knows nothing of: the file, and the setting as `smtpd_helo_requierd=yes`."""
+    """What postconf knows nothing of: the file or `mysql:/path`, and the setting as `smtpd_helo_requierd=yes`."""
     directory: str
     """config_directory."""
     postconf: str = "postconf"
@@ -276,10 +276,19 @@ def services(text: str, overrides: Mapping[str, Mapping[str, str]]) -> tuple[Ser
 
 
 def unused(messages: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """What postconf warns of as unused, once each: the name of the file, and the setting."""
+    """What postconf warns of as unused, once each: the name of the file, and the setting.
+
+    main.cf and master.cf are named so, and the file of a table as `mysql:/etc/postfix/aliases.cf`.
+    """
     parts = (message.partition(": unused parameter: ") for message in messages)
-    found = ((before.rpartition("/")[2], " ".join(setting.split())) for before, _, setting in parts if setting)
+    found = (
+        (_named(before.rpartition(": ")[2]), " ".join(setting.split())) for before, _, setting in parts if setting
+    )
     return tuple(dict.fromkeys(found))
+
+
+def _named(file: str) -> str:
+    return file.rpartition("/")[2] if file.startswith("/") else file
 
 
 def version_of(mail_version: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from mailguard.audit.postfix import Service
 from mailguard.audit.restriction_list import reaches, words
 from mailguard.audit.tls_server import requires_tls
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "IREDAPD"]
 
 MISMATCHES = (
     "reject_sender_login_mismatch",
@@ -19,7 +19,10 @@ MISMATCHES = (
     "reject_known_sender_login_mismatch",
 )
 SENDER_LISTS = ("smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions")
+LETS_LOGINS_IN = ("permit", "permit_sasl_authenticated")
 LATER_LISTS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
+IREDAPD = ":7777"
+"""Where iRedMail's policy service listens. What it refuses stands in a file of its own."""
 MAPS_HINT = "# fill smtpd_sender_login_maps, or use mailguard's [senders]: docs/senders.md"
 
 
@@ -74,6 +77,13 @@ def own_address(facts: HostFacts) -> Iterator[Found | Unclear]:
         if facts.mailguard_problem:
             yield Unclear(f"{service.place}: whether mailguard does is not known: {facts.mailguard_problem}")
             continue
+        if policy := _iredapd(facts, service):
+            yield Unclear(
+                f"{service.place}: whether {policy}, which is iRedAPD, refuses a mismatch is not known: its plugin"
+                " reject_sender_login_mismatch does, for the reverse path, and knows aliases that"
+                " smtpd_sender_login_maps does not. Nobody looks at From (docs/mail-systems.md, iRedMail)"
+            )
+            continue
         command = postfix.prepended("smtpd_sender_restrictions", MISMATCHES[0], service, for_it_alone=True)
         missing = "no restriction refuses a mismatch" if maps else "smtpd_sender_login_maps is empty"
         if loophole:
@@ -94,9 +104,19 @@ def _loophole(facts: HostFacts, ours: MailguardFacts, service: Service) -> str:
 
 
 def _rejects_mismatch(facts: HostFacts, service: Service) -> bool:
-    ends = ("permit", "permit_sasl_authenticated")
-    lists = (*SENDER_LISTS, *LATER_LISTS)
-    return any(reaches(facts.restrictions(name, service), MISMATCHES, before=ends) for name in lists)
+    return any(reaches(each, MISMATCHES, before=LETS_LOGINS_IN) for each in _lists(facts, service))
+
+
+def _iredapd(facts: HostFacts, service: Service) -> str:
+    """As it is asked about a login; empty if it is not."""
+    lists = _lists(facts, service)
+    named = (word for each in lists for word in each if word.endswith(IREDAPD))
+    asked = (word for word in named if any(reaches(each, (word,), before=LETS_LOGINS_IN) for each in lists))
+    return next((f"check_policy_service {word}" for word in asked), "")
+
+
+def _lists(facts: HostFacts, service: Service) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(facts.restrictions(name, service)) for name in (*SENDER_LISTS, *LATER_LISTS))
 
 
 CHECKS = (
