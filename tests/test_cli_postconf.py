@@ -29,6 +29,7 @@ SOCKET = "unix:/run/mailguard/mailguard.sock"
 SETTINGS = "connect_timeout=30s, command_timeout=30s, content_timeout=300s, default_action=tempfail"
 OURS = f"{{ {SOCKET}, {SETTINGS} }}"
 OTHER = "inet:127.0.0.1:11332"
+LISTED = '[[sign.networks]]\nnetworks = ["127.0.0.0/8"]\ndomains = ["us.test"]'
 NESTED = "{ inet:[::1]:9, { command_timeout = 9s } }"
 MAIL = (
     b"From: alice@us.test\r\nTo: bob@them.test\r\nSubject: hello\r\nDate: Sat, 21 Nov 2026 12:00:00 +0000\r\n\r\n"
@@ -336,9 +337,7 @@ def test_what_is_to_be_set(
 
 
 def test_notes(mailguard_command: Command, site: ConfigDirectory) -> None:
-    site.configure(
-        ("inet:127.0.0.1:8891", "sign"), more='[[sign.networks]]\nnetworks = ["127.0.0.0/8"]\ndomains = ["us.test"]'
-    )
+    site.configure(("inet:127.0.0.1:8891", "sign"), more=LISTED)
     site.write(
         {"content_filter": "smtp:[127.0.0.1]:10025", "internal_mail_filter_classes": "bounce"},
         {"smtp": {"milter_macro_daemon_name": "ORIGINATING"}, "submission": {"smtpd_sasl_auth_enable": "yes"}},
@@ -544,28 +543,102 @@ def test_a_filter_that_gives_mail_back_with_sendmail(mailguard_command: Command,
     assert not any("spamassassin filters" in each for each in notes)
 
 
+AMAVIS = {"content_filter": "smtp-amavis:[127.0.0.1]:10024"}
+GIVEN_BACK = {"content_filter": "", "receive_override_options": "no_address_mappings"}
+
+
 def test_services_that_take_mail_back(mailguard_command: Command, site: ConfigDirectory) -> None:
-    """As amavis has it; each by its name, and none that is as it should be."""
+    """As amavis has it: they had no milters, and get none."""
     back = {"content_filter": ""}
     site.write(
-        {"content_filter": "smtp-amavis:[127.0.0.1]:10024"},
+        AMAVIS,
         {
-            "127.0.0.1:10025": {**back, "receive_override_options": "no_address_mappings"},
+            "127.0.0.1:10025": GIVEN_BACK,
             "127.0.0.1:10026": {**back, "receive_override_options": "no_milters"},
             "127.0.0.1:10027": {**back, "smtpd_milters": ""},
+            "[::1]:10028": back,
             "2525": {"smtpd_proxy_filter": "127.0.0.1:10030"},
         },
     )
-    notes = planned(mailguard_command, site)["notes"]
-    about = [each for each in notes if each.startswith("127.0.0.1:1002") or "there is a content filter" in each]
-    assert len(about) == 1
-    command = about[0].rpartition("signs: ")[2]
-    assert command.endswith("-P '127.0.0.1:10025/inet/receive_override_options=no_address_mappings,no_milters'")
+    report = planned(mailguard_command, site, "--apply")
+    override = "inet/receive_override_options"
+    assert {name: value for name, value in wanted(report).items() if "override" in name} == {
+        f"127.0.0.1:10025/{override}": "no_address_mappings,no_milters",
+        f"[::1]:10028/{override}": "no_milters",
+    }
+    notes = report["notes"]
+    assert not any("takes mail back" in each or "there is a content filter" in each for each in notes)
     assert any(each.startswith("2525/inet hands mail to a proxy") for each in notes)
     site.grow_old()
+    assert planned(mailguard_command, site)["settings"] == []
+
+
+@pytest.mark.parametrize(
+    ("main", "service", "sign"),
+    [
+        pytest.param({"smtpd_milters": OTHER}, {}, "", id="another-milter"),
+        pytest.param({}, {"milter_macro_daemon_name": "ORIGINATING"}, "", id="made-to-sign"),
+        pytest.param({}, {}, LISTED, id="signed-by-its-address"),
+    ],
+)
+def test_a_service_that_takes_mail_back_and_may_be_meant_to_have_milters(
+    mailguard_command: Command,
+    site: ConfigDirectory,
+    main: Mapping[str, str],
+    service: Mapping[str, str],
+    sign: str,
+) -> None:
+    site.configure(more=sign)
+    site.write({**AMAVIS, **main}, {"127.0.0.1:10025": {**GIVEN_BACK, **service}})
+    report = planned(mailguard_command, site)
+    assert not any("receive_override_options" in each for each in wanted(report))
+    (note,) = [each for each in report["notes"] if "takes mail back from a content filter" in each]
+    command = note.partition("postconf -c ")[1] + note.partition("postconf -c ")[2]
+    assert command.endswith("-P '127.0.0.1:10025/inet/receive_override_options=no_address_mappings,no_milters'")
     subprocess.run(["/bin/sh", "-ec", command], check=True, env={"PATH": "/usr/sbin:/usr/bin:/bin"})
     site.grow_old()
     assert not any("takes mail back" in each for each in planned(mailguard_command, site)["notes"])
+
+
+@pytest.mark.parametrize("where", ["login", "no-verifier"])
+def test_a_service_on_loopback_that_keeps_its_milters(
+    mailguard_command: Command, site: ConfigDirectory, where: str
+) -> None:
+    """One for users who have logged in; and all, where no listener judges."""
+    if where == "no-verifier":
+        site.configure(("inet:127.0.0.1:8891", "sign"))
+    login = {"smtpd_sasl_auth_enable": "yes", "smtpd_relay_restrictions": "permit_sasl_authenticated,reject"}
+    site.write(AMAVIS, {"127.0.0.1:10587": {**GIVEN_BACK, **(login if where == "login" else {})}})
+    assert not any("receive_override_options" in each for each in wanted(planned(mailguard_command, site)))
+
+
+PROXIED: Mapping[str, Mapping[str, str]] = {
+    "smtp": {"smtpd_proxy_filter": "127.0.0.1:10024"},
+    "127.0.0.1:10025": {"content_filter": ""},
+}
+
+
+@pytest.mark.parametrize(
+    ("main", "sign", "words"),
+    [
+        pytest.param({}, "", ["takes mail back from a proxy", "do not set no_milters"], id="as-modoboa-has-it"),
+        pytest.param({}, LISTED, ["Mail of strangers is signed for us.test", "take that out"], id="and-signed"),
+        pytest.param(
+            {"content_filter": "a:[127.0.0.1]:10026", "smtpd_milters": OTHER},
+            "",
+            ["from a content filter"],
+            id="beside-a-filter",
+        ),
+    ],
+)
+def test_a_service_that_takes_mail_back_from_a_proxy(
+    mailguard_command: Command, site: ConfigDirectory, main: Mapping[str, str], sign: str, words: list[str]
+) -> None:
+    """Milters have seen nothing of it before: without any there, a signer beside mailguard signs no more."""
+    site.configure(more=sign)
+    site.write(main, PROXIED)
+    (note,) = [each for each in planned(mailguard_command, site)["notes"] if each.startswith("127.0.0.1:10025/inet")]
+    assert all(word in note for word in words), note
 
 
 # -- through the real Postfix --------------------------------------------------------------------------------------

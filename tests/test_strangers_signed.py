@@ -22,6 +22,7 @@ LISTED = '[[sign.networks]]\nnetworks = ["127.0.0.1/32"]\ndomains = ["us.test", 
 LISTED_6 = LISTED.replace("127.0.0.1/32", "::1/128")
 SIGNED = "mail of strangers is signed for us.test, our.test, as [[sign.networks]] lists 127.0.0.1"
 FILTER = {"smtpd_milters": SOCKET, "content_filter": "smtp:[127.0.0.1]:10025"}
+BESIDE_ANOTHER = {**FILTER, "smtpd_milters": f"{SOCKET}, inet:127.0.0.1:11332"}
 BACK = {"content_filter": ""}
 NAMED = {"milter_macro_daemon_name": "ORIGINATING"}
 PROGRAM = "pickup unix n - n 60 1 pickup\nspamd unix - n n - - pipe\n  user=spamd argv=/bin/spamc\n"
@@ -32,8 +33,16 @@ CASES: list[tuple[str, str, tuple[tuple[str, str], ...], dict[str, str], Service
     ("filter", LISTED, (), FILTER, {"127.0.0.1:10025": BACK}, SIGNED, ""),
     ("filter-at-localhost", LISTED, (), FILTER, {"localhost:10025": BACK}, SIGNED, ""),
     ("filter-by-ipv6", LISTED_6, (), FILTER, {"[::1]:10025": BACK}, SIGNED.replace("127.0.0.1", "::1"), ""),
-    ("not-listed", "", (), FILTER, {"127.0.0.1:10025": BACK}, "", "what the filter sends is judged"),
-    ("of-the-other-kind", LISTED_6, (), FILTER, {"127.0.0.1:10025": BACK}, "", "what the filter sends is judged"),
+    ("not-listed", "", (), BESIDE_ANOTHER, {"127.0.0.1:10025": BACK}, "", "what the filter sends is judged"),
+    (
+        "of-the-other-kind",
+        LISTED_6,
+        (),
+        BESIDE_ANOTHER,
+        {"127.0.0.1:10025": BACK},
+        "",
+        "what the filter sends is judged",
+    ),
     (
         "judged-by-the-role",
         LISTED,

@@ -165,6 +165,7 @@ CLIENTS: list[tuple[str, Change, str, list[str]]] = [
     ("listed-to-be-signed", main(mynetworks="192.168.1.0/25, [2001:db8:1::]/64"), "ok", []),
     ("listed-as-internal", main(mynetworks="172.16.3.0/24"), "ok", []),
     ("taken-away", main(mynetworks="!10.0.0.0/8"), "ok", []),
+    ("as-debian-has-it", main(mynetworks="127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"), "ok", []),
     ("a-table-that-was-not-read", main(mynetworks="hash:/etc/postfix/networks"), "ok", []),
     (
         "a-network-and-a-printer",

@@ -1,7 +1,7 @@
 """What Postfix must be told so that its mail passes mailguard: the settings that are missing, and why each. Pure.
 
 docs/postfix.md has the reasons at length. Left out: what belongs to other milters, and services that take mail back
-from a content filter, whose part nobody but the administrator knows.
+from a content filter and have milters, whose part nobody but the administrator knows.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ __all__ = [
 PROTOCOL = "6"
 DAEMON_NAME = "milter_macro_daemon_name"
 OVERRIDE = "receive_override_options"
+PROXY = "smtpd_proxy_filter"
 MACROS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("milter_connect_macros", ("{daemon_name}",)),
     ("milter_mail_macros", ("{auth_type}", "{auth_authen}", "{mail_addr}")),
@@ -127,6 +128,11 @@ def _takes_back(service: Service) -> bool:
     """Whether a content filter on this host returns mail to it: only there, mail must not go to the filter again."""
     on_loopback = service.address.startswith("127.") or service.address in ("localhost", "::1")
     return on_loopback and service.kind == "inet" and service.overrides.get("content_filter") == ""
+
+
+def _without_milters(postfix: Postfix, service: Service) -> str:
+    """What its receive_override_options becomes."""
+    return ",".join((*words(postfix.value(OVERRIDE, service)), "no_milters"))
 
 
 def _clients(service: Service) -> tuple[IPv4Address | IPv6Address, ...]:
@@ -218,6 +224,7 @@ class _Planner:
     def plan(self) -> MilterPlan:
         settings = [*self._milters(), *self._of_other_mail(), *self._everywhere(), *macro_settings(self._postfix)]
         settings += self._names()
+        settings += self._past_filters()
         # What a service sets begins with what main.cf sets: so main.cf comes first.
         settings.sort(key=lambda each: each.service is not None)
         return MilterPlan(tuple(settings), tuple(self._notes()))
@@ -309,6 +316,37 @@ class _Planner:
             if _is_for_users(self._facts, service) and _refuses(self._facts, service) and not is_named:
                 yield Setting(DAEMON_NAME, names[0], "all mail that this service accepts is of your users", service)
 
+    def _past_filters(self) -> Iterator[Setting]:
+        why = "mailguard has seen what a content filter gives back here, and would remove what it found"
+        for service in self._spared():
+            yield Setting(OVERRIDE, _without_milters(self._postfix, service), why, service)
+
+    def _spared(self) -> tuple[Service, ...]:
+        """The services to which a content filter returns mail that only mailguard would be asked about, to no avail.
+
+        Not those that somebody has made to sign, nor where another milter is: what that does there, we do not know.
+        """
+        postfix, names = self._postfix, self._config.sign.daemon_names
+        main = entries(postfix.value(MILTERS))
+        is_in_main = self._strangers is not None and all(is_ours(each, self._config, postfix) for each in main)
+        return tuple(
+            each
+            for each in self._services
+            if is_in_main
+            and _takes_back(each)
+            and MILTERS not in each.overrides
+            and not self._has_proxy_alone()
+            and not _is_for_users(self._facts, each)
+            and postfix.value(DAEMON_NAME, each) not in names
+            and not self._signed_from(*_clients(each))
+        )
+
+    def _has_proxy_alone(self) -> bool:
+        """Whether mail goes to a filter before it is in the queue, and not after."""
+        places: tuple[Service | None, ...] = (None, *self._postfix.services)
+        is_filtered = any(self._postfix.value("content_filter", each) for each in places)
+        return not is_filtered and any(self._postfix.value(PROXY, each) for each in self._services)
+
     def _notes(self) -> Iterator[Note]:
         postfix, names = self._postfix, self._config.sign.daemon_names
         if self._strangers is None:
@@ -356,10 +394,12 @@ class _Planner:
         postfix = self._postfix
         places: tuple[Service | None, ...] = (None, *postfix.services)
         returning = [each for each in postfix.running("smtpd") if _takes_back(each)]
+        is_filtered = any(postfix.value("content_filter", service) for service in places)
+        spared = self._spared()
         for service in returning:
-            if service in self._services and MILTERS not in service.overrides:
-                yield self._returning(service)
-        if not returning and any(postfix.value("content_filter", service) for service in places):
+            if service in self._services and MILTERS not in service.overrides and service not in spared:
+                yield self._behind_proxy(service) if self._has_proxy_alone() else self._returning(service)
+        if not returning and is_filtered:
             signed = self._signed_from(LOOPBACK, LOOPBACK_6)
             what = f": mail of strangers that it returns from this host is signed for {signed} otherwise"
             yield Note(
@@ -368,9 +408,9 @@ class _Planner:
             )
         yield from self._filter_programs()
         for service in self._services:
-            if proxy := postfix.value("smtpd_proxy_filter", service):
+            if proxy := postfix.value(PROXY, service):
                 yield Note(
-                    f"{service.place} hands mail to a proxy (smtpd_proxy_filter = {proxy}), and milters do not see"
+                    f"{service.place} hands mail to a proxy ({PROXY} = {proxy}), and milters do not see"
                     " what is in it: it is neither signed nor verified. Use content_filter (docs/postfix.md, Content"
                     " filters)",
                     is_problem=service in postfix.public_services,
@@ -379,8 +419,7 @@ class _Planner:
     def _returning(self, service: Service) -> Note:
         """Of a service on loopback whose mail passes mailguard again."""
         postfix = self._postfix
-        options = (*words(postfix.value(OVERRIDE, service)), "no_milters")
-        command = postfix.service_setting(OVERRIDE, ",".join(options), service)
+        command = postfix.service_setting(OVERRIDE, _without_milters(postfix, service), service)
         clients = _clients(service)
         signed = self._signed_from(*clients) if self._may_sign(service) else ""
         text = (
@@ -396,6 +435,25 @@ class _Planner:
         )
         return Note(text, is_problem=True)
 
+    def _behind_proxy(self, service: Service) -> Note:
+        """Of a service on loopback to which a proxy hands what milters have not seen: another may sign here."""
+        clients = _clients(service)
+        listed = " and ".join(map(str, clients))
+        signed = self._signed_from(*clients) if self._may_sign(service) else ""
+        text = (
+            f"{service.place} takes mail back from a proxy ({PROXY}): only here do milters see what is in it, as mail"
+            f" from {listed} without a login. "
+        )
+        if signed:
+            return Note(
+                f"{text}Mail of strangers is signed for {signed}, as [[sign.networks]] lists {listed}: take that out",
+                is_problem=True,
+            )
+        return Note(
+            f"{text}mailguard neither judges nor signs that. Another milter, such as OpenDKIM, may sign it: do not"
+            " set no_milters before content_filter has taken the place of the proxy"
+        )
+
     def _filter_programs(self) -> Iterator[Note]:
         """They give mail back with sendmail(1)."""
         postfix = self._postfix
@@ -405,9 +463,8 @@ class _Planner:
         signed = self._signed_from(LOOPBACK) if self._users is not None else ""
         what = f", and mail of strangers is signed for {signed}, as [[sign.networks]] lists {LOOPBACK}"
         for pickup in postfix.running("pickup") if programs else ():
-            options = words(postfix.value(OVERRIDE, pickup))
-            if "no_milters" not in options:
-                command = postfix.service_setting(OVERRIDE, ",".join((*options, "no_milters")), pickup)
+            if "no_milters" not in words(postfix.value(OVERRIDE, pickup)):
+                command = postfix.service_setting(OVERRIDE, _without_milters(postfix, pickup), pickup)
                 text = (
                     f"{programs} filters mail with a program. If that gives it back with sendmail(1), it passes"
                     f" {OTHER_MILTERS} as mail of this host: what mailguard found before is removed"

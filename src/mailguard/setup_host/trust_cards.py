@@ -24,6 +24,8 @@ __all__ = ["own_clients_card", "proxy_card", "smuggling_card"]
 HOST_LISTS = ("smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts")
 PROXY = "smtpd_upstream_proxy_protocol"
 SCREEN_PROXY = "postscreen_upstream_proxy_protocol"
+# Debian's main.cf has ::ffff:127.0.0.0/104 in mynetworks. Postfix knows such clients by their IPv4 address alone.
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _OWN_CLIENTS = (
     "list those that send mail of yours, with your domains, in [[sign.networks]] (docs/postfix.md, Submission), or"
     " have them log in"
@@ -122,7 +124,7 @@ def own_clients_card(facts: HostFacts, config: Config, *, is_of_this_host: Calla
         strangers = [
             str(each)
             for each in networks
-            if not (each.is_loopback or any(_is_within(each, network) for network in listed))
+            if not (each.is_loopback or any(_is_within(each, network) for network in (*listed, _MAPPED)))
             and not (each.num_addresses == 1 and is_of_this_host(str(each.network_address)))
         ]
         if strangers:
