@@ -278,6 +278,22 @@ def test_import_of_what_is_not_read(mailguard_command: Command, tmp_path: Path) 
     assert (done.code, len(json.loads(done.out)["left_out"])) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "policy", "is_said"),
+    [("mysql", "inet:127.0.0.1:7777", True), ("mysql", "inet:127.0.0.1:9999", False), ("texthash", ":7777", False)],
+)
+def test_import_beside_iredapd(
+    mailguard_command: Command, tmp_path: Path, kind: str, policy: str, is_said: bool
+) -> None:
+    """iRedMail's table has mailboxes alone, and its policy service knows their aliases."""
+    table = tmp_path / "x.cf"
+    table.write_text("dbname = d\nquery = SELECT a FROM b WHERE c='%s'\n")
+    restrictions = f"smtpd_recipient_restrictions = check_policy_service {policy}, permit_sasl_authenticated"
+    place = postfix(tmp_path, f"smtpd_sender_login_maps = proxy:{kind}:{table}\n{restrictions}\n")
+    code, text = imported(mailguard_command, place)
+    assert (code, "# iRedAPD is asked, too" in text) == (0, is_said)
+
+
 def test_import_of_queries(mailguard_command: Command, tmp_path: Path) -> None:
     """What is printed opens: a file that is not understood is told of here, not when the daemon starts."""
     query = "query = SELECT login FROM owners WHERE address='%s'\n"

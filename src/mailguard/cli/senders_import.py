@@ -15,6 +15,8 @@ from typing import Any
 
 from mailguard.audit.gather import run_postconf
 from mailguard.audit.postfix import parameters
+from mailguard.audit.restriction_list import words
+from mailguard.audit.sasl import IREDAPD
 from mailguard.domain import Domain
 from mailguard.errors import ConfigError, DomainError, MissingExtraError
 from mailguard.senders.map_list import TableOptions, open_tables, parse_maps, split_maps, split_union
@@ -27,9 +29,11 @@ __all__ = ["PostfixSettings", "read_postfix"]
 MAX_PATTERN_FILE_CHARS = 65_536
 
 _MAPS = "smtpd_sender_login_maps"
-_NAMES = (_MAPS, "recipient_delimiter", "mydestination", "myorigin")
+_POLICY = "smtpd_recipient_restrictions"
+_NAMES = (_MAPS, "recipient_delimiter", "mydestination", "myorigin", _POLICY)
 # "/^(.*)$/ ${1}": whatever the address is, its owner is the login of that name.
 _OWN_ADDRESS = re.compile(r"/\^\(\.[*+]\)\$/[a-zA-Z]*\s+\$(?:\{1\}|\(1\)|1)")
+_SQL = re.compile(r"\b(?:mysql|pgsql):")
 _INTO_LOGINS = "list its logins with their addresses in [senders.inline.logins]"
 
 
@@ -121,6 +125,11 @@ def read_postfix(postconf: str, config_directory: str | None) -> PostfixSettings
     ]
     domains, unread = _local_domains(f"{main.get('myorigin', '')} {main.get('mydestination', '')}")
     notes += [f"not read: {each} in mydestination or myorigin" for each in unread]
+    if _SQL.search(value) and any(word.endswith(IREDAPD) for word in words(main.get(_POLICY, ""))):
+        notes.append(
+            "iRedAPD is asked, too. It knows aliases of mailboxes that iRedMail's own table does not, and who writes"
+            " as one of them would be refused: docs/mail-systems.md has a query with them"
+        )
     tables = _readable(value)
     notes += [f"not used: {each}" for each in tables.unused]
     return PostfixSettings(

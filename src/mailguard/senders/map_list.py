@@ -32,7 +32,7 @@ _OWN_ADDRESS = (
 )
 _ALTERNATIVES = {
     "cdb": "Postfix cannot list it; name the text file that it was made from, as texthash:/path",
-    "ldap": "write what it has into a file by a script, and name that as texthash:/path",
+    "ldap": "write what it has into a file by a script (docs/mail-systems.md), and name that as texthash:/path",
     "pcre": _OWN_ADDRESS,
     "regexp": _OWN_ADDRESS,
     "static": "list the login with its whole domains in [senders.inline.logins]",
